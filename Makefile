@@ -1,0 +1,84 @@
+# Needs Python >= 3.11 with venv, Node >= 20.20, git and make. Everything lands in .venv, node_modules, data and runs.
+#   make setup TORCH="torch==2.13.0 --index-url URL"   another build of PyTorch (on a machine with a GPU the plain one brings CUDA)
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+CONFIG ?= configs/demo.yaml
+RUN_DIR ?= runs/$(basename $(notdir $(CONFIG)))
+ARGS ?=
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
+NODE_DONE := node_modules/.done
+
+.PHONY: help setup demo demo-clips demo-ablation train evaluate test check lint types jest pytest parity schema bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV_DONE) $(NODE_DONE) ## .venv and node_modules, at the pinned versions
+
+$(VENV_DONE): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo 'python3 was not found. Python 3.11 or newer is needed: apt-get install python3 python3-venv'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) was found. Python 3.11 or newer is needed: make setup PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'This Python cannot make virtual environments: apt-get install python3-venv'; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check $(TORCH) -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@rm -f .venv/.done-*; touch $@
+
+$(NODE_DONE): package.json package-lock.json
+	@command -v npm >/dev/null || { echo 'node and npm were not found. Node 20.20 or newer is needed: https://nodejs.org'; exit 1; }
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 20) ? 0 : 1)' || { echo "Node $$(node --version) was found. Node 20.20 or newer is needed."; exit 1; }
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@ln -sf ../../node_modules/.bin/yarn .venv/bin/yarn 2>/dev/null || true
+	@touch $@
+$(NODE_DONE): | $(VENV_DONE)
+
+demo-clips: setup ## the demo's video clips under data/demo
+	.venv/bin/python scripts/make_demo_clips.py --out data/demo
+
+demo: demo-clips ## the main job on real video: clips, train, evaluate, predict
+	yarn -s train --config configs/demo.yaml
+	yarn -s evaluate --config configs/demo.yaml --checkpoint runs/demo/checkpoints/latest
+	yarn -s predict --checkpoint runs/demo/checkpoints/latest "$$(find data/demo/val -name '*.mp4' | sort | head -n 1)" --top 3
+	@echo 'The run lies in runs/demo: config.json, events.jsonl, checkpoints/, metrics/ (TensorBoard), status.json'
+
+demo-ablation: demo-clips ## the demo without its three temporal modules: what they are worth
+	yarn -s train --config configs/demo.yaml --run-dir runs/demo-ablation --set model.temporal.conv=false \
+	  --set model.temporal.position_embedding=false --set model.temporal.cross_attention=false
+
+train: setup ## make train CONFIG=configs/my.yaml [RUN_DIR=runs/my] [ARGS="--set train.lr=1e-3"]
+	yarn -s train --config $(CONFIG) --run-dir $(RUN_DIR) $(ARGS)
+
+evaluate: setup ## make evaluate CONFIG=configs/my.yaml: the newest checkpoint of its run
+	yarn -s evaluate --config $(CONFIG) --checkpoint $(RUN_DIR)/checkpoints/latest $(ARGS)
+
+test: setup lint types ## everything: lint, types, every test
+	yarn -s jest
+	.venv/bin/pytest
+
+check: setup lint types ## lint, types and the quick tests
+	yarn -s jest
+	.venv/bin/pytest -m 'not slow'
+
+lint: setup
+	yarn -s lint
+	.venv/bin/ruff check py test/py scripts
+	.venv/bin/ruff format --check py test/py scripts
+
+types: setup
+	yarn -s types
+	.venv/bin/mypy
+
+jest: setup
+	yarn -s jest $(ARGS)
+
+pytest: setup
+	.venv/bin/pytest $(ARGS)
+
+parity: setup ## replays the fixtures of the original against this code
+	.venv/bin/python scripts/parity.py test/fixtures/parity
+
+clean: ## removes what can be made again: .venv, node_modules, caches (never data or runs)
+	rm -rf .venv node_modules .cache .pytest_cache .ruff_cache .mypy_cache py/*.egg-info
