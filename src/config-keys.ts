@@ -1,0 +1,143 @@
+/** The dotted keys of a configuration, and what to tell someone who missed one. */
+import { distance } from 'fastest-levenshtein';
+import { z } from 'zod';
+import { fileSchema } from './config-schema.ts';
+import { UPSTREAM_FLAGS } from './upstream-flags.ts';
+import type { Entry } from './yaml-source.ts';
+
+/** Dotted key -> its schema. */
+export const KEYS = new Map<string, z.ZodType>();
+export const SECTIONS = new Set<string>();
+collectKeys(fileSchema, '');
+
+function collectKeys(schema: z.ZodObject, prefix: string): void {
+  for (const [name, part] of Object.entries(schema.shape)) {
+    const inner = part instanceof z.ZodPrefault ? part.unwrap() : part;
+    if (inner instanceof z.ZodObject) {
+      SECTIONS.add(prefix + name);
+      collectKeys(inner, `${prefix}${name}.`);
+    } else {
+      KEYS.set(prefix + name, part as z.ZodType);
+    }
+  }
+}
+
+/** Returns `where  key: text`; an option of the command line names its key already. */
+export function formatProblem(where: string, key: string, text: string): string {
+  return where.startsWith('--set ') ? `${where}: ${text}` : `${where}  ${key}: ${text}`;
+}
+
+/** Returns what is wrong with the keys themselves, one line for each misspelt section or key. */
+export function checkKeys(entries: Map<string, Entry>): string[] {
+  const problems = new Set<string>();
+  for (const [key, entry] of entries) {
+    const parts = key.split('.');
+    const prefixes = parts.map((_, index) => parts.slice(0, index + 1).join('.'));
+    const leaf = prefixes.findIndex((prefix) => KEYS.has(prefix));
+    const unknown = prefixes.findIndex((prefix) => !SECTIONS.has(prefix));
+    const at = (index: number, text: string) =>
+      problems.add(formatProblem(entry.places[index] ?? entry.where, prefixes[index] ?? key, text));
+    if (leaf >= 0 && leaf < parts.length - 1) {
+      at(leaf, `found a section. Allowed: ${describeAllowed(prefixes[leaf] ?? key)}.`);
+    } else if (unknown < 0 && !isEmpty(entry.value)) {
+      problems.add(formatProblem(entry.where, key, `found ${show(entry.value)}. This is a section: ${listKeys(key)}.`));
+    } else if (leaf < 0 && unknown >= 0) {
+      const isSection = unknown < parts.length - 1 && !entry.where.startsWith('--set ');
+      const name = isSection ? (prefixes[unknown] ?? key) : key;
+      at(isSection ? unknown : parts.length - 1, `unknown key. ${suggest(name, isSection)}`);
+    }
+  }
+  return [...problems];
+}
+
+function isEmpty(value: unknown): boolean {
+  return value === null || (typeof value === 'object' && !Array.isArray(value) && Object.keys(value).length === 0);
+}
+
+function listKeys(section: string): string {
+  const prefix = section === '' ? '' : `${section}.`;
+  const names = [...SECTIONS, ...KEYS.keys()].filter((key) => key.startsWith(prefix));
+  return names
+    .map((key) => key.slice(prefix.length))
+    .filter((key) => !key.includes('.'))
+    .join(', ');
+}
+
+/** Returns the sentence after `unknown key.`: the key that was probably meant, or all that are there. */
+export function suggest(key: string, isSection = false): string {
+  const last = lastPart(key).replaceAll('-', '_');
+  const flag = isSection || !Object.hasOwn(UPSTREAM_FLAGS, last) ? undefined : UPSTREAM_FLAGS[last];
+  if (flag?.key === null) return `Upstream's --${last} is here: ${flag.how}.`;
+  if (flag) return `Did you mean ${flag.how.endsWith('VALUE') ? flag.key : `\`${flag.how}\``}?`;
+  const nearest = findNearest(key, last, isSection ? SECTIONS : [...KEYS.keys(), ...SECTIONS]);
+  if (nearest !== undefined) return `Did you mean ${nearest}?`;
+  const parts = key.split('.');
+  const depth = parts.findIndex((_, index) => !SECTIONS.has(parts.slice(0, index + 1).join('.')));
+  const parent = parts.slice(0, depth).join('.');
+  const wrong = parts.slice(0, depth + 1).join('.');
+  const section = wrong === key ? undefined : findNearest(wrong, lastPart(wrong), SECTIONS);
+  if (section !== undefined) return `Did you mean ${section}? It has ${listKeys(section)}.`;
+  return `Allowed${parent === '' ? '' : ` in ${parent}`}: ${listKeys(parent)}.`;
+}
+
+const lastPart = (key: string): string => key.split('.').at(-1) ?? key;
+
+const parentOf = (key: string): string => key.split('.').slice(0, -1).join('.');
+
+function findNearest(key: string, last: string, candidates: Iterable<string>): string | undefined {
+  const near = [...candidates].map((name) => {
+    const lastDistance = distance(last, lastPart(name));
+    const share = lastDistance / Math.max(last.length, lastPart(name).length);
+    // The same name elsewhere is nearer than another name here, and a name elsewhere must be more alike than one here.
+    const isNear = share <= (parentOf(key) === parentOf(name) ? 0.5 : 0.34);
+    return { name, isNear, total: distance(key, name) + (lastDistance === 0 ? -100 : 0) };
+  });
+  return near.filter(({ isNear }) => isNear).sort((a, b) => a.total - b.total)[0]?.name;
+}
+
+/** Returns a value as it is quoted in a message, at most 60 characters. */
+export function show(value: unknown): string {
+  const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+interface Allowed {
+  type?: string;
+  enum?: unknown[];
+  const?: unknown;
+  anyOf?: Allowed[];
+  items?: Allowed;
+  minItems?: number;
+  minimum?: number;
+  maximum?: number;
+  exclusiveMinimum?: number;
+  exclusiveMaximum?: number;
+  pattern?: string;
+}
+
+/** Returns what a key may be, in words, for example `a whole number from 1 or null`. */
+export function describeAllowed(key: string): string {
+  const schema = KEYS.get(key);
+  return schema === undefined ? 'nothing' : describe(z.toJSONSchema(schema, { io: 'input' }) as Allowed);
+}
+
+function describe(allowed: Allowed): string {
+  if (allowed.anyOf) return allowed.anyOf.map(describe).join(' or ');
+  if (allowed.enum) return allowed.enum.join(', ');
+  if (allowed.const !== undefined) return String(allowed.const);
+  if (allowed.type === 'boolean') return 'true or false';
+  if (allowed.type === 'string') return allowed.pattern ? `text of the form ${allowed.pattern}` : 'text';
+  if (allowed.type === 'array') return `a list of ${allowed.minItems ?? ''} numbers`;
+  if (allowed.type === 'integer') return `a whole number${describeRange(allowed)}`;
+  if (allowed.type === 'number') return `a number${describeRange(allowed)}`;
+  return allowed.type ?? 'anything';
+}
+
+function describeRange({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: Allowed): string {
+  const words: string[] = [];
+  if (exclusiveMinimum !== undefined) words.push(`above ${exclusiveMinimum}`);
+  if (minimum !== undefined && minimum > Number.MIN_SAFE_INTEGER) words.push(`from ${minimum}`);
+  if (exclusiveMaximum !== undefined) words.push(`below ${exclusiveMaximum}`);
+  if (maximum !== undefined && maximum < Number.MAX_SAFE_INTEGER) words.push(`to ${maximum}`);
+  return words.map((word) => ` ${word}`).join('');
+}
