@@ -1,0 +1,1 @@
+"""The Python runtime of coldframe: everything that computes. TypeScript decides what runs."""

@@ -1,0 +1,165 @@
+"""The protocol's Python side: one JSON string in, one JSON string out. Imports no torch, so starting is quick."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coldframe.session import Session
+
+VERBS = ("describe", "open", "advance", "evaluate", "save", "drop", "probe", "predict", "close")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PROGRESS_SECONDS = 0.1  # the log may lie on a network disk: ten touches a second are enough for a watchdog
+
+_session: Session | None = None
+_progress_fd: int | None = None
+_last_progress = 0.0
+
+
+def handle(request: str) -> str:
+    """Returns the reply to one request: `{ok: true, result, non_finite}` or `{ok: false, error}`. Never raises."""
+    return answer(request, _call)
+
+
+def answer(request: str, call: Callable[[str, dict[str, Any]], dict[str, Any]]) -> str:
+    """Returns the reply to one request, with `call(verb, arguments)` doing the work."""
+    try:
+        arguments = json.loads(request)
+        verb = arguments.pop("verb")
+        return _encode(call(verb, arguments))
+    except BaseException as error:  # a SystemExit from some library must not end the runtime either
+        traceback.print_exc()  # the log keeps every traceback, whatever the other side shows
+        return _encode_error(error)
+
+
+def start(options: str) -> None:
+    """Makes this process a well-behaved child. `options` is JSON: `{parent: process id of Node}`."""
+    global _progress_fd
+    _leave_with(json.loads(options)["parent"])
+    _stay()
+    os.dup2(2, 1)  # Node's stdout may carry JSON lines: no print may reach it, from C or a subprocess neither
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the watchdog asks where every thread is
+    _progress_fd = os.dup(2)
+    _hide_channel()
+
+
+def progress() -> None:
+    """Tells the watchdog that work goes on, by the log's modification time. Cheap; does nothing unless embedded."""
+    global _last_progress
+    now = time.monotonic()
+    if _progress_fd is not None and now - _last_progress >= PROGRESS_SECONDS:
+        _last_progress = now
+        os.utime(_progress_fd)
+
+
+def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    global _session
+    if verb not in VERBS:
+        raise LookupError(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
+    if _session is None:
+        if verb == "close":  # nothing was opened: leave without paying for `import torch`
+            return {}
+        from coldframe.session import Session
+
+        _session = Session()
+    result: dict[str, Any] = getattr(_session, verb)(**arguments)
+    return result
+
+
+def _encode(result: dict[str, Any]) -> str:
+    try:
+        return json.dumps({"ok": True, "result": result, "non_finite": []}, allow_nan=False)
+    except ValueError:  # JSON has no NaN, and Node would raise on it: look for them only when there is one
+        places: list[str] = []
+        finite = _replace_non_finite(result, "", places)
+        return json.dumps({"ok": True, "result": finite, "non_finite": places}, allow_nan=False)
+
+
+def _replace_non_finite(value: Any, place: str, places: list[str]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        places.append(place)
+        return None
+    if isinstance(value, dict):
+        return {key: _replace_non_finite(item, _join(place, key), places) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replace_non_finite(item, _join(place, index), places) for index, item in enumerate(value)]
+    return value
+
+
+def _join(place: str, key: object) -> str:
+    return f"{place}.{key}" if place else str(key)
+
+
+def _encode_error(error: BaseException) -> str:
+    kind, message = "bug", f"{type(error).__name__}: {error}"
+    if _is_out_of_memory(error):
+        kind = "user"
+        message = (
+            f"memory  {error}. Raise train.micro_batches, or lower train.batch_size "
+            "(eval.batch_size during evaluation) or data.num_workers."
+        )
+    elif _is_for_the_user(error):
+        kind, message = "user", str(error)
+    text = "".join(traceback.format_exception(error))
+    return json.dumps({"ok": False, "error": {"kind": kind, "message": message, "traceback": text}})
+
+
+def _is_for_the_user(error: BaseException) -> bool:
+    # A library's subclass (UnicodeDecodeError, numpy's LinAlgError and AxisError) speaks to programmers: a bug.
+    return isinstance(error, ValueError) and (
+        type(error) is ValueError or type(error).__module__.partition(".")[0] == "coldframe"
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name: torch may not be imported. On the CPU torch raises a plain RuntimeError (c10/core/impl/alloc_cpu.cpp).
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error))
+    )
+
+
+def _leave_with(parent: int) -> None:
+    """Makes the kernel (elsewhere a thread) kill this process when Node is gone, be it in the middle of a call."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it died before the kernel was told
+        os._exit(1)
+
+
+def _stay() -> None:
+    """Makes Ctrl-C, a closed terminal and a scheduler's SIGTERM do nothing: Node decides, and no step is torn."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Ignored signals are inherited, and multiprocessing ends its workers by SIGTERM: an empty handler is not.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.siginterrupt(signal.SIGTERM, False)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _hide_channel() -> None:
+    """Keeps Node's channel from children: a spawned worker runs pythonia's main program and would listen there."""
+    channel = os.environ.pop("NODE_CHANNEL_FD", None)
+    if channel is not None:
+        os.set_inheritable(int(channel), False)

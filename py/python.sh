@@ -1,0 +1,7 @@
+#!/bin/sh
+# What pythonia starts as "python": our interpreter, its output in the log, deaf to the terminal's signals from the first
+# instruction on (ignored signals survive exec; a Ctrl-C in the middle of `import torch` would kill Python otherwise).
+trap '' INT TERM HUP
+here=$(dirname "$0")
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONUTF8=1 PYTHONFAULTHANDLER=1
+exec "${COLDFRAME_PYTHON:-$here/../.venv/bin/python}" "$@" </dev/null >>"$COLDFRAME_LOG" 2>&1

@@ -1,0 +1,124 @@
+"""The protocol's Python side. That it holds over the real bridge is test/runtime.test.ts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coldframe import serve
+
+
+def ask(result: Any, **request: Any) -> dict[str, Any]:
+    """Returns the reply of a session whose verb returns `result`, or raises it."""
+
+    def call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(result, BaseException):
+            raise result
+        return result(verb, arguments) if callable(result) else result
+
+    reply = serve.answer(json.dumps({"verb": "advance", **request}), call)
+    return json.loads(reply, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, **options)
+
+
+def test_a_verb_gets_its_arguments_by_name():
+    reply = ask(lambda verb, arguments: {"verb": verb, **arguments}, steps=3)
+    assert reply == {"ok": True, "result": {"verb": "advance", "steps": 3}, "non_finite": []}
+
+
+def test_non_finite_numbers_become_null_and_their_places_are_named():
+    nan, inf = float("nan"), float("inf")
+    reply = ask({"steps": [{"loss": 1.0, "lr": -inf}, {"loss": nan}], "pair": (inf, 2), "text": "NaN"})
+    assert reply["result"] == {"steps": [{"loss": 1.0, "lr": None}, {"loss": None}], "pair": [None, 2], "text": "NaN"}
+    assert reply["non_finite"] == ["steps.0.lr", "steps.1.loss", "pair.0"]
+
+
+def test_a_value_error_is_for_the_user_with_its_message_alone():
+    error = ask(ValueError("a.yaml:1:1  unknown key\na.yaml:2:1  unknown key"))["error"]
+    assert (error["kind"], error["message"]) == ("user", "a.yaml:1:1  unknown key\na.yaml:2:1  unknown key")
+    assert "in answer" in error["traceback"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("loss"), AssertionError("x"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), KeyboardInterrupt()],
+)
+def test_any_other_exception_is_a_bug_with_its_type_and_traceback(error: BaseException):
+    reply = ask(error)["error"]
+    assert reply["kind"] == "bug"
+    assert reply["message"].startswith(type(error).__name__)
+    assert "Traceback" in reply["traceback"]
+
+
+def test_running_out_of_memory_is_for_the_user_with_advice():
+    def allocate(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"tensor": torch.empty(2**60)}
+
+    for cause in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), allocate):
+        error = ask(cause)["error"]
+        assert error["kind"] == "user"
+        assert "train.micro_batches" in error["message"]
+
+
+@pytest.mark.parametrize("request_text", ["", "[1]", "{}", '{"verb": "no_such_verb"}', '{"verb": "_open"}'])
+def test_a_malformed_request_or_unknown_verb_is_a_bug(request_text: str):
+    reply = json.loads(serve.handle(request_text))
+    assert (reply["ok"], reply["error"]["kind"]) == (False, "bug")
+
+
+def test_a_result_that_is_not_json_is_a_bug():
+    assert ask({"loss": torch.zeros(1)})["error"]["kind"] == "bug"
+
+
+def test_starting_and_closing_unused_imports_no_torch():
+    code = (
+        "import json, os, sys; from coldframe import serve; serve.start(json.dumps({'parent': os.getppid()}));"
+        """reply = serve.handle('{"verb": "close"}'); sys.stderr.write(reply + str('torch' in sys.modules))"""
+    )
+    assert run_python(code).stderr == '{"ok": true, "result": {}, "non_finite": []}False'
+
+
+def test_start_sends_every_print_to_stderr_and_leaves_when_the_parent_is_gone():
+    code = (
+        "import json, os; from coldframe import serve; serve.start(json.dumps({'parent': %s})); os.system('echo here')"
+    )
+    stays = run_python(code % "os.getppid()")
+    assert (stays.stdout, stays.stderr, stays.returncode) == ("", "here\n", 0)
+    assert run_python(code % "1 << 22").returncode == 1
+
+
+def test_start_ignores_signals_but_its_children_can_be_terminated():
+    code = (
+        "import json, os, signal, subprocess, time; from coldframe import serve\n"
+        "serve.start(json.dumps({'parent': os.getppid()}))\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): os.kill(os.getpid(), number)\n"
+        "ready, done = os.pipe()\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os.write(done, b'.'); time.sleep(60)\n"
+        "os.read(ready, 1); os.kill(pid, signal.SIGTERM)\n"
+        "executed = subprocess.Popen(['sleep', '60']); executed.terminate()\n"
+        "os.write(2, json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), executed.wait()]).encode())"
+    )
+    assert json.loads(run_python(code).stderr) == [-signal.SIGTERM, -signal.SIGTERM]
+
+
+def test_progress_touches_the_log_only_after_start(tmp_path: Path):
+    log = tmp_path / "runtime.log"
+    code = (
+        "import json, os; from coldframe import serve; before = os.fstat(2).st_mtime_ns; serve.progress()\n"
+        "unstarted = os.fstat(2).st_mtime_ns; serve.start(json.dumps({'parent': os.getppid()})); serve.progress()\n"
+        "assert before == unstarted < os.fstat(2).st_mtime_ns"
+    )
+    with log.open("w") as file:
+        os.utime(log, ns=(0, 0))
+        subprocess.run([sys.executable, "-c", code], stderr=file, check=True, timeout=30)
+    assert log.read_text() == ""
