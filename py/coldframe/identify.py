@@ -1,0 +1,129 @@
+"""What a file of weights or a checkpoint is: its format, its sizes, and what it can be used for."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import checkpoint, weights
+
+# Shown for files that do not say it: open_clip and Hugging Face also hold models that were trained with plain GELU.
+ACTIVATION_NOTE = (
+    "Weights do not tell their activation: QuickGELU, OpenAI's, is computed. "
+    "A model trained with plain GELU (most of open_clip's own) gives worse features here."
+)
+
+
+def identify(path: Path) -> dict[str, Any]:
+    """Returns what a weights file or a checkpoint folder is, as plain JSON.
+
+    format in words; dtypes, that of most numbers first; size_bytes; sha256 of a file, None of a folder; the sizes of
+    its `backbone` and of its trained part (`evl`), None where there is none; `checkpoint`: step, trials and classes of
+    one of ours; notes. Raises ValueError that says what the file is instead.
+    """
+    if path.is_dir():
+        return _identify_folder(path)
+    tensors = weights.read_tensors(path)
+    if any(name.startswith("exp_avg.") for name in tensors):
+        raise ValueError(f"{path}  is the optimizer's state of a checkpoint. Give the folder it lies in.")
+    evl = _evl_sizes(tensors)
+    only_evl = evl is not None and not any(name.startswith("backbone.") for name in tensors)
+    backbone = None if only_evl else weights.backbone_sizes(weights.from_public(tensors, path))
+    words, is_certain = _describe_format(path, tensors)
+    return {
+        "format": words,
+        "dtypes": _dtypes(tensors),
+        "size_bytes": path.stat().st_size,
+        "sha256": weights.sha256_file(path),
+        "backbone": backbone,
+        "evl": evl,
+        "checkpoint": None,
+        "notes": [] if is_certain else [ACTIVATION_NOTE],
+    }
+
+
+def _identify_folder(path: Path) -> dict[str, Any]:
+    header = checkpoint.read_header(path)
+    tensors = checkpoint.read_weights(path)
+    return {
+        "format": "checkpoint of coldframe",
+        "dtypes": _dtypes(tensors),
+        "size_bytes": sum(file.stat().st_size for file in path.iterdir()),
+        "sha256": None,
+        "backbone": None,
+        "evl": _evl_sizes(tensors),
+        "checkpoint": {
+            "step": header["step"],
+            "trials": list(header["trials"]),
+            "classes": header["classes"],
+            "backbone_sha256": header["backbone_sha256"],
+        },
+        "notes": [],
+    }
+
+
+def _describe_format(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
+    """Returns the format in words, and whether such files are always of models with OpenAI's activation."""
+    if "decoder.cls_token" in tensors:
+        whole = any(name.startswith("backbone.") for name in tensors)
+        return f"EVL checkpoint {'with' if whole else 'without'} its backbone", True
+    if _is_script(path):
+        return "TorchScript archive of CLIP, as OpenAI publishes it", True
+    if any(name.endswith("embeddings.class_embedding") for name in tensors):
+        whole = any(name.startswith("text_model.") for name in tensors)
+        return f"state dict of Hugging Face's {'CLIPModel' if whole else 'CLIPVisionModel'}", False
+    if "patch_embed.proj.weight" in tensors:
+        return "state dict of the original EVL's backbone", True
+    part = "whole model" if "visual.class_embedding" in tensors else "vision tower"
+    return f"state dict in the names of OpenAI's CLIP and open_clip ({part})", False
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _dtypes(tensors: Mapping[str, Tensor]) -> list[str]:
+    counts: Counter[str] = Counter()
+    for tensor in tensors.values():
+        counts[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return [name for name, _ in counts.most_common()]
+
+
+def _evl_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Returns the trained part's sizes from its weights, None without one.
+
+    `num_frames` and `grid` (h, w) in patches are known only from the modules that have them. The number of heads
+    cannot be read from weights.
+    """
+    query, q_proj = "decoder.cls_token", "decoder.decoder_layers.0.attn.q_proj.weight"
+    fc1, head = "decoder.decoder_layers.0.mlp.fc1.weight", "proj.2.weight"
+    if not {query, q_proj, fc1, head} <= tensors.keys():
+        return None
+    width = len(tensors[query])
+    positions_TC = tensors.get("decoder.temporal_pos_embed.0")
+    offsets = tensors.get("decoder.cross_attention.0.w1")
+    # (2 h - 1) (2 w - 1) offsets between the patches of two frames, arXiv 2208.03550 section 3.3
+    side = None if offsets is None else (math.isqrt(len(offsets)) + 1) // 2
+    return {
+        "width": width,
+        "num_layers": weights.count_blocks(tensors, "decoder.decoder_layers"),
+        "qkv_dim": len(tensors[q_proj]),
+        "mlp_factor": len(tensors[fc1]) / width,
+        "num_classes": len(tensors[head]),
+        "num_frames": None if positions_TC is None else len(positions_TC),
+        "grid": None if side is None else (side, side),
+        "temporal": {
+            "conv": "decoder.temporal_conv.0.weight" in tensors,
+            "position_embedding": positions_TC is not None,
+            "cross_attention": offsets is not None,
+        },
+    }

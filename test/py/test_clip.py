@@ -1,0 +1,176 @@
+"""The frozen backbone: its maps, its freezing, its random weights. Numbers against upstream's are in test_parity."""
+
+import hashlib
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from coldframe.clip import VisionTransformer, freeze, init_random
+from coldframe.evl import EVL
+
+N, T, WIDTH, HEADS, NUM_LAYERS = 2, 3, 24, 2, 4
+PATCH, INPUT = (4, 6), (8, 18)
+NUM_PATCHES = 6
+
+
+def make(seed=0) -> VisionTransformer:
+    backbone = VisionTransformer(
+        width=WIDTH, num_layers=NUM_LAYERS, num_heads=HEADS, patch_size=PATCH, input_size=INPUT, mlp_factor=2.5
+    )
+    return init_random(backbone, seed)
+
+
+def make_video(num_frames=T):
+    return torch.randn(N, 3, num_frames, *INPUT, generator=torch.Generator().manual_seed(5))
+
+
+def make_decoder(num_layers=2) -> EVL:
+    torch.manual_seed(1)
+    return EVL(
+        num_frames=T,
+        grid=(2, 3),
+        width=WIDTH,
+        num_layers=num_layers,
+        qkv_dim=12,
+        num_heads=3,
+        mlp_factor=2,
+        mlp_dropout=0.5,
+        head_dropout=0.5,
+        num_classes=5,
+        temporal_conv=True,
+        temporal_position_embedding=True,
+        temporal_cross_attention=True,
+        query_init="normal",
+    )
+
+
+def digest(module) -> str:
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
+
+
+def test_maps_are_the_plain_softmax_of_each_frames_neighbours():
+    backbone = make().double()
+    seen = []
+    for block in backbone.transformer.resblocks[-2:]:
+        block.attn.register_forward_pre_hook(lambda module, inputs: seen.append(module.project(inputs[0])))
+    features = backbone(make_video().double(), num_layers=2, with_maps=True)
+    for layer, (query, key, _) in zip(features, seen, strict=True):
+        query, key = (x[:, :, 1:].unflatten(0, (N, T)) for x in (query, key))
+        for found, q, k in (
+            (layer.previous_NTPP, query[:, 1:], key[:, :-1]),
+            (layer.next_NTPP, query[:, :-1], key[:, 1:]),
+        ):
+            scores = torch.einsum("nthqd,nthkd->nthqk", q, k) / (WIDTH / HEADS) ** 0.5
+            torch.testing.assert_close(found, scores.softmax(-1).mean(2), rtol=0, atol=1e-12)
+            assert found.shape == (N, T - 1, NUM_PATCHES, NUM_PATCHES)
+
+
+def test_blocks_equal_torchs_own_attention_and_convolution():
+    backbone, video = make().double(), make_video().double()
+    images = video.transpose(1, 2).flatten(0, 1)
+    patches = backbone.conv1(images).flatten(2).transpose(1, 2)
+    x = torch.cat([backbone.class_embedding.expand(N * T, 1, -1), patches], 1) + backbone.positional_embedding
+    x = F.layer_norm(x, (WIDTH,), backbone.ln_pre.weight, backbone.ln_pre.bias)
+    for block, features in zip(
+        backbone.transformer.resblocks, backbone(video, num_layers=NUM_LAYERS, with_maps=False), strict=True
+    ):
+        attention = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).double()
+        attention.load_state_dict(block.attn.state_dict())
+        y = block.ln_1(x)
+        x = x + attention(y, y, y)[0]
+        hidden = F.linear(block.ln_2(x), block.mlp.c_fc.weight, block.mlp.c_fc.bias)
+        x = x + F.linear(hidden * torch.sigmoid(1.702 * hidden), block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+        torch.testing.assert_close(features.out_NTLC.flatten(0, 1), x, rtol=0, atol=1e-10)
+
+
+def test_fewer_layers_are_the_last_ones_and_maps_change_nothing():
+    backbone, video = make(), make_video()
+    every = backbone(video, num_layers=NUM_LAYERS, with_maps=False)
+    last = backbone(video, num_layers=2, with_maps=True)
+    assert [f.out_NTLC.shape for f in last] == [(N, T, 1 + NUM_PATCHES, WIDTH)] * 2
+    assert all(torch.equal(a.out_NTLC, b.out_NTLC) for a, b in zip(every[-2:], last, strict=True))
+    assert all(f.previous_NTPP is None and f.next_NTPP is None for f in every)
+
+
+def test_a_frames_features_do_not_depend_on_other_frames():
+    backbone, video = make(), make_video()
+    changed = video.clone()
+    changed[1, :, 2] += 1
+    before, after = (backbone(x, num_layers=1, with_maps=False)[0].out_NTLC for x in (video, changed))
+    assert not torch.equal(before[1, 2], after[1, 2])
+    before[1, 2] = after[1, 2] = 0
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
+
+
+def test_a_single_frame_has_no_maps():
+    (features,) = make()(make_video(1), num_layers=1, with_maps=True)
+    assert features.previous_NTPP is None
+    assert features.next_NTPP is None
+
+
+def test_frozen_means_frozen():
+    backbone, decoder = freeze(make(), torch.float32), make_decoder()
+    before = digest(backbone)
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *decoder.parameters()], lr=0.1, weight_decay=0.5)
+    features = backbone(make_video(), num_layers=2, with_maps=True)
+    assert all(tensor.grad_fn is None and not tensor.requires_grad for layer in features for tensor in layer)
+    F.cross_entropy(decoder(features), torch.tensor([1, 3])).backward()
+    optimizer.step()
+    assert digest(backbone) == before
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    assert not backbone.training
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+def test_half_precision_keeps_norms_and_outputs_in_float32(dtype, tolerance):
+    exact = make()(make_video(), num_layers=2, with_maps=True)
+    backbone = freeze(make(), dtype)
+    kept = {name for name, parameter in backbone.named_parameters() if parameter.dtype == torch.float32}
+    assert kept == {name for name in backbone.state_dict() if "ln_" in name}
+    assert all(p.dtype == dtype for name, p in backbone.named_parameters() if name not in kept)
+    for found, wanted in zip(backbone(make_video(), num_layers=2, with_maps=True), exact, strict=True):
+        for one, other in zip(found, wanted, strict=True):
+            assert one.dtype == torch.float32
+            assert 0 < (one - other).abs().max() < tolerance * other.abs().max()
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_fine_tuning_reaches_every_parameter(num_layers):
+    backbone, decoder = make(), make_decoder(num_layers)
+    logits = decoder.eval()(backbone(make_video(), num_layers=num_layers, with_maps=True))
+    F.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_random_weights_depend_on_their_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(0)
+    backbone = VisionTransformer(width=8, num_layers=1, num_heads=2, patch_size=2, input_size=4)
+    state = torch.get_rng_state()
+    first = {name: tensor.clone() for name, tensor in init_random(backbone, 7).state_dict().items()}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], tensor) for name, tensor in init_random(backbone, 7).state_dict().items())
+    assert not torch.equal(first["conv1.weight"], init_random(backbone, 8).conv1.weight)
+
+
+def test_random_features_tell_videos_and_places_apart():
+    features = make()(make_video(), num_layers=1, with_maps=True)[0]
+    assert features.out_NTLC.std(0).mean() > 0.1
+    assert features.out_NTLC[:, :, 1:].std(2).mean() > 0.1
+    assert 0.1 < features.out_NTLC.std() < 10
+    assert features.previous_NTPP.std(-1).mean() > 0.01
+
+
+def test_what_does_not_fit_is_named():
+    backbone = make()
+    with pytest.raises(ValueError, match=r"\(9, 18\) pixels.*takes \(8, 18\)"):
+        backbone(torch.zeros(N, 3, T, 9, 18), num_layers=1, with_maps=False)
+    with pytest.raises(ValueError, match=r"5 decoder layers .* has 4"):
+        backbone(make_video(), num_layers=5, with_maps=False)
+    with pytest.raises(ValueError, match="multiple of the patch size"):
+        VisionTransformer(width=8, num_layers=1, num_heads=2, patch_size=3, input_size=8)
+    with pytest.raises(ValueError, match=r"width 9 .* 2 heads"):
+        VisionTransformer(width=9, num_layers=1, num_heads=2, patch_size=2, input_size=8)
