@@ -131,10 +131,12 @@ class TrainClips(Dataset[Item]):
         augment: str | None = None,
         interpolation: str = "bicubic",
         mirror: bool = False,
+        repeat_last: bool = False,
     ) -> None:
         self.items = items
         self.shape = (3, num_frames, size, size)
         self._num_frames, self._stride, self._size, self._seed, self._mirror = num_frames, stride, size, seed, mirror
+        self._repeat_last = repeat_last
         self._augment = RandAugment(augment, interpolation) if augment else None
 
     def __len__(self) -> int:
@@ -149,7 +151,9 @@ class TrainClips(Dataset[Item]):
         try:
             frames = read_frames(
                 path,
-                lambda n: training_indices(n, self._num_frames, self._stride, np.random.RandomState(words[0])),
+                lambda n: training_indices(
+                    n, self._num_frames, self._stride, np.random.RandomState(words[0]), repeat_last=self._repeat_last
+                ),
             )
             rngs = random.Random(words[1]), np.random.RandomState(words[2])
             clip = training_view(frames, self._size, self._augment, self._mirror, *rngs)

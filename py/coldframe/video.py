@@ -47,19 +47,22 @@ class BadVideo(ValueError):  # noqa: N818 (it is a value as often as an exceptio
 # ---- which frames ----------------------------------------------------------------------------------------------------
 
 
-def training_indices(num_available: int, num_frames: int, stride: int | None, rng: np.random.RandomState) -> list[int]:
+def training_indices(
+    num_available: int, num_frames: int, stride: int | None, rng: np.random.RandomState, *, repeat_last: bool = False
+) -> list[int]:
     """Returns num_frames ascending indices in 0..num_available-1, drawn as upstream's `_random_sample_frame_idx` does.
 
     stride None is TSN: one frame at random from each of num_frames equal segments (ends inclusive, as upstream).
     Otherwise a window of every stride-th frame at a random start; a clip no longer than the window starts at 0 and
-    repeats the last frame *reached* (evaluation repeats the last frame of the clip: upstream's difference).
+    repeats the last frame *reached* (evaluation repeats the last frame of the clip: upstream's difference), or, with
+    `repeat_last`, the last frame of the clip as evaluation does.
     """
     if stride is None:
         segment = (num_available - 1) / num_frames
         return [int(rng.randint(round(segment * i), round(segment * (i + 1)) + 1)) for i in range(num_frames)]
     reach = stride * (num_frames - 1)
     if reach + 1 >= num_available:
-        last = (num_available - 1) // stride * stride
+        last = num_available - 1 if repeat_last else (num_available - 1) // stride * stride
         return [min(i * stride, last) for i in range(num_frames)]
     start = int(rng.randint(num_available - reach))
     return list(range(start, start + reach + 1, stride))

@@ -273,6 +273,9 @@ def test_view_indices_are_the_originals():
 
 
 def test_segment_views_are_centres_and_stay_inside():
+    assert training_indices(10, 4, 4, np.random.RandomState(0)) == [0, 4, 8, 8]
+    assert training_indices(10, 4, 4, np.random.RandomState(0), repeat_last=True) == [0, 4, 8, 9]
+    assert view_indices(10, 4, 4, 1) == [[0, 4, 8, 9]]
     assert view_indices(81, 8, None, 1) == [[5, 15, 25, 35, 45, 55, 65, 75]]
     assert view_indices(41, 4, None, 2) == [[2, 12, 22, 32], [8, 18, 28, 38]]
     assert view_indices(1, 3, None, 2) == [[0, 0, 0], [0, 0, 0]]

@@ -1,0 +1,276 @@
+"""From settings to models and loaders: the one place that knows both the configuration and the rooms it configures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+
+from . import checkpoint, upstream, weights
+from .clip import VisionTransformer, freeze, init_random
+from .cohort import DTYPES, Cohort, Trial, stream_seed
+from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, eval_loader, read_list, train_loader
+from .evl import EVL
+from .settings import Settings
+
+
+def make_backbone(settings: Settings) -> VisionTransformer:
+    """Returns the backbone without weights, on the current default device (`meta` to count only)."""
+    backbone = settings.model.backbone
+    return VisionTransformer(
+        width=backbone.width,
+        num_layers=backbone.num_layers,
+        num_heads=backbone.num_heads,
+        patch_size=backbone.patch_size,
+        input_size=backbone.input_size,
+        mlp_factor=backbone.mlp_factor,
+    )
+
+
+def make_decoder(settings: Settings) -> EVL:
+    """Returns the trained part with fresh weights from torch's global generator, on the current default device."""
+    backbone, decoder, temporal = settings.model.backbone, settings.model.decoder, settings.model.temporal
+    side = backbone.input_size // backbone.patch_size
+    return EVL(
+        num_frames=settings.data.num_frames,
+        grid=(side, side),
+        width=backbone.width,
+        num_layers=decoder.num_layers,
+        qkv_dim=decoder.qkv_dim,
+        num_heads=decoder.num_heads,
+        mlp_factor=decoder.mlp_factor,
+        mlp_dropout=decoder.mlp_dropout,
+        head_dropout=settings.model.head.dropout,
+        num_classes=settings.data.num_classes,
+        temporal_conv=temporal.conv,
+        temporal_position_embedding=temporal.position_embedding,
+        temporal_cross_attention=temporal.cross_attention,
+        query_init=cast(Literal["zero", "normal"], decoder.query_init),
+    )
+
+
+def build_backbone(
+    settings: Settings, device: torch.device, precision: str
+) -> tuple[VisionTransformer, str, list[str]]:
+    """Returns the backbone on its device, the SHA-256 of its weights as loaded, and notes for the user.
+
+    Raises ValueError when the weights file is not what the configuration says.
+    """
+    chosen = settings.model.backbone
+    backbone = make_backbone(settings)
+    notes: list[str] = []
+    if chosen.weights == "random":
+        init_random(backbone, chosen.random_seed)
+        if chosen.preset not in ("tiny", "custom"):
+            notes.append(f"model.backbone.weights is random: {chosen.preset} has no knowledge of images.")
+    else:
+        notes += _load_weights(backbone, settings)
+    digest = hash_weights(backbone)
+    if chosen.freeze:
+        freeze(backbone, DTYPES[precision])
+    elif chosen.train_blocks is not None:
+        backbone.requires_grad_(False)
+        for block in backbone.transformer.resblocks[-chosen.train_blocks :]:
+            block.requires_grad_(True)
+    return backbone.to(device), digest, notes
+
+
+def _load_weights(backbone: VisionTransformer, settings: Settings) -> list[str]:
+    chosen = settings.model.backbone
+    if chosen.weights_sha256 is not None:
+        found = weights.sha256_file(chosen.weights)
+        if found != chosen.weights_sha256.lower():
+            raise ValueError(
+                f"{chosen.weights}  has SHA-256 {found}; model.backbone.weights_sha256 is {chosen.weights_sha256}. "
+                "The file is another one or damaged: fetch it again, or correct the key."
+            )
+    state = weights.load_backbone(chosen.weights)
+    return weights.put_backbone(backbone, state, chosen.weights)
+
+
+def hash_weights(backbone: VisionTransformer) -> str:
+    """Returns the SHA-256 over names and float32 bytes: the same for one set of weights in any file format."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def build_trial(
+    name: str, settings: Settings, backbone: VisionTransformer, device: torch.device, precision: str
+) -> Trial:
+    """Returns a trial with fresh weights, a function of its seed only."""
+    torch.manual_seed(stream_seed(settings.train.seed, "init"))
+    decoder = make_decoder(settings).to(device)
+    return Trial(name, settings, decoder, None if settings.model.backbone.freeze else backbone, precision)
+
+
+def compile_models(cohort: Cohort) -> None:
+    """Turns torch.compile on, in place; parameter names stay."""
+    cohort.backbone.compile()
+    for trial in cohort.trials:
+        trial.model.compile()
+
+
+def count_parameters(cohort: Cohort) -> dict[str, int]:
+    """Returns how many parameters there are in all, and how many of them are trained."""
+    trained = sum(parameter.numel() for trial in cohort.trials for _, parameter in trial.named_parameters())
+    frozen = sum(parameter.numel() for parameter in cohort.backbone.parameters()) if cohort.frozen else 0
+    return {"total": trained + frozen, "trained": trained}
+
+
+def restore(cohort: Cohort, path: Path, backbone_sha256: str, classes: list[str] | None, training: bool) -> int:
+    """Returns the step of the checkpoint that the cohort now stands at; with the optimizers when `training`.
+
+    Raises ValueError when backbone, classes or shapes are not those of the checkpoint.
+    """
+    if path.is_file():
+        return _restore_upstream(cohort, path, training)
+    header = checkpoint.read_header(path)
+    whole = not cohort.frozen and cohort.trials[0].settings.model.backbone.train_blocks is None
+    if not whole and header["backbone_sha256"] != backbone_sha256:
+        raise ValueError(
+            f"{path}  was trained on other backbone weights (SHA-256 {header['backbone_sha256'][:16]}... there, "
+            f"{backbone_sha256[:16]}... here). Set model.backbone.weights to the file it was trained with."
+        )
+    if classes is not None and header["classes"] is not None and classes != header["classes"]:
+        raise ValueError(_describe_classes(path, header["classes"], classes))
+    for trial in cohort.trials:
+        source = trial.name if trial.name in header["trials"] else next(iter(header["trials"]))
+        checkpoint.load_weights(path, trial, source)
+        if training:
+            checkpoint.load_optimizer(path, trial, source, header)
+    step: int = header["step"]
+    return step
+
+
+def _restore_upstream(cohort: Cohort, path: Path, training: bool) -> int:
+    stored = upstream.read(path)
+    for trial in cohort.trials:
+        checkpoint.put_weights(trial, stored.weights, path)
+        steps = trial.settings.train.steps
+        if training and stored.total_steps not in (None, steps):
+            raise ValueError(
+                f"{path}  was trained on a cosine of {stored.total_steps} steps; train.steps is {steps}. "
+                f"Set train.steps: {stored.total_steps}, or start from its weights alone with run.init_from."
+            )
+        if training and stored.moments:
+            upstream.load_optimizer(stored, trial)
+    return stored.step if stored.moments else 0
+
+
+def _describe_classes(path: Path, theirs: list[str], ours: list[str]) -> str:
+    if len(theirs) != len(ours):
+        return (
+            f"{path}  knows {len(theirs)} classes; data.classes names {len(ours)}. Use the class file of its training."
+        )
+    label = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+    return (
+        f"{path}  has class {label} as {theirs[label]!r}; data.classes has {ours[label]!r}. "
+        "Labels must mean the same: use the class file of its training."
+    )
+
+
+def _stride(settings: Settings) -> int | None:
+    return None if settings.data.sampling == "tsn" else settings.data.stride
+
+
+def training_batches(settings: Settings, list_file: str | None, step: int, device: torch.device) -> Iterator[Batch]:
+    """Returns the batches of steps `step`.. to the end; `data.dummy` needs no list."""
+    data, train = settings.data, settings.train
+    items = read_list(list_file) if list_file is not None else VideoList(b"")
+    clips: TrainClips | DummyClips
+    if data.dummy:
+        clips = DummyClips(
+            len(items) or train.batch_size,
+            num_classes=data.num_classes,
+            num_frames=data.num_frames,
+            size=data.size,
+            seed=train.seed,
+        )
+    else:
+        clips = TrainClips(
+            items,
+            num_frames=data.num_frames,
+            stride=_stride(settings),
+            size=data.size,
+            seed=train.seed,
+            augment=data.augment,
+            interpolation=data.interpolation,
+            mirror=data.mirror,
+            repeat_last=data.short_clips == "last_frame",
+        )
+    return train_loader(
+        clips,
+        seed=train.seed,
+        start_step=step,
+        num_steps=train.steps,
+        batch_size=train.batch_size,
+        num_workers=data.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def evaluation_batches(settings: Settings, list_file: str, device: torch.device) -> tuple[Iterator[Batch], int]:
+    """Returns the batches of one pass over a list, and how many videos it has."""
+    items = read_list(list_file)
+    return _view_batches(settings, items, settings.eval.batch_size, settings.data.num_workers, device), len(items)
+
+
+def prediction_batches(settings: Settings, paths: list[str]) -> Iterator[Batch]:
+    """Returns a batch of one video for each path, decoded in this process."""
+    items = [(path, 0) for path in paths]
+    return _view_batches(settings, items, 1, 0, torch.device("cpu"))
+
+
+def _view_batches(
+    settings: Settings,
+    items: VideoList | list[tuple[str, int]],
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    data, views = settings.data, settings.eval
+    clips: EvalViews | DummyClips
+    if data.dummy:
+        clips = DummyClips(
+            len(items),
+            num_classes=data.num_classes,
+            num_frames=data.num_frames,
+            size=data.size,
+            seed=settings.train.seed,
+            num_views=views.spatial_views * views.temporal_views,
+        )
+    else:
+        clips = EvalViews(
+            items,
+            num_frames=data.num_frames,
+            stride=_stride(settings),
+            size=data.size,
+            spatial_views=views.spatial_views,
+            temporal_views=views.temporal_views,
+        )
+    return eval_loader(clips, batch_size=batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+
+
+def initialize(trial: Trial, path: Path) -> list[str]:
+    """Puts the weights of `run.init_from` into a trial where name and size agree; returns what was left out.
+
+    Upstream's --pretrain: no optimizer, no strict match. Raises ValueError when nothing fits.
+    """
+    is_ours = path.is_dir() or path.suffix == ".safetensors"
+    found = checkpoint.read_weights(path) if is_ours else upstream.read(path).weights
+    parameters = dict(trial.named_parameters())
+    fitting = {name for name in parameters.keys() & found.keys() if parameters[name].shape == found[name].shape}
+    if not fitting:
+        raise ValueError(f"{path}  holds no weight that fits the configured model. Check run.init_from.")
+    with torch.no_grad():
+        for name in fitting:
+            parameters[name].copy_(found[name])
+    left = sorted(parameters.keys() - fitting)
+    notes = [f"{path}: {len(fitting)} of {len(parameters)} weights taken."]
+    return notes + ([f"Fresh are {', '.join(left)}."] if left else [])

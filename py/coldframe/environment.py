@@ -1,0 +1,137 @@
+"""The machine: what it has, which device and precision to use, and the lock of a run folder."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+
+LOCK_WAIT_SECONDS = 10.0
+
+
+def describe_environment() -> dict[str, Any]:
+    """Returns versions, devices, processor and free memory (bytes) and disk (bytes), all plain JSON."""
+    packages = ("torch", "av", "numpy", "pillow", "safetensors", "tensorboard")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "num_threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu_has_bf16": cpu_has_bf16(),
+        "memory_bytes": _memory_bytes(),
+        "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
+        "shared_memory_bytes": shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
+        "decoder": _describe_decoder(),
+        "cuda": torch.version.cuda,
+        "gpu_driver": Path("/proc/driver/nvidia/version").exists(),
+        "devices": [_describe_gpu(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _describe_gpu(index: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+def _describe_decoder() -> dict[str, Any]:
+    """Returns FFmpeg's version, the usual codecs it cannot decode, and what went wrong with a round trip of H.264."""
+    missing = [name for name in ("h264", "hevc", "vp9", "av1", "mpeg4") if name not in av.codecs_available]
+    error = None
+    try:
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 64, 48, "yuv420p", Fraction(1, 25)
+        packets = encoder.encode(av.VideoFrame(64, 48, "yuv420p")) + encoder.encode(None)
+        decoder = av.CodecContext.create("h264", "r")
+        frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+        assert len(frames) == 1, f"{len(frames)} frames came back"
+    except (av.FFmpegError, ValueError, AssertionError) as problem:
+        error = f"H.264 does not survive a round trip: {problem}"
+    return {"ffmpeg": av.ffmpeg_version_info, "missing": missing, "error": error}
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cpu_has_bf16() -> bool:
+    """Returns whether this processor multiplies bfloat16 itself; without AVX512_BF16 or AMX it is emulated, slowly."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Returns the device for `launch.device`. Raises ValueError when CUDA is wanted and PyTorch sees none."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise ValueError(
+            f"launch.device is cuda, and PyTorch {torch.__version__} ({built}) sees no GPU. "
+            "Set launch.device: cpu, or install a CUDA build: make setup TORCH=..."
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def choose_precision(wanted: str, device: torch.device) -> tuple[str, list[str]]:
+    """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises ValueError for fp16 on a CPU.
+
+    auto is upstream's fp16 on CUDA and fp32 on a CPU.
+    """
+    if wanted == "auto":
+        return ("fp16" if device.type == "cuda" else "fp32"), []
+    if wanted == "fp16" and device.type == "cpu":
+        raise ValueError("train.precision is fp16 and the device is the CPU. Allowed there: fp32, bf16, auto.")
+    if wanted == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        return wanted, ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"train.precision is bf16, and {torch.cuda.get_device_name()} has none. Use fp16 or fp32.")
+    return wanted, []
+
+
+class RunLock:
+    """Holds a run folder against a second writer for as long as the process lives.
+
+    The kernel drops the lock with the process, so that no stale lock survives a kill. A process that has just been
+    killed may need a moment to go, hence the wait. Raises ValueError when another process keeps the folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._file = (run_dir / "lock").open("a+", encoding="utf-8")
+        end = time.monotonic() + LOCK_WAIT_SECONDS
+        while not self._try():
+            if time.monotonic() > end:
+                self._file.seek(0)
+                holder = self._file.read().strip() or "another process"
+                raise ValueError(
+                    f"{run_dir}  is in use by {holder}. Wait for it, stop it, or choose another --run-dir."
+                )
+            time.sleep(0.1)
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {platform.node()}")
+        self._file.flush()
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Lets the next writer in."""
+        self._file.close()

@@ -1,0 +1,88 @@
+"""Evaluation: views -> mean softmax -> metrics, each video counted exactly once.
+
+Shapes: N videos, V views a video, C channels, T frames, H, W pixels; K classes
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cohort import Cohort
+from .data import Batch
+
+
+@dataclass
+class Evaluation:
+    """One pass over a list that is taken a bounded piece at a time, so that the caller can stop between pieces."""
+
+    cohort: Cohort
+    batches: Iterator[Batch]
+    prepare: Callable[[Tensor], Tensor]
+    num_videos: int
+    num_views: int
+    labels: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    scores: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def num_seen(self) -> int:
+        return len(self.labels) + len(self.bad)
+
+    def advance(self, seconds: float, progress: Callable[[], None]) -> bool:
+        """Returns True when the list is through; stops between batches once `seconds` have passed."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            batch = next(self.batches, None)
+            progress()
+            if batch is None:
+                return True
+            self.bad += [(video.path, video.reason) for video in batch.bad]
+            if len(batch.labels):
+                self._score(batch)
+        return False
+
+    def _score(self, batch: Batch) -> None:
+        num_videos, num_views = batch.clips.shape[:2]
+        clips_NCTHW = self.prepare(batch.clips.flatten(0, 1))
+        for name, scores in self.cohort.scores(clips_NCTHW).items():
+            mean_NK = scores.view(num_videos, num_views, -1).mean(dim=1)
+            self.scores.setdefault(name, []).append(mean_NK.cpu())
+        self.labels += batch.labels.tolist()
+        self.indices += batch.indices.tolist()
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Returns for each trial top1, top5, num_videos, num_bad, views and per-class counts.
+
+        Videos that could not be read are faults of the data: they are counted in `num_bad` and in no accuracy.
+        """
+        common = {"num_videos": len(self.labels), "num_bad": len(self.bad), "views": self.num_views}
+        if not self.labels:
+            raise ValueError(f"evaluation: none of the {len(self.bad)} videos of the list could be read.")
+        labels_N = torch.tensor(self.labels)
+        return {name: common | accuracy(torch.cat(parts), labels_N) for name, parts in self.scores.items()}
+
+
+def accuracy(scores_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:
+    """Returns top1 and top5 (0..1; with fewer than five classes top-K, which is 1) and counts a class.
+
+    `per_class` holds (label, num_videos, num_correct) of each class that occurs.
+    """
+    num_classes = scores_NK.shape[1]
+    ranked_NK = scores_NK.topk(min(5, num_classes), dim=1).indices
+    hits_NK = ranked_NK == labels_N[:, None]
+    totals = torch.bincount(labels_N, minlength=num_classes)
+    correct = torch.bincount(labels_N[hits_NK[:, 0]], minlength=num_classes)
+    return {
+        "top1": hits_NK[:, 0].double().mean().item(),
+        "top5": hits_NK.any(dim=1).double().mean().item(),
+        "per_class": [
+            [label, int(totals[label]), int(correct[label])] for label in totals.nonzero().flatten().tolist()
+        ],
+    }

@@ -1,0 +1,268 @@
+"""The session: what TypeScript can ask of the runtime. One session lives in a process; serve.py carries the words.
+
+Every verb takes and returns plain JSON values and is bounded in time: `advance` by its number of steps, `evaluate` by
+seconds, so that stopping, pruning and progress take effect within about a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import build, checkpoint, environment, forecast, identify, serve, upstream, video
+from .cohort import Cohort, mix_batch
+from .data import Batch, normalize_
+from .evaluate import Evaluation
+from .metrics import Metrics
+from .settings import Settings
+
+
+class Session:
+    """A cohort with its data, its step and its run folder."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self._cohort: Cohort | None = None
+        self._train: Iterator[Batch] | None = None
+        self._evaluation: Evaluation | None = None
+        self._metrics: Metrics | None = None
+        self._lock: environment.RunLock | None = None
+
+    # --- verbs ---
+
+    def describe(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the environment and, for a configuration, the sizes of its model and the memory it will take."""
+        model = None if settings is None else forecast.describe_model(Settings.from_json(settings))
+        return {"environment": environment.describe_environment(), "model": model}
+
+    def open(
+        self,
+        mode: str,
+        trials: list[dict[str, Any]],
+        lists: dict[str, str | None],
+        classes: list[str] | None,
+        run_dir: str | None,
+        resume: str = "never",
+    ) -> dict[str, Any]:
+        """Returns what was built. `mode`: train, evaluate or predict; `resume`: auto, never or a checkpoint."""
+        assert self._cohort is None, "a session is opened once"
+        self.settings = Settings.from_json(trials[0]["settings"])
+        self.mode, self.lists, self.classes = mode, lists, classes
+        self.configs = {trial["name"]: trial["settings"] for trial in trials}
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        if self.run_dir is not None and mode == "train":
+            self._lock = environment.RunLock(self.run_dir)
+        self.device = environment.choose_device(self.settings.launch.device)
+        self.precision, notes = environment.choose_precision(self.settings.train.precision, self.device)
+        backbone, self.backbone_sha256, more = build.build_backbone(self.settings, self.device, self.precision)
+        notes += more
+        serve.progress()
+        built = [
+            build.build_trial(
+                trial["name"], Settings.from_json(trial["settings"]), backbone, self.device, self.precision
+            )
+            for trial in trials
+        ]
+        self._cohort = Cohort(built, backbone, self.device, self.precision)
+        resumed_from = self._restore(resume, notes)
+        if self.settings.train.compile:
+            build.compile_models(self._cohort)
+        if self.run_dir is not None and mode == "train":
+            run = self.settings.run
+            self._metrics = Metrics(self.run_dir, self.step, run.tensorboard, run.wandb, self.configs)
+        return {
+            "step": self.step,
+            "trials": [trial.name for trial in built],
+            "resumed_from": resumed_from,
+            "device": str(self.device),
+            "precision": self.precision,
+            "backbone_sha256": self.backbone_sha256,
+            "parameters": build.count_parameters(self._cohort),
+            "environment": environment.describe_environment(),
+            "notes": notes,
+        }
+
+    def advance(self, steps: int) -> dict[str, Any]:
+        """Returns the results of the next `steps` optimizer steps, fewer when the run ends or every trial diverged."""
+        cohort = self.cohort
+        results: list[dict[str, Any]] = []
+        bad: list[dict[str, str]] = []
+        dropped: list[dict[str, str]] = []
+        last = min(self.step + steps, self.settings.train.steps)
+        while self.step < last and cohort.trials:
+            results.append(self._one_step(cohort, bad, dropped))
+            serve.progress()
+        return {"step": self.step, "steps": results, "bad": bad, "dropped": dropped}
+
+    def evaluate(self, seconds: float) -> dict[str, Any]:
+        """Returns how far the evaluation is after about `seconds` more; `results` when the list is through."""
+        if self._evaluation is None:
+            self._evaluation = self._start_evaluation()
+        evaluation = self._evaluation
+        num_bad = len(evaluation.bad)
+        done = evaluation.advance(seconds, serve.progress)
+        bad = [{"path": path, "reason": reason} for path, reason in evaluation.bad[num_bad:]]
+        if bad and self.settings.data.on_bad_video == "fail":
+            self._evaluation = None
+            raise ValueError(_bad_video_text(bad[0]))
+        results = None
+        if done:
+            self._evaluation = None
+            results = evaluation.results()
+            if self._metrics is not None:
+                self._metrics.write_evaluation(self.step, results)
+        return {
+            "done": done,
+            "num_seen": evaluation.num_seen,
+            "num_total": evaluation.num_videos,
+            "bad": bad,
+            "results": results,
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Returns the path of the checkpoint that now holds this step."""
+        assert self.run_dir is not None
+        if self._metrics is not None:
+            self._metrics.flush()
+        keep = self.settings.run.keep_checkpoints
+        path = checkpoint.save(self.run_dir / "checkpoints", self.cohort, self._header(), keep)
+        return {"path": str(path), "step": self.step}
+
+    def convert(self, to: str, output: str) -> dict[str, Any]:
+        """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
+        if to == "upstream":
+            upstream.write(Path(output), self.cohort.trials[0], self.step)
+            return {"path": output, "step": self.step}
+        path = checkpoint.save(Path(output), self.cohort, self._header(), None)
+        return {"path": str(path), "step": self.step}
+
+    def drop(self, trials: list[str]) -> dict[str, Any]:
+        """Returns the names of the trials that go on."""
+        self.cohort.drop(trials)
+        return {"trials": [trial.name for trial in self.cohort.trials]}
+
+    def probe(self, paths: list[str]) -> dict[str, Any]:
+        """Returns frames, size, rate and codec of each video, or the reason why it cannot be read."""
+        return {"videos": [_probe(path) for path in paths]}
+
+    def predict(self, paths: list[str], top: int) -> dict[str, Any]:
+        """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
+        predictions: list[dict[str, Any]] = []
+        for batch, path in zip(build.prediction_batches(self.settings, paths), paths, strict=True):
+            serve.progress()
+            if batch.bad:
+                predictions.append({"path": path, "reason": batch.bad[0].reason, "classes": None})
+                continue
+            scores_VK = next(iter(self.cohort.scores(self._prepare(batch.clips[0])).values()))
+            best = scores_VK.mean(dim=0).topk(min(top, scores_VK.shape[1]))
+            classes = [
+                {"label": label, "name": self.classes[label] if self.classes else str(label), "probability": value}
+                for value, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+            predictions.append({"path": path, "reason": None, "classes": classes})
+        return {"predictions": predictions}
+
+    def inspect(self, path: str) -> dict[str, Any]:
+        """Returns what a file of weights or a checkpoint folder is. Raises ValueError that says what it is instead."""
+        return identify.identify(Path(path))
+
+    def close(self) -> dict[str, Any]:
+        """Returns nothing of note; files are flushed, loader workers gone, the run folder free."""
+        if self._metrics is not None:
+            self._metrics.close()
+        self._train = self._evaluation = self._cohort = None
+        if self._lock is not None:
+            self._lock.release()
+        return {}
+
+    # --- parts ---
+
+    @property
+    def cohort(self) -> Cohort:
+        assert self._cohort is not None, "the session is not open"
+        return self._cohort
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "backbone_sha256": self.backbone_sha256,
+            "classes": self.classes,
+            "config": self.configs,
+        }
+
+    def _restore(self, resume: str, notes: list[str]) -> str | None:
+        path: Path | None = Path(resume)
+        if resume in ("auto", "never"):
+            assert self.run_dir is not None or resume == "never"
+            path = checkpoint.find_latest(self.run_dir / "checkpoints") if self.run_dir and resume == "auto" else None
+        if path is not None:
+            self.step = build.restore(self.cohort, path, self.backbone_sha256, self.classes, self.mode == "train")
+            return str(path)
+        if self.mode == "train" and self.settings.run.init_from is not None:
+            for trial in self.cohort.trials:
+                notes += build.initialize(trial, Path(self.settings.run.init_from))
+        return None
+
+    def _one_step(self, cohort: Cohort, bad: list[dict[str, str]], dropped: list[dict[str, str]]) -> dict[str, Any]:
+        started = time.perf_counter()
+        if self._train is None:
+            self._train = build.training_batches(self.settings, self.lists["train"], self.step, self.device)
+        batch = next(self._train)
+        unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
+        if unreadable and self.settings.data.on_bad_video == "fail":
+            raise ValueError(_bad_video_text(unreadable[0]))
+        if not len(batch.labels):
+            raise ValueError(
+                f"step {self.step + 1}: no clip of the batch could be read. The first: {_bad_video_text(unreadable[0])}"
+            )
+        loaded = time.perf_counter()
+        clips_NCTHW = self._prepare(batch.clips)
+        labels_N = batch.labels.to(self.device, non_blocking=True)
+        num_classes = self.settings.data.num_classes
+        clips_NCTHW, targets = mix_batch(clips_NCTHW, labels_N, num_classes, self.settings.train, self.step)
+        outcome = cohort.step(self.step, clips_NCTHW, targets, serve.progress)
+        self.step += 1
+        bad += unreadable
+        for name, result in outcome.items():
+            if result.diverged is not None:
+                dropped.append({"trial": name, "why": f"step {self.step}: {result.diverged}"})
+        cohort.drop(trial["trial"] for trial in dropped)
+        if self._metrics is not None:
+            self._metrics.write_step(self.step, outcome)
+        return {
+            "step": self.step,
+            "clips": len(batch.labels),
+            "data_seconds": loaded - started,
+            "step_seconds": time.perf_counter() - started,
+            "trials": {
+                name: {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm, "top1": result.top1}
+                for name, result in outcome.items()
+            },
+        }
+
+    def _prepare(self, clips: Tensor) -> Tensor:
+        on_device = clips.to(self.device, non_blocking=True)
+        return normalize_(on_device, self.settings.data.mean, self.settings.data.std)
+
+    def _start_evaluation(self) -> Evaluation:
+        assert self.lists["val"] is not None, "evaluation needs data.val_list"
+        batches, num_videos = build.evaluation_batches(self.settings, self.lists["val"], self.device)
+        num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
+        return Evaluation(self.cohort, batches, self._prepare, num_videos, num_views)
+
+
+def _probe(path: str) -> dict[str, Any]:
+    try:
+        return {"path": path, "reason": None, **video.probe(path)}
+    except video.BadVideo as error:
+        return {"path": path, "reason": error.reason}
+
+
+def _bad_video_text(video: dict[str, str]) -> str:
+    return (
+        f"{video['path']}  {video['reason']}. data.on_bad_video is fail; skip leaves such videos out and reports them."
+    )

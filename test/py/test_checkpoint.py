@@ -1,0 +1,154 @@
+"""Checkpoints: whole or not there, exact, and clear about what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from coldframe import build, checkpoint
+from coldframe.cohort import Cohort
+from small import settings, settings_json
+from test_cohort import CPU, make_batch, make_cohort, weights
+
+
+def save(folder: Path, cohort: Cohort, step: int, keep: int | None = 3, digest: str | None = None) -> Path:
+    header: dict[str, Any] = {
+        "step": step,
+        "backbone_sha256": digest or build.hash_weights(cohort.backbone),  # as loaded, before any training
+        "classes": ["a", "b", "c", "d", "e"],
+        "config": {trial.name: settings_json() for trial in cohort.trials},
+    }
+    return checkpoint.save(folder, cohort, header, keep)
+
+
+def restore(cohort: Cohort, path: Path, classes: list[str] | None = None) -> int:
+    return build.restore(cohort, path, build.hash_weights(cohort.backbone), classes, True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train__decay_all": False, "model__backbone__freeze": False, "train__backbone_lr": 1e-4},
+        {"model__backbone__freeze": False, "model__backbone__train_blocks": 1},
+    ],
+)
+def test_a_run_that_stops_and_goes_on_ends_with_the_same_bytes(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, first, second = (make_cohort(main=changes) for _ in range(3))
+    digest = build.hash_weights(whole.backbone)
+    for step in range(5):
+        whole.step(step, *make_batch(step))
+    for step in range(2):
+        first.step(step, *make_batch(step))
+    torch.manual_seed(99)  # a new process stands somewhere else in the global stream
+    assert restore(second, save(tmp_path / "a", first, 2, digest=digest)) == 2
+    for step in range(2, 5):
+        second.step(step, *make_batch(step))
+    paths = save(tmp_path / "b", whole, 5, digest=digest), save(tmp_path / "c", second, 5, digest=digest)
+    files = sorted(file.name for file in paths[0].iterdir())
+    assert files == ["checkpoint.json", "main.optimizer.safetensors", "main.safetensors"]
+    for file in files:
+        assert (paths[0] / file).read_bytes() == (paths[1] / file).read_bytes(), file
+
+
+def test_latest_is_the_last_one_saved_and_only_the_newest_are_kept(tmp_path: Path) -> None:
+    cohort = make_cohort(main={})
+    for step in (2, 4, 6, 10):
+        save(tmp_path, cohort, step, keep=2)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-6", "step-10"]
+    assert checkpoint.find_latest(tmp_path) == tmp_path / "step-10"
+    save(tmp_path, cohort, 6, keep=None)  # the run was taken back
+    assert checkpoint.find_latest(tmp_path) == tmp_path / "step-6"
+
+
+def test_what_a_killed_save_left_is_cleared_and_a_replaced_checkpoint_comes_back(tmp_path: Path) -> None:
+    cohort = make_cohort(main={})
+    save(tmp_path, cohort, 2)
+    target = save(tmp_path, cohort, 4)
+    # Killed after the old one was moved aside and before the new one took its place.
+    target.rename(tmp_path / "step-4.replaced")
+    (tmp_path / "step-4.partial").mkdir()
+    (tmp_path / "step-4.partial" / "main.safetensors").write_bytes(b"half")
+    assert checkpoint.find_latest(tmp_path) == tmp_path / "step-4"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-2", "step-4"]
+    (tmp_path / "latest").unlink()
+    assert checkpoint.find_latest(tmp_path) == tmp_path / "step-4"
+    assert checkpoint.find_latest(tmp_path / "nothing") is None
+
+
+def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort = make_cohort(main={})
+    save(tmp_path, cohort, 2)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(ValueError, match="No space left"):
+        save(tmp_path, cohort, 4)
+    assert checkpoint.find_latest(tmp_path) == tmp_path / "step-2"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_model_of_another_shape_is_refused_with_every_difference(tmp_path: Path) -> None:
+    path = save(tmp_path, make_cohort(main={}), 2)
+    other = make_cohort(main={"data__num_classes": 7, "model__temporal__conv": False})
+    with pytest.raises(ValueError, match="does not fit the configured model") as error:
+        restore(other, path)
+    text = str(error.value)
+    assert "proj.2.weight is (5, 32) in the file and (7, 32) in the configured model" in text
+    assert "decoder.temporal_conv.0.weight has no place" in text
+    assert "decoder.temporal_conv.1.bias has no place" in text
+
+
+def test_other_backbone_weights_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, make_cohort(main={}), 2)
+    with pytest.raises(ValueError, match="other backbone weights"):
+        restore(make_cohort(main={"model__backbone__random_seed": 1}), path)
+
+
+def test_classes_are_compared_by_name(tmp_path: Path) -> None:
+    path = save(tmp_path, make_cohort(main={}), 2)
+    cohort = make_cohort(main={})
+    with pytest.raises(ValueError, match=r"class 1 as 'b'.*'x'"):
+        restore(cohort, path, ["a", "x", "c", "d", "e"])
+    with pytest.raises(ValueError, match=r"knows 5 classes.*names 2"):
+        restore(cohort, path, ["a", "b"])
+    assert restore(cohort, path, ["a", "b", "c", "d", "e"]) == 2
+
+
+def test_broken_and_missing_files_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path, make_cohort(main={}), 2)
+    (path / "main.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match=r"main\.safetensors  cannot be read"):
+        restore(make_cohort(main={}), path)
+    (path / "checkpoint.json").write_text("{")
+    with pytest.raises(ValueError, match=r"checkpoint\.json  cannot be read"):
+        checkpoint.read_header(path)
+    (path / "checkpoint.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="format 99"):
+        checkpoint.read_header(path)
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        checkpoint.read_header(tmp_path)
+
+
+def test_init_from_takes_what_fits_and_says_what_does_not(tmp_path: Path) -> None:
+    source = make_cohort(main={})
+    source.step(0, *make_batch(0))
+    path = save(tmp_path, source, 1)
+    cohort = make_cohort(main={"data__num_classes": 7})
+    notes = build.initialize(cohort.trials[0], path)
+    assert torch.equal(weights(cohort, "main")["proj.0.weight"], weights(source, "main")["proj.0.weight"])
+    assert "Fresh are proj.2.bias, proj.2.weight." in notes
+    fresh = build.build_trial(
+        "main",
+        settings(model__backbone__width=64, model__decoder__qkv_dim=48, data__num_classes=6),
+        cohort.backbone,
+        CPU,
+        "fp32",
+    )
+    with pytest.raises(ValueError, match="holds no weight that fits"):
+        build.initialize(fresh, path)

@@ -1,0 +1,78 @@
+"""Evaluation: means over views, each video once, accuracy with few classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from coldframe import build
+from coldframe.data import normalize_
+from coldframe.environment import RunLock, choose_device, choose_precision
+from coldframe.evaluate import Evaluation, accuracy
+from small import settings
+from test_cohort import CPU, make_cohort
+
+
+def test_accuracy_counts_hits_among_the_best_and_per_class() -> None:
+    scores = torch.tensor([[0.1, 0.2, 0.3, 0.05, 0.15, 0.12, 0.08], [0.3, 0.2, 0.1, 0.1, 0.1, 0.15, 0.05]])
+    found = accuracy(scores.repeat(2, 1), torch.tensor([2, 1, 3, 0]))
+    assert found["top1"] == 0.5
+    assert found["top5"] == 0.75
+    assert found["per_class"] == [[0, 1, 1], [1, 1, 0], [2, 1, 1], [3, 1, 0]]
+
+
+def test_fewer_than_five_classes_give_a_top5_of_one() -> None:
+    assert accuracy(torch.tensor([[0.2, 0.8], [0.6, 0.4]]), torch.tensor([0, 0]))["top5"] == 1.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+def test_every_video_is_counted_once_and_scores_are_the_mean_over_views(tmp_path: Path, batch_size: int) -> None:
+    chosen = settings(eval__batch_size=batch_size, eval__temporal_views=2)
+    cohort = make_cohort(main={})
+    list_file = tmp_path / "val.tsv"
+    list_file.write_text("".join(f"/nowhere/{i}.mp4\t{i % 5}\n" for i in range(7)))
+    batches, num_videos = build.evaluation_batches(chosen, str(list_file), CPU)
+    evaluation = Evaluation(cohort, batches, lambda x: normalize_(x, chosen.data.mean, chosen.data.std), num_videos, 2)
+    while not evaluation.advance(0.0001, lambda: None):
+        pass
+    assert sorted(evaluation.indices) == list(range(7))
+    results = evaluation.results()["main"]
+    assert (results["num_videos"], results["num_bad"], results["views"]) == (7, 0, 2)
+    again, _ = build.evaluation_batches(chosen, str(list_file), CPU)
+    first = next(again)
+    views = normalize_(first.clips[0], chosen.data.mean, chosen.data.std)
+    by_hand = torch.stack([cohort.scores(view[None])["main"][0] for view in views]).mean(dim=0)
+    assert torch.allclose(torch.cat(evaluation.scores["main"])[0], by_hand, atol=1e-6)
+
+
+def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
+    list_file = tmp_path / "val.tsv"
+    list_file.write_text("/nowhere/a.mp4\t0\n")
+    chosen = settings(data__dummy=False)
+    batches, num_videos = build.evaluation_batches(chosen, str(list_file), CPU)
+    evaluation = Evaluation(make_cohort(main={}), batches, lambda x: x, num_videos, 2)
+    assert evaluation.advance(60, lambda: None)
+    assert [path for path, _ in evaluation.bad] == ["/nowhere/a.mp4"]
+    with pytest.raises(ValueError, match="none of the 1 videos"):
+        evaluation.results()
+
+
+def test_precision_and_device_are_checked_before_use() -> None:
+    assert choose_precision("auto", CPU) == ("fp32", [])
+    with pytest.raises(ValueError, match="Allowed there: fp32, bf16, auto"):
+        choose_precision("fp16", CPU)
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == CPU
+        with pytest.raises(ValueError, match="sees no GPU"):
+            choose_device("cuda")
+
+
+def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.0)
+    lock = RunLock(tmp_path)
+    with pytest.raises(ValueError, match="is in use by process"):
+        RunLock(tmp_path)
+    lock.release()
+    RunLock(tmp_path).release()
