@@ -74,6 +74,12 @@ const dataShape = {
     .min(0)
     .default(12)
     .describe('Decoding processes; 0: decode in the training process [--num_workers].'),
+  short_clips: z
+    .enum(['recipe', 'last_frame'])
+    .default('recipe')
+    .describe(
+      'Videos shorter than a clip: recipe repeats in training the last frame that a stride reaches, and in evaluation the last one; last_frame does so in both.',
+    ),
   reader: z.enum(['pyav']).default('pyav').describe('Video decoder.'),
   on_bad_video: z
     .enum(['skip', 'fail'])
@@ -101,6 +107,10 @@ const backboneShape = {
     .default(null)
     .describe('Expected SHA-256 of the weights file, 64 hex digits; null: not checked.'),
   random_seed: z.int().min(0).default(0).describe('Seed of random backbone weights.'),
+  train_blocks: count
+    .nullable()
+    .default(null)
+    .describe('With freeze: false, train only so many last blocks of the backbone; null: all of it.'),
   freeze: z.boolean().default(true).describe('Do not train the backbone [--finetune_backbone].'),
 };
 
@@ -133,7 +143,17 @@ const otherShapes = {
     batch_size: count.default(256).describe('Clips a step, over all devices [--batch_size].'),
     micro_batches: count.default(1).describe('Parts a batch is computed in, to save memory [--batch_split].'),
     lr: size.default(4e-4).describe('Peak learning rate of AdamW [--lr].'),
+    backbone_lr: size
+      .nullable()
+      .default(null)
+      .describe('Peak learning rate of a backbone that is not frozen; null: lr. A tenth of lr or less is usual.'),
     weight_decay: z.number().min(0).default(0.05).describe('Weight decay of AdamW [--weight_decay].'),
+    decay_all: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Decay every parameter, as the released recipe; false spares norms, biases, positions and the class query, the usual choice.',
+      ),
     warmup_steps: z.int().min(0).default(0).describe('Steps of linear warm-up before the cosine.'),
     clip_grad_norm: size.nullable().default(null).describe('Largest norm of the gradient; null: not clipped.'),
     precision: z

@@ -1,0 +1,4 @@
+#!/usr/bin/env sh
+# Give as absolute paths: K400_ROOT (train.txt, val.txt and the videos), CLIP_WEIGHTS (ViT-B-16.pt). More: configs/k400/vitb16_32x8.yaml
+cd "$(dirname "$0")/.." || exit
+exec yarn -s train --config configs/k400/vitb16_32x8.yaml "$@"

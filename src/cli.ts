@@ -1,0 +1,25 @@
+/** The process entry: runs main, prints the last error, sets the exit code. */
+
+import { Interrupted, RuntimeFailure, UserError } from './errors.ts';
+import { main } from './main.ts';
+import { reportError } from './report.ts';
+
+function exitCode(error: unknown): number {
+  if (error instanceof UserError) return 2;
+  if (error instanceof RuntimeFailure) return 3;
+  return error instanceof Interrupted ? 130 : 1;
+}
+
+// A reader that leaves early (`coldframe ... | head`) is no error of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+const args = process.argv.slice(2);
+try {
+  await main(args);
+} catch (error) {
+  reportError(error, args.includes('--json'));
+  process.exitCode = exitCode(error);
+}

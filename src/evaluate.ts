@@ -1,0 +1,159 @@
+/** What is done with a finished checkpoint: test it on a list, or name the classes of videos. */
+
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type Config, loadConfig, parseConfig } from './config.ts';
+import { Interrupted, UserError } from './errors.ts';
+import { checkLists } from './inputs.ts';
+import type { Report } from './report.ts';
+import { findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
+import { startRuntime } from './runtime.ts';
+import { type Opened, type OpenRequest, Session } from './session.ts';
+
+const CALL_SECONDS = 1;
+
+/** Evaluates a checkpoint with a configuration's model, validation list and views. */
+export async function evaluate(config: Config, checkpoint: string, report: Report): Promise<void> {
+  if (config.data.val_list === null) throw new UserError('data.val_list  is not set. `evaluate` needs it.');
+  const folder = findCheckpoint(checkpoint);
+  const stored = isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header.classes;
+  await withScratch(async (scratch) => {
+    const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
+    starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
+    const lists = await checkLists(config, ['val'], scratch, report).catch(async (error: unknown) => {
+      await starting.then((runtime) => runtime.close());
+      throw error;
+    });
+    const list = { train: null, val: lists.val?.checkedFile ?? null };
+    const request = describeOpen('evaluate', config, folder, lists.classes ?? stored, list);
+    await withSession(starting, request, report, async (session, opened) => {
+      await runEvaluation(session, opened, lists.val?.sha256, report);
+    });
+  });
+}
+
+async function runEvaluation(
+  session: Session,
+  opened: Opened,
+  listSha256: string | undefined,
+  report: Report,
+): Promise<void> {
+  let numBad = 0;
+  for (;;) {
+    const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS);
+    for (const video of bad) {
+      numBad += 1;
+      report.event({ kind: 'bad_video', step: opened.step, ...video, num_bad: numBad, num_videos: num_total });
+    }
+    report.progress('evaluate', num_seen, num_total, '');
+    if (results === null) continue;
+    report.endProgress();
+    for (const [trial, { per_class, ...result }] of Object.entries(results)) {
+      const perClass = per_class.map(([label, videos, correct]) => ({
+        label,
+        num_videos: videos,
+        top1: correct / videos,
+      }));
+      report.event({
+        kind: 'evaluated',
+        step: opened.step,
+        trial,
+        ...result,
+        list_sha256: listSha256,
+        per_class: perClass,
+      });
+    }
+    return;
+  }
+}
+
+/** Names the classes of video files. Files that cannot be read are told after the others: UserError. */
+export async function predict(
+  checkpoint: string,
+  videos: string[],
+  top: number,
+  set: string[],
+  report: Report,
+): Promise<void> {
+  const { folder, header } = readCheckpoint(checkpoint);
+  const config = readTrainedConfig(header.config.main, folder, set);
+  const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
+  if (missing.length > 0) throw new UserError(missing);
+  const request = describeOpen('predict', config, folder, header.classes, { train: null, val: null });
+  await withSession(startRuntime({ stallSeconds: config.launch.stall_seconds }), request, report, async (session) => {
+    const unreadable: string[] = [];
+    for (const path of videos) {
+      // One call a video: what is done is printed, whatever comes later.
+      const { predictions } = await session.predict([resolve(path)], top);
+      for (const { classes, reason } of predictions) {
+        if (classes === null) unreadable.push(`${path}  ${reason}`);
+        else report.event({ kind: 'predicted', path, classes });
+      }
+    }
+    if (unreadable.length > 0) throw new UserError(unreadable);
+  });
+}
+
+function describeOpen(
+  mode: OpenRequest['mode'],
+  config: Config,
+  checkpoint: string,
+  classes: string[] | null,
+  lists: OpenRequest['lists'],
+): OpenRequest {
+  return { mode, trials: [{ name: 'main', settings: config }], lists, classes, run_dir: null, resume: checkpoint };
+}
+
+/** The configuration a checkpoint was trained with; `--set` changes it, for example where the weights lie here. */
+function readTrainedConfig(stored: unknown, folder: string, set: string[]): Config {
+  const text = JSON.stringify(stored);
+  if (set.length === 0) return parseConfig(text, join(folder, 'checkpoint.json'));
+  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
+  try {
+    const file = join(scratch, 'config.yaml'); // JSON is YAML
+    writeFileSync(file, text);
+    return loadConfig(file, { set }).config;
+  } finally {
+    rmSync(scratch, { recursive: true });
+  }
+}
+
+async function withScratch(work: (scratch: string) => Promise<void>): Promise<void> {
+  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
+  try {
+    await work(scratch);
+  } finally {
+    rmSync(scratch, { recursive: true });
+  }
+}
+
+/** Opens a session, does the work and leaves nothing behind. SIGINT and SIGTERM end it at once. */
+async function withSession(
+  starting: ReturnType<typeof startRuntime>,
+  request: OpenRequest,
+  report: Report,
+  work: (session: Session, opened: Opened) => Promise<void>,
+): Promise<void> {
+  const runtime = await starting;
+  let stopped = false;
+  const stop = (): void => {
+    stopped = true;
+    runtime.kill();
+  };
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
+  try {
+    const session = new Session(runtime);
+    const opened = await session.open(request);
+    for (const note of opened.notes) report.note(note);
+    await work(session, opened);
+  } catch (error) {
+    throw stopped ? new Interrupted('stopped') : error;
+  } finally {
+    report.endProgress();
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+    await runtime.close();
+  }
+}

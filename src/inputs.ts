@@ -1,0 +1,127 @@
+/** What a run reads besides its configuration, checked as a whole before anything starts: lists, class names, weights. */
+
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Config } from './config.ts';
+import { checkList, readClasses } from './data-list.ts';
+import { UserError } from './errors.ts';
+import type { Report } from './report.ts';
+import type { Opened } from './session.ts';
+
+export interface CheckedList {
+  /** The user's file, and the hash of its bytes. */
+  file: string;
+  sha256: string;
+  sizeBytes: number;
+  numLines: number;
+  /** The same in the form that Python reads, where it was asked for. */
+  checkedFile: string | null;
+}
+
+export interface CheckedLists {
+  train?: CheckedList;
+  val?: CheckedList;
+  classes?: string[];
+}
+
+type Which = 'train' | 'val';
+
+/** Checks lists, class names and weights; all problems come at once. `outDir` takes the lists in normalised form. */
+export async function checkLists(
+  config: Config,
+  wanted: Which[],
+  outDir: string | null,
+  report: Report,
+): Promise<CheckedLists> {
+  const problems: string[] = [];
+  const lists: CheckedLists = {};
+  const { classes } = config.data;
+  if (classes !== null) collect(problems, () => (lists.classes = readClasses(classes)));
+  for (const which of wanted) {
+    const list = await checkOne(config, which, lists.classes ?? null, outDir, report, problems);
+    if (list !== undefined) lists[which] = list;
+  }
+  const { weights } = config.model.backbone;
+  if (weights !== 'random' && !existsSync(weights)) {
+    problems.push(`model.backbone.weights  ${weights} does not exist. Give a CLIP weights file, or \`random\`.`);
+  }
+  if (problems.length > 0) throw new UserError(problems);
+  return lists;
+}
+
+async function checkOne(
+  config: Config,
+  which: Which,
+  classNames: string[] | null,
+  outDir: string | null,
+  report: Report,
+  problems: string[],
+): Promise<CheckedList | undefined> {
+  const file = which === 'train' ? config.data.train_list : config.data.val_list;
+  if (file === null) {
+    if (which === 'train' && !config.data.dummy)
+      problems.push('data.train_list  is not set. Training needs a list of `<path> <label>` lines.');
+    return undefined;
+  }
+  const root = (which === 'train' ? config.data.train_root : config.data.val_root) ?? config.data.root ?? dirname(file);
+  const checkedFile = outDir === null ? null : join(outDir, `${which}.tsv`);
+  try {
+    const checked = await checkList({
+      file,
+      root,
+      numClasses: config.data.num_classes,
+      classNames,
+      skipFiles: config.data.dummy,
+      maxMissingFraction: config.data.on_bad_video === 'skip' ? config.data.max_bad_fraction : 0,
+      ...(checkedFile === null ? {} : { writeTo: checkedFile }),
+    });
+    for (const warning of checked.warnings) report.note(warning);
+    return { file, sha256: checked.sha256, sizeBytes: checked.sizeBytes, numLines: checked.numLines, checkedFile };
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
+    return undefined;
+  }
+}
+
+function collect(problems: string[], read: () => void): void {
+  try {
+    read();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
+  }
+}
+
+/** environment.json: enough to tell two results apart honestly. */
+export function describeRun(opened: Opened, lists: CheckedLists): object {
+  const { train, val } = lists;
+  return {
+    node: process.version,
+    git_commit: readCommit(),
+    device: opened.device,
+    precision: opened.precision,
+    ...opened.environment,
+    backbone_sha256: opened.backbone_sha256,
+    parameters: opened.parameters,
+    lists: Object.fromEntries(
+      Object.entries({ train, val }).map(([name, list]) => [
+        name,
+        list && { file: list.file, sha256: list.sha256, size_bytes: list.sizeBytes, num_lines: list.numLines },
+      ]),
+    ),
+  };
+}
+
+/** The commit of coldframe itself, null outside a checkout. */
+function readCommit(): string | null {
+  const project = fileURLToPath(new URL('..', import.meta.url));
+  if (!existsSync(join(project, '.git'))) return null;
+  try {
+    return execFileSync('git', ['rev-parse', 'HEAD'], { cwd: project, encoding: 'utf8', stdio: 'pipe' }).trim();
+  } catch {
+    return null; // no git here, or no commit yet: the run does not need it
+  }
+}

@@ -1,0 +1,215 @@
+/** The commands. Rooms are imported when a command needs them, so that `--help` needs neither Python nor a parser. */
+
+import { basename, extname } from 'node:path';
+import yargs, { type Argv } from 'yargs';
+import { UserError } from './errors.ts';
+import { Report } from './report.ts';
+
+/** Of an option given twice the last counts, so that `make train ARGS="--run-dir other"` can overrule. */
+const lastOf = (value: string | string[]): string => [value].flat().at(-1) ?? '';
+
+const CONFIG = {
+  type: 'string',
+  demandOption: true,
+  requiresArg: true,
+  describe: 'YAML configuration',
+  coerce: lastOf,
+} as const;
+const CHECKPOINT = {
+  type: 'string',
+  demandOption: true,
+  requiresArg: true,
+  describe: 'checkpoint folder, such as runs/demo/checkpoints/latest',
+  coerce: lastOf,
+} as const;
+const JSON_LINES = {
+  type: 'boolean',
+  default: false,
+  describe: 'print JSON lines and nothing else on stdout',
+} as const;
+const SET = {
+  type: 'string',
+  requiresArg: true,
+  describe: 'change one key, as in --set train.lr=1e-3; may be repeated',
+  default: [] as string[],
+  coerce: (value: string | string[]): string[] => [value].flat(),
+} as const;
+
+export async function main(argv: string[]): Promise<void> {
+  const parser = yargs(argv)
+    .scriptName('coldframe')
+    .locale('en') // half of the words are ours
+    .usage('$0 <command>: strong video classifiers on a frozen image backbone')
+    .parserConfiguration({
+      ...{ 'boolean-negation': false, 'camel-case-expansion': false },
+      ...{ 'parse-numbers': true, 'parse-positional-numbers': false }, // words after `--` stay as they are
+    })
+    .command('train', 'train a classifier; run again, it goes on where it stopped', trainOptions, runTrain)
+    .command('evaluate', 'multi-view test of a checkpoint', evaluateOptions, runEvaluate)
+    .command('predict <videos..>', 'name the classes of videos', predictOptions, runPredict)
+    .command('checkpoint', 'checkpoints in and out', checkpointCommands)
+    .command('weights', 'backbone weights: fetch public files, or see what a file is', weightsCommands)
+    .command('import-command', "the original's command line as a configuration", importOptions, runImportCommand)
+    .command('flags', "the original's flags, and the keys they became", flagsOptions, runFlags)
+    .command('doctor', 'what is installed here, and how to mend what is not', doctorOptions, runDoctor)
+    .demandCommand(1, 'Which command?')
+    .strict()
+    .recommendCommands()
+    .wrap(100)
+    .exitProcess(false)
+    .showHelpOnFail(false)
+    .fail((message: string, error: Error | undefined) => {
+      if (error !== undefined && error.name !== 'YError') throw error;
+      throw new UserError([message ?? error?.message, 'See `coldframe --help`, or `coldframe <command> --help`.']);
+    });
+  await parser.parseAsync();
+}
+
+type Parsed<Build extends (yargs: Argv) => Argv<object>> = ReturnType<Build> extends Argv<infer Args> ? Args : never;
+
+const trainOptions = (command: Argv) =>
+  command
+    .option('config', CONFIG)
+    .option('set', SET)
+    .option('run-dir', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'run folder (default runs/<name of the file>)',
+      coerce: lastOf,
+    })
+    .option('resume', {
+      type: 'string',
+      default: 'auto',
+      requiresArg: true,
+      describe: 'auto: go on where the run stopped; never: start anew; or a checkpoint to go on from',
+      coerce: lastOf,
+    })
+    .option('dry-run', { type: 'boolean', default: false, describe: 'check all, print the plan, train nothing' })
+    .option('json', JSON_LINES);
+
+async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  const { loadConfig } = await import('./config.ts');
+  const { config, notes } = loadConfig(args.config, { set: args.set });
+  for (const note of notes) report.note(note);
+  if (args['dry-run']) {
+    const { planTraining } = await import('./plan.ts');
+    return planTraining(config, report);
+  }
+  const { train } = await import('./train.ts');
+  const { chooseRunDir } = await import('./runs.ts');
+  await report.enableProgress();
+  const name = basename(args.config, extname(args.config));
+  const runDir = args['run-dir'] ?? chooseRunDir(name, config, (text) => report.note(text));
+  await train({ config, runDir, resume: args.resume }, report);
+}
+
+const evaluateOptions = (command: Argv) =>
+  command.option('config', CONFIG).option('checkpoint', CHECKPOINT).option('set', SET).option('json', JSON_LINES);
+
+async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  const { loadConfig } = await import('./config.ts');
+  const { config, notes } = loadConfig(args.config, { set: args.set });
+  for (const note of notes) report.note(note);
+  await report.enableProgress();
+  const { evaluate } = await import('./evaluate.ts');
+  await evaluate(config, args.checkpoint, report);
+}
+
+const predictOptions = (command: Argv) =>
+  command
+    .positional('videos', { type: 'string', array: true, demandOption: true, describe: 'video files' })
+    .option('checkpoint', CHECKPOINT)
+    .option('top', { type: 'number', default: 5, requiresArg: true, describe: 'how many classes to name' })
+    .option('set', SET)
+    .option('json', JSON_LINES);
+
+async function runPredict(args: Parsed<typeof predictOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  if (!Number.isInteger(args.top) || args.top < 1)
+    throw new UserError(`--top  ${args.top} was given. A whole number from 1 on is needed.`);
+  const { predict } = await import('./evaluate.ts');
+  await predict(args.checkpoint, args.videos, args.top, args.set, report);
+}
+
+const checkpointCommands = (command: Argv) =>
+  command
+    .command('convert <path>', 'to and from the checkpoints of the original', convertOptions, runConvert)
+    .demandCommand(1, 'checkpoint  Which one: convert?');
+
+const convertOptions = (command: Argv) =>
+  command
+    .positional('path', { type: 'string', demandOption: true, describe: 'checkpoint folder, or checkpoint-N.pth' })
+    .option('to', { choices: ['coldframe', 'upstream'] as const, demandOption: true, describe: 'format to write' })
+    .option('output', { type: 'string', demandOption: true, requiresArg: true, describe: 'file (upstream) or folder' })
+    .option('config', { type: 'string', requiresArg: true, describe: 'its model, for a checkpoint of the original' })
+    .option('set', SET)
+    .option('json', JSON_LINES);
+
+async function runConvert(args: Parsed<typeof convertOptions>): Promise<void> {
+  const { path: checkpoint, to, output, config, set } = args;
+  const { convert } = await import('./convert.ts');
+  await convert({ checkpoint, to, output, config, set }, new Report({ json: args.json }));
+}
+
+const weightsCommands = (command: Argv) =>
+  command
+    .command('fetch [name]', 'download weights, verified; goes on where it stopped', fetchOptions, runFetch)
+    .command('inspect <file>', 'format, sizes and the configuration for a weights file', inspectOptions, runInspect)
+    .demandCommand(1, 'weights  Which one: fetch or inspect?');
+
+const fetchOptions = (command: Argv) =>
+  command
+    .positional('name', { type: 'string', describe: 'ViT-B/16, ViT-L/14, ViT-L/14@336px or ViT-B/32' })
+    .option('to', { type: 'string', default: 'weights', requiresArg: true, describe: 'folder', coerce: lastOf })
+    .option('url', { type: 'string', requiresArg: true, describe: 'a mirror, or any other file', coerce: lastOf })
+    .option('sha256', { type: 'string', requiresArg: true, describe: 'of another file, 64 hex digits', coerce: lastOf })
+    .option('timeout', { type: 'number', default: 30, requiresArg: true, describe: 'seconds without a byte' })
+    .option('json', JSON_LINES);
+
+async function runFetch(args: Parsed<typeof fetchOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  const { name, to: folder, url, sha256, timeout: stallSeconds } = args;
+  if (!(stallSeconds > 0 && stallSeconds <= 86_400))
+    // also NaN
+    throw new UserError(`--timeout  ${stallSeconds} was given. Seconds above 0, up to a day, are needed.`);
+  await report.enableProgress();
+  const { fetchWeights } = await import('./weights.ts');
+  await fetchWeights({ name, url, sha256, folder, stallSeconds }, report);
+}
+
+const inspectOptions = (command: Argv) =>
+  command
+    .positional('file', { type: 'string', demandOption: true, describe: 'weights file or checkpoint folder' })
+    .option('json', JSON_LINES);
+
+async function runInspect(args: Parsed<typeof inspectOptions>): Promise<void> {
+  const { inspectWeights } = await import('./weights.ts');
+  await inspectWeights(args.file, new Report({ json: args.json }));
+}
+
+const doctorOptions = (command: Argv) => command.option('json', JSON_LINES);
+
+async function runDoctor(args: Parsed<typeof doctorOptions>): Promise<void> {
+  const { examine } = await import('./doctor.ts');
+  await examine(new Report({ json: args.json }));
+}
+
+const importOptions = (command: Argv) =>
+  command
+    .usage('$0 import-command -- python -m torch.distributed.run --nproc_per_node 8 main.py --num_frames 8 ...')
+    .option('script', { type: 'string', requiresArg: true, describe: 'read the command from a shell script' })
+    .option('output', { type: 'string', requiresArg: true, describe: 'file to write (default: print it)' });
+
+async function runImportCommand(args: Parsed<typeof importOptions> & { _: (string | number)[] }): Promise<void> {
+  const { runImport } = await import('./import-command.ts');
+  runImport({ words: args._.slice(1).map(String), script: args.script, output: args.output }, new Report());
+}
+
+const flagsOptions = (command: Argv) => command.option('json', JSON_LINES);
+
+async function runFlags(args: Parsed<typeof flagsOptions>): Promise<void> {
+  const { showFlags } = await import('./import-command.ts');
+  showFlags(new Report({ json: args.json }));
+}

@@ -1,0 +1,190 @@
+/** The run folder: what a run leaves behind, and how it is written so that a reader always sees whole files. */
+
+import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, truncateSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import writeFileAtomic from 'write-file-atomic';
+import { UserError } from './errors.ts';
+import type { TimedEvent } from './events.ts';
+
+export interface Status {
+  state: 'running' | 'finished' | 'interrupted' | 'failed';
+  step: number;
+  steps: number;
+  [field: string]: unknown;
+}
+
+export class RunFolder {
+  readonly dir: string;
+
+  constructor(dir: string) {
+    this.dir = resolve(dir);
+  }
+
+  path(...parts: string[]): string {
+    return join(this.dir, ...parts);
+  }
+
+  create(): void {
+    mkdirSync(this.path('lists'), { recursive: true });
+  }
+
+  /** Makes the journals ready for appending: a line torn by a kill is cut off. */
+  dropTornLines(): void {
+    dropTornLine(this.path('events.jsonl'));
+    dropTornLine(this.path('bad-videos.tsv'));
+  }
+
+  append(event: TimedEvent): void {
+    appendFileSync(this.path('events.jsonl'), `${JSON.stringify(event)}\n`);
+  }
+
+  writeJson(name: string, value: unknown): void {
+    mkdirSync(dirname(this.path(name)), { recursive: true });
+    writeFileAtomic.sync(this.path(name), `${JSON.stringify(value, null, 2)}\n`);
+  }
+
+  readJson(name: string): unknown {
+    const file = this.path(name);
+    if (!existsSync(file)) return undefined;
+    try {
+      return JSON.parse(readFileSync(file, 'utf8'));
+    } catch (error) {
+      throw new UserError(`${file}  is not valid JSON: ${(error as Error).message}. Start afresh with --resume never.`);
+    }
+  }
+
+  writeStatus(status: Status): void {
+    this.writeJson('status.json', { ...status, pid: process.pid, updated: new Date().toISOString() });
+  }
+
+  /** Adds a bad video once; returns how many distinct ones the run has met. */
+  addBadVideo(path: string, reason: string): number {
+    const known = this.badVideos();
+    if (!known.has(path)) {
+      known.add(path);
+      appendFileSync(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\n`);
+    }
+    return known.size;
+  }
+
+  private bad: Set<string> | undefined;
+
+  private badVideos(): Set<string> {
+    if (this.bad === undefined) {
+      const file = this.path('bad-videos.tsv');
+      const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean) : [];
+      this.bad = new Set(lines.map((line) => line.slice(0, line.indexOf('\t'))));
+    }
+    return this.bad;
+  }
+
+  hasCheckpoint(): boolean {
+    return existsSync(this.path('checkpoints', 'latest'));
+  }
+
+  /** Puts an existing run aside under a name that says when, so that `--resume never` loses nothing. */
+  setAside(): string | undefined {
+    if (!existsSync(this.path('config.json'))) return undefined;
+    const stamp = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
+    let aside = `${this.dir}.before-${stamp}`;
+    for (let n = 2; existsSync(aside); n++) aside = `${this.dir}.before-${stamp}-${n}`;
+    renameSync(this.dir, aside);
+    return aside;
+  }
+}
+
+function dropTornLine(file: string): void {
+  if (!existsSync(file)) return;
+  const bytes = readFileSync(file);
+  const end = bytes.lastIndexOf(0x0a) + 1;
+  if (end < bytes.length) truncateSync(file, end);
+}
+
+/** What a later command may change without changing a run's numbers. */
+const FREE_KEYS =
+  /^(run|eval|launch)\.|^data\.(num_workers|reader|train_list|val_list|root|train_root|val_root|classes)$/;
+
+interface Change {
+  key: string;
+  before: string;
+  after: string;
+}
+
+/** What keeps a run folder's checkpoints from being continued with this configuration. */
+function findChanges(folder: RunFolder, config: object): Change[] {
+  if (!folder.hasCheckpoint()) return [];
+  return listChanges(folder.readJson('config.json'), config, '').filter(({ key }) => !FREE_KEYS.test(key));
+}
+
+/** The run folder when the user names none: runs/NAME, or NAME-2, -3 ... where another configuration has it. */
+export function chooseRunDir(name: string, config: object, note: (text: string) => void): string {
+  for (let n = 1; ; n++) {
+    const dir = join('runs', n === 1 ? name : `${name}-${n}`);
+    const changes = findChanges(new RunFolder(dir), config);
+    if (changes.length === 0) return dir;
+    const keys = changes.map(({ key, before }) => `${key}: ${before}`).join(', ');
+    note(`${dir} holds a run with another configuration (${keys})`);
+  }
+}
+
+/** Throws UserError when a run would go on with another configuration than it began with. */
+export function refuseChangedConfig(folder: RunFolder, config: object): void {
+  const changes = findChanges(folder, config);
+  if (changes.length === 0) return;
+  throw new UserError([
+    ...changes.map(
+      ({ key, before, after }) => `${key}  is ${after}; the run in ${folder.dir} was started with ${before}.`,
+    ),
+    'Take the old values back, choose another --run-dir, or start anew with --resume never (the old run is kept aside).',
+  ]);
+}
+
+function listChanges(before: unknown, after: unknown, key: string): Change[] {
+  const isSection = (value: unknown): value is Record<string, unknown> =>
+    typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (isSection(before) && isSection(after)) {
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+    return keys.flatMap((name) => listChanges(before[name], after[name], key === '' ? name : `${key}.${name}`));
+  }
+  const texts = [JSON.stringify(before) ?? 'absent', JSON.stringify(after) ?? 'absent'] as const;
+  return texts[0] === texts[1] ? [] : [{ key, before: texts[0], after: texts[1] }];
+}
+
+/** The header of a checkpoint folder, as Python wrote it. */
+export interface CheckpointHeader {
+  step: number;
+  classes: string[] | null;
+  config: Record<string, unknown>;
+}
+
+/** Returns the path that Python takes as a checkpoint: a folder of ours, or a file of the original. */
+export function findCheckpoint(path: string): string {
+  return isUpstreamFile(path) ? resolve(path) : readCheckpoint(path).folder;
+}
+
+/** The original's checkpoints are single files, and hold neither configuration nor class names. */
+export function isUpstreamFile(path: string): boolean {
+  return /\.pth?$/.test(path) && existsSync(path) && statSync(path).isFile();
+}
+
+/** Reads `checkpoint.json` of a checkpoint folder; a run folder stands for its latest checkpoint. */
+export function readCheckpoint(path: string): { folder: string; header: CheckpointHeader } {
+  const given = resolve(path);
+  if (!existsSync(given))
+    throw new UserError(`${path}  does not exist. Give a checkpoint such as RUN/checkpoints/latest.`);
+  if (isUpstreamFile(path)) {
+    const convert = `coldframe checkpoint convert ${path} --to coldframe --config FILE --output DIR`;
+    throw new UserError(`${path}  is a checkpoint of the original and holds no configuration. Convert it: ${convert}`);
+  }
+  const candidates = [given, join(given, 'checkpoints', 'latest'), join(given, 'latest')];
+  const folder = candidates.find((candidate) => existsSync(join(candidate, 'checkpoint.json')));
+  if (folder === undefined) {
+    const what = statSync(given).isDirectory() ? 'holds no checkpoint.json' : `is a file (${basename(given)})`;
+    throw new UserError(`${path}  ${what}. A checkpoint is a folder such as RUN/checkpoints/latest.`);
+  }
+  try {
+    return { folder, header: JSON.parse(readFileSync(join(folder, 'checkpoint.json'), 'utf8')) as CheckpointHeader };
+  } catch (error) {
+    throw new UserError(`${join(folder, 'checkpoint.json')}  cannot be read: ${(error as Error).message}.`);
+  }
+}

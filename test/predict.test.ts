@@ -1,0 +1,147 @@
+/** What is done with a checkpoint: `evaluate`, `predict`; and `doctor`, which says whether this machine can. */
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { main } from '../src/main.ts';
+import { CLIPS, coldframe, type Ended, type Event, makeClips, PROJECT, readEvents, writeConfig } from './support.ts';
+
+const folder = realpathSync(mkdtempSync(join(tmpdir(), 'predict-test-')));
+const config = writeConfig(folder);
+const run = join(folder, 'runs', 'small');
+const checkpoint = join('runs', 'small', 'checkpoints', 'latest'); // commands run in `folder`
+const classes = (): string[] => readFileSync(join(CLIPS, 'classes.txt'), 'utf8').trimEnd().split('\n');
+const clip = (index: number): string => {
+  const line = readFileSync(join(CLIPS, 'val.txt'), 'utf8').split('\n')[index] ?? '';
+  return join(CLIPS, line.split(' ')[0] ?? '');
+};
+
+const inFolder = (...args: string[]): Promise<Ended> => coldframe(args, { cwd: folder });
+const eventsOf = ({ stdout }: Ended): Event[] =>
+  stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+const evaluate = (...more: string[]): Promise<Ended> =>
+  inFolder('evaluate', '--config', config, '--checkpoint', checkpoint, '--json', ...more);
+
+beforeAll(async () => {
+  await makeClips();
+  const { code, stderr } = await inFolder('train', '--config', 'small.yaml', '--set', 'train.steps=2');
+  expect([code, stderr]).toEqual([0, '']);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('evaluate', () => {
+  test('finds what the run found at its end, the accuracy of each class besides', async () => {
+    const found = await evaluate();
+    expect(found).toMatchObject({ code: 0, stderr: '' });
+    const final = readEvents(run).find(({ kind }) => kind === 'evaluated');
+    const { time, ...same } = final ?? {};
+    expect(eventsOf(found)).toHaveLength(1);
+    expect(eventsOf(found)[0]).toMatchObject({ ...same, list_sha256: expect.stringMatching(/^[0-9a-f]{64}$/) });
+    const perClass = eventsOf(found)[0]?.per_class as { num_videos: number; top1: number }[];
+    const correct = perClass.reduce((sum, { num_videos, top1 }) => sum + num_videos * top1, 0);
+    expect(correct / 12).toBeCloseTo(final?.top1 as number, 12);
+  });
+
+  test('counts a video once, however many views it has; one that cannot be read in no accuracy', async () => {
+    writeFileSync(join(folder, 'torn.mp4'), readFileSync(clip(0)).subarray(0, 5000));
+    const list = join(folder, 'val-torn.txt');
+    writeFileSync(list, `${readFileSync(join(CLIPS, 'val.txt'), 'utf8')}${join(folder, 'torn.mp4')} 0\n`);
+    const views = ['eval.spatial_views=3', 'eval.temporal_views=2', `data.val_list=${list}`, `data.root=${CLIPS}`];
+    const found = await evaluate(...views.flatMap((pair) => ['--set', pair]));
+    expect(found.code).toBe(0);
+    const [bad, evaluated] = eventsOf(found);
+    expect(bad).toMatchObject({ kind: 'bad_video', path: join(folder, 'torn.mp4'), num_bad: 1, num_videos: 13 });
+    expect(evaluated).toMatchObject({ kind: 'evaluated', num_videos: 12, num_bad: 1, views: 6 });
+  });
+
+  test.each([
+    ['other class names', () => ['data.classes=swapped.txt'], /has class 0 as 'left'; data.classes has 'right'/],
+    [
+      'another backbone',
+      () => ['model.backbone.random_seed=1'],
+      /trained on other backbone weights \(SHA-256 [0-9a-f]{16}/,
+    ],
+    ['another decoder', () => ['model.decoder.num_layers=1'], /does not fit the configured model:\n {2}decoder\..*\.1\./],
+  ])('refuses %s', async (_, change, message) => {
+    const [left = '', right = '', ...others] = classes();
+    writeFileSync(join(folder, 'swapped.txt'), `${[right, left, ...others].join('\n')}\n`);
+    const { code, stderr, stdout } = await evaluate(...change().flatMap((pair) => ['--set', pair]));
+    expect(code).toBe(2);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toContain('Traceback');
+    expect(JSON.parse(stdout)).toMatchObject({ kind: 'failed', where: 'UserError' });
+  });
+});
+
+describe('predict', () => {
+  test('names the classes of each video, likeliest first; a broken one is named at the end', async () => {
+    writeFileSync(join(folder, 'broken.mp4'), 'no video');
+    const args = ['predict', '--checkpoint', checkpoint, 'broken.mp4', clip(0), clip(1), '--json', '--top', '3'];
+    const found = await inFolder(...args);
+    expect(found.code).toBe(2);
+    expect(found.stderr).toMatch(/^broken\.mp4 {2}\w/);
+    const [first, second, failed] = eventsOf(found);
+    expect(failed).toMatchObject({ kind: 'failed', message: expect.stringContaining('broken.mp4  ') });
+    for (const [index, event] of [first, second].entries()) {
+      expect(event).toMatchObject({ kind: 'predicted', path: clip(index) });
+      const named = event?.classes as { label: number; name: string; probability: number }[];
+      expect(named).toHaveLength(3);
+      for (const { label, name } of named) expect(name).toBe(classes()[label]);
+      const probabilities = named.map(({ probability }) => probability);
+      expect(probabilities).toEqual([...probabilities].sort((a, b) => b - a));
+      expect(probabilities.every((value) => value > 0)).toBe(true);
+      expect(probabilities.reduce((sum, value) => sum + value)).toBeLessThanOrEqual(1 + 1e-6);
+    }
+    expect(first?.classes).not.toEqual(second?.classes);
+  });
+
+  test('prints lines for people; all classes sum to one', async () => {
+    const { code, stdout, stderr } = await inFolder('predict', clip(0), '--checkpoint', run, '--top', '99');
+    expect([code, stderr]).toEqual([0, '']);
+    const [path, ...lines] = stdout.trimEnd().split('\n');
+    expect(path).toBe(clip(0));
+    expect(lines.map((line) => line.replace(/^ +[\d.]+ % {2}/, '')).sort()).toEqual(classes().sort());
+    const percents = lines.map((line) => Number.parseFloat(line));
+    expect(Math.abs(percents.reduce((sum, value) => sum + value) - 100)).toBeLessThan(0.1);
+  });
+
+  test.each([
+    ['is not there', () => 'nowhere', /nowhere {2}does not exist\. Give a checkpoint such as/],
+    ['is a file', () => config, /small\.yaml {2}is a file .*A checkpoint is a folder/],
+    ['is another folder', () => CLIPS, /test-clips {2}holds no checkpoint\.json/],
+  ])('says so when the checkpoint %s', async (_, path, message) => {
+    await expect(main(['predict', clip(0), '--checkpoint', path()])).rejects.toMatchObject({
+      name: 'UserError',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  test('names every video that is not there before it starts', async () => {
+    const args = ['predict', 'a.mp4', clip(0), 'b.mp4', '--checkpoint', run];
+    const problems = ['a.mp4  does not exist.', 'b.mp4  does not exist.'];
+    await expect(main(args)).rejects.toMatchObject({ name: 'UserError', problems });
+  });
+});
+
+describe('doctor', () => {
+  test('finds this machine in order', async () => {
+    const { code, stdout, stderr } = await inFolder('doctor');
+    expect([code, stderr]).toEqual([0, '']);
+    const lines = stdout.trimEnd().split('\n');
+    expect(lines.filter((line) => !line.startsWith('ok    '))).toEqual([]);
+    expect(stdout).toMatch(/Python +3\.\d+\.\d+; torch 2\./);
+    expect(stdout).toMatch(/Video decoder +FFmpeg \d/);
+  });
+
+  test('tells how to mend a Python that is not there', async () => {
+    mkdirSync(join(folder, 'empty'));
+    const options = { cwd: join(folder, 'empty'), env: { COLDFRAME_PYTHON: '/nonexistent' } };
+    const { code, stdout, stderr } = await coldframe(['doctor'], options);
+    expect(code).toBe(2);
+    expect(stdout).toMatch(/^FAIL {2}Python +\/nonexistent {2}there is no Python interpreter here/m);
+    expect(stderr).toBe(`Python  Run \`make setup\` in ${PROJECT}.\n`);
+  });
+});

@@ -1,0 +1,144 @@
+/** The rooms of the project: who may import whom, who prints, who exits, how long a file may be. Read from the sources. */
+import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { PROJECT } from './support.ts';
+
+/** The layers, highest first: a file imports from layers below its own only, so there are no cycles either. */
+const TYPESCRIPT = [
+  ['cli'],
+  ['main'],
+  ['train', 'evaluate', 'plan', 'doctor', 'weights', 'import-command'],
+  ['inputs'],
+  ['session'],
+  ['runtime'],
+  ['supervisor'],
+  ['config', 'report', 'runs', 'download'],
+  ['config-keys', 'data-list', 'events', 'file-lock', 'shell-words'],
+  ['config-schema', 'upstream-flags', 'yaml-source'],
+  ['errors'],
+];
+/** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens the session lazily. */
+const PYTHON = [
+  ['session'],
+  ['forecast', 'identify'],
+  ['build'],
+  ['upstream'],
+  ['checkpoint', 'evaluate', 'metrics'],
+  ['cohort'],
+  ['data', 'evl'],
+  ['augment', 'clip', 'environment', 'weights'],
+  ['serve', 'settings', 'video'],
+];
+const LAZY = ['serve -> session'];
+
+const read = (...parts: string[]): string => readFileSync(join(PROJECT, ...parts), 'utf8');
+const filesOf = (folder: string, ending: string): string[] =>
+  readdirSync(join(PROJECT, folder)).filter((name) => name.endsWith(ending) && name !== '__init__.py');
+
+/** Arrows `from -> to` that a TypeScript file draws, types and lazy imports included. */
+function arrowsOfTypeScript(name: string): string[] {
+  const imports = read('src', name).matchAll(
+    /(?:^|\n)(?:import|export)\s[^;]*?'\.\/([\w-]+)\.ts'|import\('\.\/([\w-]+)\.ts'\)/g,
+  );
+  return [...imports].map(([, plain, lazy]) => `${basename(name, '.ts')} -> ${plain ?? lazy}`);
+}
+
+/** Arrows that a Python file draws when it is loaded, and those it draws later; those for types alone are no arrows. */
+function arrowsOfPython(name: string): { arrows: string[]; lazy: string[] } {
+  const source = read('py', 'coldframe', name).replace(/^if TYPE_CHECKING:\n(?: {4}.*\n|\n)+/gm, '');
+  const found: { arrows: string[]; lazy: string[] } = { arrows: [], lazy: [] };
+  for (const [, indent, dots, module, names] of source.matchAll(
+    /^( *)from (\.|coldframe\b\.?)(\w*) import (\([^)]*\)|.*)$/gm,
+  )) {
+    const targets = module ? [module] : [...(names ?? '').matchAll(/(\w+)(?: as \w+)?/g)].map(([, target]) => target);
+    const arrows = targets.map((target) => `${basename(name, '.py')} -> ${target}`);
+    if (dots !== undefined) (indent === '' ? found.arrows : found.lazy).push(...arrows);
+  }
+  return found;
+}
+
+/** The arrows that do not point downwards, and the files that have no layer. */
+function findFaults(layers: string[][], names: string[], arrows: string[]): string[] {
+  const depth = new Map(layers.flatMap((layer, index) => layer.map((name): [string, number] => [name, index])));
+  const homeless = names.filter((name) => !depth.has(name)).map((name) => `${name}: in no layer of this test`);
+  const upward = arrows.filter((arrow) => {
+    const [from = '', to = ''] = arrow.split(' -> ');
+    return (depth.get(from) ?? 0) >= (depth.get(to) ?? 0);
+  });
+  return [...homeless, ...upward];
+}
+
+describe('arrows point downwards', () => {
+  test('in TypeScript', () => {
+    const files = filesOf('src', '.ts');
+    const arrows = files.flatMap(arrowsOfTypeScript);
+    expect(arrows).toEqual(expect.arrayContaining(['cli -> main', 'main -> train', 'train -> runtime']));
+    const names = files.map((name) => basename(name, '.ts'));
+    expect(findFaults(TYPESCRIPT, names, arrows)).toEqual([]);
+  });
+
+  test('in Python', () => {
+    const files = filesOf(join('py', 'coldframe'), '.py');
+    const found = files.map(arrowsOfPython);
+    const arrows = found.flatMap((one) => one.arrows);
+    expect(arrows).toEqual(expect.arrayContaining(['session -> build', 'session -> serve', 'evl -> clip']));
+    const names = files.map((name) => basename(name, '.py'));
+    expect(findFaults(PYTHON, names, arrows)).toEqual([]);
+    expect(found.flatMap((one) => one.lazy)).toEqual(LAZY);
+  });
+
+  test('and an arrow upwards would be found', () => {
+    expect(
+      findFaults([['high'], ['low', 'beside']], ['low', 'new'], ['high -> low', 'low -> high', 'low -> beside']),
+    ).toEqual(['new: in no layer of this test', 'low -> high', 'low -> beside']);
+  });
+});
+
+describe('only one room', () => {
+  const typescript = (pattern: RegExp): string[] =>
+    filesOf('src', '.ts').filter((name) => pattern.test(read('src', name)));
+
+  test('starts Python', () => expect(typescript(/(from|import\() ?'pythonia'/)).toEqual(['runtime.ts']));
+  test('reads YAML; others may write it', () =>
+    expect(typescript(/import [^;]*\bparse[^;]*from 'yaml'/)).toEqual(['yaml-source.ts']));
+  test('prints, besides the entry', () => {
+    const printing = typescript(/process\.std(out|err)\b|\bconsole\./);
+    expect(printing.filter((name) => name !== 'cli.ts')).toEqual(['report.ts']);
+  });
+  test('exits', () => expect(typescript(/process\.(exit\b|exitCode|abort|reallyExit)/)).toEqual(['cli.ts']));
+  test('knows the settings: model and video rooms take plain numbers', () => {
+    for (const name of ['clip', 'evl', 'video', 'augment', 'weights'])
+      expect(arrowsOfPython(`${name}.py`).arrows).not.toContain(`${name} -> settings`);
+  });
+});
+
+describe('every file of the project', () => {
+  const files = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], { cwd: PROJECT, encoding: 'utf8' })
+    .trimEnd()
+    .split('\n');
+  const textOf = (name: string): string | undefined => {
+    try {
+      const text = read(name);
+      return text.includes('\0') ? undefined : text;
+    } catch {
+      return undefined; // deleted, or a link to a folder
+    }
+  };
+
+  test('has at most 400 lines of code', () => {
+    const code = files.filter((name) => /^(src|py|scripts|test)\/.*\.(ts|py)$/.test(name));
+    expect(code.length).toBeGreaterThan(30);
+    expect(code.filter((name) => (textOf(name)?.split('\n').length ?? 0) > 401)).toEqual([]);
+  });
+
+  test('names no path of one machine and no host of a package registry', () => {
+    const machine = new RegExp(`(^|[\\s'"\`(=:])/(${['work', 'root'].join('|')}|home/\\w+|Users/\\w+)/`, 'm');
+    expect("see '/ro".concat("ot/x'")).toMatch(machine);
+    expect(files.filter((name) => machine.test(textOf(name) ?? ''))).toEqual([]);
+    expect(read('package-lock.json')).not.toMatch(/"resolved": "(?!file:)/);
+    const pins = files.filter((name) => /requirements.*\.txt$|\.npmrc$|package\.json$/.test(name));
+    expect(pins.filter((name) => /https?:\/\/|index-url|registry *=/.test(textOf(name) ?? ''))).toEqual([]);
+  });
+});

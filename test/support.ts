@@ -1,0 +1,236 @@
+/** What the tests of the whole program share: clips, a small configuration, and running `coldframe` as a user does. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+export const PROJECT = fileURLToPath(new URL('..', import.meta.url));
+export const FIXTURES = join(PROJECT, 'test', 'fixtures');
+export const CLIPS = join(PROJECT, '.cache', 'test-clips');
+export const PYTHON = process.env.COLDFRAME_PYTHON ?? join(PROJECT, '.venv', 'bin', 'python');
+const PROGRAM = join(PROJECT, 'scripts', 'coldframe');
+
+/** One thread: on a machine that others use too, OpenMP's waiting threads make these small steps twenty times slower. */
+export const ENVIRONMENT: NodeJS.ProcessEnv = {
+  ...process.env,
+  NODE_OPTIONS: '',
+  OMP_NUM_THREADS: '1',
+  CUDA_VISIBLE_DEVICES: '',
+};
+
+/** Real clips of eight motions, made once: 24 to train on, 12 to evaluate on. */
+export async function makeClips(): Promise<void> {
+  const lock = `${CLIPS}.lock`; // two workers of jest may come at once
+  mkdirSync(join(PROJECT, '.cache'), { recursive: true });
+  const end = Date.now() + 60_000;
+  while (!tryToMake(lock)) {
+    if (Date.now() > end) throw new Error(`${lock} is left over from a killed test: remove it`);
+    await sleep(100);
+  }
+  try {
+    const script = join(PROJECT, 'scripts', 'make_demo_clips.py');
+    const counts = ['--train', '24', '--val', '12', '--seed', '7'];
+    await promisify(execFile)(PYTHON, [script, '--out', CLIPS, ...counts]);
+  } finally {
+    rmSync(lock, { recursive: true });
+  }
+}
+
+function tryToMake(folder: string): boolean {
+  try {
+    mkdirSync(folder);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The smallest configuration that uses every part: all temporal modules, dropout, RandAugment, loader workers. */
+const CONFIG = `
+data:
+  train_list: ${CLIPS}/train.txt
+  val_list: ${CLIPS}/val.txt
+  classes: ${CLIPS}/classes.txt
+  num_frames: 4
+  stride: 4
+  size: 32
+  num_workers: 1
+model:
+  backbone: {preset: tiny}
+  decoder: {num_layers: 2}
+train: {steps: 8, batch_size: 4, precision: fp32, lr: 1e-3}
+eval: {temporal_views: 1, every: 4, batch_size: 4}
+run: {print_every: 1, save_every: 2, keep_checkpoints: null, tensorboard: false}
+launch: {device: cpu}
+`;
+
+/** Writes the configuration as `NAME.yaml` into a folder; returns its path. */
+export function writeConfig(folder: string, name = 'small'): string {
+  const file = join(folder, `${name}.yaml`);
+  writeFileSync(file, CONFIG);
+  return file;
+}
+
+export interface Event {
+  time: string;
+  kind: string;
+  step: number | null;
+  [field: string]: unknown;
+}
+
+export interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+  seconds: number;
+}
+
+export interface Options {
+  cwd?: string;
+  env?: NodeJS.ProcessEnv;
+}
+
+/** A `coldframe` that runs, in a process group of its own, as a terminal gives it. */
+export class Running {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Ended>;
+  readonly events: Event[] = [];
+  #changed: () => void = () => {};
+  #isClosed = false;
+
+  constructor(args: string[], { cwd, env }: Options = {}) {
+    const begin = performance.now();
+    const child = spawn(PROGRAM, args, {
+      ...(cwd === undefined ? {} : { cwd }),
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...ENVIRONMENT, ...env },
+    });
+    this.child = child;
+    const lines: string[] = [];
+    if (args.includes('--json')) createInterface({ input: child.stdout }).on('line', (line) => this.#take(line));
+    child.stdout.on('data', (chunk) => lines.push(String(chunk)));
+    const stderr = text(child.stderr);
+    this.ended = new Promise<Ended>((settle) => {
+      child.on('close', async (code, signal) => {
+        this.#isClosed = true;
+        this.#changed();
+        const seconds = (performance.now() - begin) / 1000;
+        settle({ code, signal, stdout: lines.join(''), stderr: await stderr, seconds });
+      });
+    });
+  }
+
+  #take(line: string): void {
+    this.events.push(JSON.parse(line));
+    this.#changed();
+  }
+
+  get pid(): number {
+    if (this.child.pid === undefined) throw new Error('the program did not start');
+    return this.child.pid;
+  }
+
+  /** Waits for an event (with `--json` only). */
+  async event(kind: string, step?: number): Promise<Event> {
+    for (;;) {
+      const found = this.events.find((event) => event.kind === kind && (step === undefined || event.step === step));
+      if (found !== undefined) return found;
+      if (this.#isClosed) throw new Error(`the program ended without \`${kind}\`: ${JSON.stringify(await this.ended)}`);
+      await new Promise<void>((settle) => {
+        this.#changed = settle;
+      });
+    }
+  }
+
+  /** Signals the whole process group, as Ctrl-C does. */
+  signalGroup(signal: NodeJS.Signals): void {
+    process.kill(-this.pid, signal);
+  }
+
+  /** The Python processes of this run: its own one first, then its loader workers. */
+  pythons(): number[] {
+    return livingProcesses()
+      .filter(({ group, command }) => group === this.pid && basename(command).startsWith('python'))
+      .map(({ pid }) => pid)
+      .sort((a, b) => a - b);
+  }
+
+  /** What is left of the process group. */
+  members(): number[] {
+    return livingProcesses()
+      .filter(({ group }) => group === this.pid)
+      .map(({ pid }) => pid);
+  }
+}
+
+/** Runs `coldframe` to its end. */
+export function coldframe(args: string[], options: Options = {}): Promise<Ended> {
+  return new Running(args, options).ended;
+}
+
+function livingProcesses(): { pid: number; group: number; command: string }[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        // /proc/PID/stat: pid (command) state ppid pgrp ...
+        const [, state, , group] = /\) (\S) (\d+) (\d+) /.exec(readFileSync(`/proc/${name}/stat`, 'utf8')) ?? [];
+        const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0')[0] ?? '';
+        return state === 'Z' ? [] : [{ pid: Number(name), group: Number(group), command }];
+      } catch {
+        return []; // it has just ended
+      }
+    });
+}
+
+export async function until(condition: () => boolean, seconds: number): Promise<void> {
+  const end = performance.now() + seconds * 1000;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`not so within ${seconds} s: ${condition}`);
+    await sleep(20);
+  }
+}
+
+export function readJson<T>(...parts: string[]): T {
+  return JSON.parse(readFileSync(join(...parts), 'utf8'));
+}
+
+export function readEvents(runDir: string): Event[] {
+  const lines = readFileSync(join(runDir, 'events.jsonl'), 'utf8').trimEnd().split('\n');
+  return lines.map((line) => JSON.parse(line));
+}
+
+/** SHA-256 of every file of a folder, by its path in there. */
+export function hashFiles(folder: string): Record<string, string> {
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
+  const hash = (file: string) =>
+    createHash('sha256')
+      .update(readFileSync(join(folder, file)))
+      .digest('hex');
+  return Object.fromEntries(
+    files.filter((file) => statSync(join(folder, file)).isFile()).map((file) => [file, hash(file)]),
+  );
+}
+
+/** Names, shapes and values (float32) of a safetensors file: 8 bytes of length, a JSON header, the numbers. */
+export function readTensors(file: string): Map<string, { shape: number[]; values: Float32Array }> {
+  const bytes = readFileSync(file);
+  const start = 8 + Number(bytes.readBigUInt64LE(0));
+  const header: Record<string, { shape: number[]; data_offsets: [number, number] }> = JSON.parse(
+    bytes.toString('utf8', 8, start),
+  );
+  delete header.__metadata__;
+  return new Map(
+    Object.entries(header).map(([name, { shape, data_offsets }]) => {
+      const part = bytes.subarray(start + data_offsets[0], start + data_offsets[1]);
+      return [name, { shape, values: new Float32Array(Uint8Array.from(part).buffer) }];
+    }),
+  );
+}
