@@ -6,10 +6,13 @@ Shapes: N videos, V views a video, C channels, T frames, H, W pixels; K classes
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +70,43 @@ class Evaluation:
             raise ValueError(f"evaluation: none of the {len(self.bad)} videos of the list could be read.")
         labels_N = torch.tensor(self.labels)
         return {name: common | accuracy(torch.cat(parts), labels_N) for name, parts in self.scores.items()}
+
+    def write_scores(self, folder: Path) -> None:
+        """Writes `scores.npz` (of trial `main`; others `TRIAL.scores.npz`): scores (N, K), labels and indices (N,) of
+        the videos in the order of the list; written beside, then renamed."""
+        folder.mkdir(parents=True, exist_ok=True)
+        order = np.argsort(self.indices)
+        for name, parts in self.scores.items():
+            file = folder / ("scores.npz" if name == "main" else f"{name}.scores.npz")
+            partial = file.with_suffix(".partial.npz")
+            labels, indices = np.array(self.labels)[order], np.array(self.indices)[order]
+            np.savez(partial, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)
+            partial.replace(file)
+
+
+def ensemble(files: list[str]) -> dict[str, Any]:
+    """Returns the accuracy of each file of scores (`members`) and of their mean. Raises ValueError when the videos or
+    classes of two files differ."""
+    tables = [_read_scores(file) for file in files]
+    labels, indices, shape = tables[0]["labels"], tables[0]["indices"], tables[0]["scores"].shape
+    for file, table in zip(files, tables, strict=True):
+        if table["scores"].shape != shape or (table["indices"] != indices).any() or (table["labels"] != labels).any():
+            raise ValueError(
+                f"{file}  has {table['scores'].shape[0]} videos and {table['scores'].shape[1]} classes; {files[0]} has "
+                f"{shape[0]} and {shape[1]}, or others. Only evaluations of the same videos can be averaged."
+            )
+    labels_N = torch.from_numpy(labels)
+    members = [accuracy(torch.from_numpy(table["scores"]), labels_N) for table in tables]
+    mean_NK = torch.stack([torch.from_numpy(table["scores"]) for table in tables]).mean(dim=0)
+    return {"num_videos": len(labels), "members": members, "mean": accuracy(mean_NK, labels_N)}
+
+
+def _read_scores(file: str) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as table:
+            return {key: table[key] for key in ("scores", "labels", "indices")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error
 
 
 def accuracy(scores_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:

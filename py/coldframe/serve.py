@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coldframe.session import Session
 
-VERBS = ("describe", "open", "advance", "evaluate", "save", "convert", "drop", "probe", "predict", "inspect", "close")
+VERBS = (
+    "describe",
+    "open",
+    "advance",
+    "evaluate",
+    "save",
+    "convert",
+    "ensemble",
+    "drop",
+    "probe",
+    "predict",
+    "inspect",
+    "close",
+)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PROGRESS_SECONDS = 0.1  # the log may lie on a network disk: ten touches a second are enough for a watchdog
 

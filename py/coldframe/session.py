@@ -16,7 +16,7 @@ from torch import Tensor
 from . import build, checkpoint, environment, forecast, identify, serve, upstream, video
 from .cohort import Cohort, mix_batch
 from .data import Batch, normalize_
-from .evaluate import Evaluation
+from .evaluate import Evaluation, ensemble
 from .metrics import Metrics
 from .settings import Settings
 
@@ -98,8 +98,9 @@ class Session:
             serve.progress()
         return {"step": self.step, "steps": results, "bad": bad, "dropped": dropped}
 
-    def evaluate(self, seconds: float) -> dict[str, Any]:
-        """Returns how far the evaluation is after about `seconds` more; `results` when the list is through."""
+    def evaluate(self, seconds: float, output: str) -> dict[str, Any]:
+        """Returns how far the evaluation is after about `seconds` more; `results` when the list is through, and the
+        scores of every video then lie in the folder `output`."""
         if self._evaluation is None:
             self._evaluation = self._start_evaluation()
         evaluation = self._evaluation
@@ -113,6 +114,7 @@ class Session:
         if done:
             self._evaluation = None
             results = evaluation.results()
+            evaluation.write_scores(Path(output))
             if self._metrics is not None:
                 self._metrics.write_evaluation(self.step, results)
         return {
@@ -131,6 +133,10 @@ class Session:
         keep = self.settings.run.keep_checkpoints
         path = checkpoint.save(self.run_dir / "checkpoints", self.cohort, self._header(), keep)
         return {"path": str(path), "step": self.step}
+
+    def ensemble(self, paths: list[str]) -> dict[str, Any]:
+        """Returns the accuracy of each file of scores and of their mean."""
+        return ensemble(paths)
 
     def convert(self, to: str, output: str) -> dict[str, Any]:
         """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
