@@ -2,19 +2,30 @@
 
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
+import writeFileAtomic from 'write-file-atomic';
 import { type Config, loadConfig, parseConfig } from './config.ts';
 import { Interrupted, UserError } from './errors.ts';
-import { checkLists } from './inputs.ts';
+import { type CheckedList, checkLists } from './inputs.ts';
 import type { Report } from './report.ts';
 import { findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
-import { type Opened, type OpenRequest, Session } from './session.ts';
+import { type Opened, type OpenRequest, type Result, Session } from './session.ts';
 
 const CALL_SECONDS = 1;
 
-/** Evaluates a checkpoint with a configuration's model, validation list and views. */
-export async function evaluate(config: Config, checkpoint: string, report: Report): Promise<void> {
+type Results = Record<string, Result>;
+
+/**
+ * Evaluates a checkpoint with a configuration's model, validation list and views. `output` takes `result.json` and
+ * `scores.npz`; by default a folder in the checkpoint's run, named after the step, the views and the list.
+ */
+export async function evaluate(
+  config: Config,
+  checkpoint: string,
+  output: string | undefined,
+  report: Report,
+): Promise<void> {
   if (config.data.val_list === null) throw new UserError('data.val_list  is not set. `evaluate` needs it.');
   const folder = findCheckpoint(checkpoint);
   const stored = isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header.classes;
@@ -25,47 +36,57 @@ export async function evaluate(config: Config, checkpoint: string, report: Repor
       await starting.then((runtime) => runtime.close());
       throw error;
     });
+    const classes = lists.classes ?? stored;
     const list = { train: null, val: lists.val?.checkedFile ?? null };
-    const request = describeOpen('evaluate', config, folder, lists.classes ?? stored, list);
+    const request = describeOpen('evaluate', config, folder, classes, list);
     await withSession(starting, request, report, async (session, opened) => {
-      await runEvaluation(session, opened, lists.val?.sha256, report);
+      const target = resolve(output ?? nameOutput(folder, opened.step, config, lists.val));
+      const results = await runEvaluation(session, opened.step, target, report);
+      const { checkedFile: _, ...val } = lists.val ?? { checkedFile: null };
+      const about = { step: opened.step, checkpoint: folder, list: val, classes, results };
+      writeFileAtomic.sync(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
+      reportResults(results, opened.step, target, lists.val, report);
     });
   });
 }
 
-async function runEvaluation(
-  session: Session,
-  opened: Opened,
-  listSha256: string | undefined,
-  report: Report,
-): Promise<void> {
+function nameOutput(checkpoint: string, step: number, config: Config, list: CheckedList | undefined): string {
+  const { spatial_views, temporal_views } = config.eval;
+  const name = `step-${step}-${spatial_views}x${temporal_views}-${list?.sha256.slice(0, 8) ?? 'dummy'}`;
+  const parent = dirname(checkpoint);
+  const run = basename(parent) === 'checkpoints' ? dirname(parent) : parent;
+  return join(run, 'evaluations', name);
+}
+
+async function runEvaluation(session: Session, step: number, output: string, report: Report): Promise<Results> {
   let numBad = 0;
   for (;;) {
-    const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS);
+    const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS, output);
     for (const video of bad) {
       numBad += 1;
-      report.event({ kind: 'bad_video', step: opened.step, ...video, num_bad: numBad, num_videos: num_total });
+      report.event({ kind: 'bad_video', step, ...video, num_bad: numBad, num_videos: num_total });
     }
     report.progress('evaluate', num_seen, num_total, '');
-    if (results === null) continue;
-    report.endProgress();
-    for (const [trial, { per_class, ...result }] of Object.entries(results)) {
-      const perClass = per_class.map(([label, videos, correct]) => ({
-        label,
-        num_videos: videos,
-        top1: correct / videos,
-      }));
-      report.event({
-        kind: 'evaluated',
-        step: opened.step,
-        trial,
-        ...result,
-        list_sha256: listSha256,
-        per_class: perClass,
-      });
-    }
-    return;
+    if (results !== null) return results;
   }
+}
+
+function reportResults(
+  results: Results,
+  step: number,
+  output: string,
+  list: CheckedList | undefined,
+  report: Report,
+): void {
+  report.endProgress();
+  for (const [trial, { per_class, ...result }] of Object.entries(results)) {
+    const about = { list_sha256: list?.sha256, output };
+    report.event({ kind: 'evaluated', step, trial, ...result, ...about, per_class: describeClasses(per_class) });
+  }
+}
+
+function describeClasses(perClass: Result['per_class']): object[] {
+  return perClass.map(([label, videos, correct]) => ({ label, num_videos: videos, top1: correct / videos }));
 }
 
 /** Names the classes of video files. Files that cannot be read are told after the others: UserError. */

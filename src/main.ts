@@ -46,6 +46,7 @@ export async function main(argv: string[]): Promise<void> {
     })
     .command('train', 'train a classifier; run again, it goes on where it stopped', trainOptions, runTrain)
     .command('evaluate', 'multi-view test of a checkpoint', evaluateOptions, runEvaluate)
+    .command('ensemble <results..>', 'average the scores of several evaluations', ensembleOptions, runEnsemble)
     .command('predict <videos..>', 'name the classes of videos', predictOptions, runPredict)
     .command('checkpoint', 'checkpoints in and out', checkpointCommands)
     .command('weights', 'backbone weights: fetch public files, or see what a file is', weightsCommands)
@@ -105,7 +106,12 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
 }
 
 const evaluateOptions = (command: Argv) =>
-  command.option('config', CONFIG).option('checkpoint', CHECKPOINT).option('set', SET).option('json', JSON_LINES);
+  command
+    .option('config', CONFIG)
+    .option('checkpoint', CHECKPOINT)
+    .option('set', SET)
+    .option('output', { type: 'string', requiresArg: true, describe: 'folder for result.json and scores.npz' })
+    .option('json', JSON_LINES);
 
 async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> {
   const report = new Report({ json: args.json });
@@ -114,7 +120,17 @@ async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> 
   for (const note of notes) report.note(note);
   await report.enableProgress();
   const { evaluate } = await import('./evaluate.ts');
-  await evaluate(config, args.checkpoint, report);
+  await evaluate(config, args.checkpoint, args.output, report);
+}
+
+const ensembleOptions = (command: Argv) =>
+  command
+    .positional('results', { type: 'string', array: true, demandOption: true, describe: 'folders that evaluate wrote' })
+    .option('json', JSON_LINES);
+
+async function runEnsemble(args: Parsed<typeof ensembleOptions>): Promise<void> {
+  const { averageScores } = await import('./ensemble.ts');
+  await averageScores(args.results, new Report({ json: args.json }));
 }
 
 const predictOptions = (command: Argv) =>

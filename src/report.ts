@@ -124,6 +124,11 @@ const DESCRIBE: Record<string, Describe> = {
     `evaluated at step ${e.step}: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${e.num_videos} videos, ${e.views} views` +
     (e.num_bad ? `; ${e.num_bad} videos could not be read` : '') +
     (e.trial === 'main' ? '' : ` (${e.trial})`),
+  averaged: (e) => {
+    const members = e.members as { path: string; top1: number; top5: number }[];
+    const lines = [...members, { path: 'mean of all', top1: num(e.top1), top5: num(e.top5) }];
+    return lines.map((m) => `top-1 ${percent(m.top1)}, top-5 ${percent(m.top5)}  ${m.path}`).join('\n');
+  },
   saved: (e) => `saved ${e.path}`,
   bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
   dropped: (e) => `trial ${e.trial} dropped: ${e.why}`,

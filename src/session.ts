@@ -1,6 +1,7 @@
 /** The session's verbs with the types of what they take and give: the TypeScript side of py/coldframe/session.py. */
 
 import { z } from 'zod';
+import { PythonBug, RuntimeFailure } from './errors.ts';
 import type { Runtime } from './runtime.ts';
 
 /** A number that Python may have found not finite; JSON carries null then. */
@@ -59,6 +60,14 @@ const resultSchema = z.object({
   views: z.number(),
   /** [label, videos, correct] of each class that occurs. */
   per_class: z.array(z.tuple([z.number(), z.number(), z.number()])),
+});
+
+const accuracySchema = resultSchema.pick({ top1: true, top5: true, per_class: true });
+
+const ensembleSchema = z.object({
+  num_videos: z.number(),
+  members: z.array(accuracySchema),
+  mean: accuracySchema,
 });
 
 const evaluateSchema = z.object({
@@ -141,11 +150,25 @@ export interface OpenRequest {
   resume: string;
 }
 
+/** torch/utils/data/dataloader.py and signal_handling.py. */
+const WORKER_DIED = /DataLoader worker .*(exited unexpectedly|killed by signal)/;
+
 export class Session {
   readonly runtime: Runtime;
 
   constructor(runtime: Runtime) {
     this.runtime = runtime;
+  }
+
+  /** A loader worker that dies is no bug: mostly the kernel killed it for lack of memory, and a restart goes on. */
+  async #call<T>(verb: string, args: object, schema: z.ZodType<T>): Promise<T> {
+    try {
+      return await this.runtime.call(verb, args, schema);
+    } catch (error) {
+      if (!(error instanceof PythonBug && WORKER_DIED.test(error.message))) throw error;
+      const [how = error.message] = /DataLoader worker \(pid \d+\) is killed.*/.exec(error.traceback) ?? [];
+      throw new RuntimeFailure(`python  ${how.trim()} Lower data.num_workers, or give it more (shared) memory.`);
+    }
   }
 
   /** Lets Python import torch, which takes seconds, while this side does something else. */
@@ -154,36 +177,40 @@ export class Session {
   }
 
   describe(settings: object | null) {
-    return this.runtime.call('describe', { settings }, describeSchema);
+    return this.#call('describe', { settings }, describeSchema);
   }
 
   open(request: OpenRequest) {
-    return this.runtime.call('open', request, openSchema);
+    return this.#call('open', request, openSchema);
   }
 
   advance(steps: number) {
-    return this.runtime.call('advance', { steps }, advanceSchema);
+    return this.#call('advance', { steps }, advanceSchema);
   }
 
-  /** Goes on with the evaluation for about so long; `results` are there when it is done. */
-  evaluate(seconds: number) {
-    return this.runtime.call('evaluate', { seconds }, evaluateSchema);
+  /** Goes on with the evaluation for about so long; at its end there are `results`, and scores in the folder. */
+  evaluate(seconds: number, output: string) {
+    return this.#call('evaluate', { seconds, output }, evaluateSchema);
+  }
+
+  ensemble(paths: string[]) {
+    return this.#call('ensemble', { paths }, ensembleSchema);
   }
 
   save() {
-    return this.runtime.call('save', {}, z.object({ path: z.string(), step: z.number() }));
+    return this.#call('save', {}, z.object({ path: z.string(), step: z.number() }));
   }
 
   convert(to: 'coldframe' | 'upstream', output: string) {
-    return this.runtime.call('convert', { to, output }, z.object({ path: z.string(), step: z.number() }));
+    return this.#call('convert', { to, output }, z.object({ path: z.string(), step: z.number() }));
   }
 
   predict(paths: string[], top: number) {
-    return this.runtime.call('predict', { paths, top }, predictSchema);
+    return this.#call('predict', { paths, top }, predictSchema);
   }
 
   /** What a file of weights or a checkpoint folder is. */
   inspect(path: string) {
-    return this.runtime.call('inspect', { path }, inspectSchema);
+    return this.#call('inspect', { path }, inspectSchema);
   }
 }

@@ -189,7 +189,7 @@ class TrainingRun {
 
   /** A run that was killed between saving and evaluating has none for its step. */
   storedResults(): Record<string, Result> | undefined {
-    const stored = this.folder.readJson(`evaluations/step-${this.step}.json`);
+    const stored = this.folder.readJson(`evaluations/step-${this.step}/result.json`);
     return (stored as { results: Record<string, Result> } | undefined)?.results;
   }
 
@@ -258,11 +258,11 @@ class TrainingRun {
 
   async evaluate(session: Session): Promise<void> {
     for (;;) {
-      const progress = await session.evaluate(CALL_SECONDS);
+      const progress = await session.evaluate(CALL_SECONDS, this.folder.path('evaluations', `step-${this.step}`));
       for (const video of progress.bad) this.countBadVideo(video);
       this.report.progress('evaluate', progress.num_seen, progress.num_total, '');
       if (progress.results !== null) return this.recordEvaluation(progress.results);
-      // Taken up again by the next start: evaluations/ has no file for this step.
+      // Taken up again by the next start: evaluations/ has no result for this step.
       if (this.stop.requested) return this.interrupt(session);
     }
   }
@@ -272,7 +272,7 @@ class TrainingRun {
     this.latest = results;
     const { val, classes } = this.lists;
     const list = val && { file: val.file, sha256: val.sha256, num_lines: val.numLines };
-    this.folder.writeJson(`evaluations/step-${this.step}.json`, { step: this.step, list, classes, results });
+    this.folder.writeJson(`evaluations/step-${this.step}/result.json`, { step: this.step, list, classes, results });
     for (const [trial, { per_class, ...result }] of Object.entries(results)) {
       this.report.event({ kind: 'evaluated', step: this.step, trial, ...result });
     }
