@@ -13,10 +13,11 @@ import {
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { main } from '../src/main.ts';
 import { CLIPS, coldframe, makeClips, PROJECT, writeConfig } from './support.ts';
 
+jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'main-test-')));
 const config = writeConfig(folder);
 const bin = join(folder, 'bin');

@@ -3,11 +3,12 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { loadConfig } from '../src/config.ts';
 import { checkList } from '../src/data-list.ts';
 import { CLIPS, ENVIRONMENT, FIXTURES, makeClips, PYTHON, readTensors, writeConfig } from './support.ts';
 
+jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'options-test-')));
 const config = writeConfig(folder);
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -29,7 +30,7 @@ interface Result {
 const resultOf = (name: string): Result | undefined =>
   (replies.get(name)?.at(-1)?.result?.results as { main: Result } | undefined)?.main;
 const advance: Job = [['advance', { steps: 3 }]];
-const evaluate: Job = [['evaluate', { seconds: 600 }]];
+const evaluate: Job = [['evaluate', { seconds: 600, output: join(folder, 'scores') }]];
 const save: Job = [['save', {}]];
 
 function plan(name: string, pairs: string[], calls: Job, more: object = {}): void {

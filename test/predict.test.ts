@@ -2,10 +2,11 @@
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { main } from '../src/main.ts';
 import { CLIPS, coldframe, type Ended, type Event, makeClips, PROJECT, readEvents, writeConfig } from './support.ts';
 
+jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'predict-test-')));
 const config = writeConfig(folder);
 const run = join(folder, 'runs', 'small');
@@ -64,7 +65,11 @@ describe('evaluate', () => {
       () => ['model.backbone.random_seed=1'],
       /trained on other backbone weights \(SHA-256 [0-9a-f]{16}/,
     ],
-    ['another decoder', () => ['model.decoder.num_layers=1'], /does not fit the configured model:\n {2}decoder\..*\.1\./],
+    [
+      'another decoder',
+      () => ['model.decoder.num_layers=1'],
+      /does not fit the configured model:\n {2}decoder\..*\.1\./,
+    ],
   ])('refuses %s', async (_, change, message) => {
     const [left = '', right = '', ...others] = classes();
     writeFileSync(join(folder, 'swapped.txt'), `${[right, left, ...others].join('\n')}\n`);

@@ -9,7 +9,7 @@ import { PROJECT } from './support.ts';
 const TYPESCRIPT = [
   ['cli'],
   ['main'],
-  ['train', 'evaluate', 'plan', 'doctor', 'weights', 'import-command'],
+  ['train', 'evaluate', 'ensemble', 'convert', 'plan', 'doctor', 'weights', 'import-command'],
   ['inputs'],
   ['session'],
   ['runtime'],

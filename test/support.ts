@@ -154,12 +154,12 @@ export class Running {
     process.kill(-this.pid, signal);
   }
 
-  /** The Python processes of this run: its own one first, then its loader workers. */
-  pythons(): number[] {
-    return livingProcesses()
-      .filter(({ group, command }) => group === this.pid && basename(command).startsWith('python'))
-      .map(({ pid }) => pid)
-      .sort((a, b) => a - b);
+  /** Kills the Python process of this run, or one of its loader workers. */
+  killPython(which: 'main' | 'worker'): void {
+    const pythons = livingProcesses().filter(({ group, command }) => group === this.pid && isPython(command));
+    const found = pythons.find(({ parent }) => (parent === this.pid) === (which === 'main'));
+    if (found === undefined) throw new Error(`no ${which} Python to kill`);
+    process.kill(found.pid, 'SIGKILL');
   }
 
   /** What is left of the process group. */
@@ -175,15 +175,17 @@ export function coldframe(args: string[], options: Options = {}): Promise<Ended>
   return new Running(args, options).ended;
 }
 
-function livingProcesses(): { pid: number; group: number; command: string }[] {
+const isPython = (command: string): boolean => basename(command).startsWith('python');
+
+function livingProcesses(): { pid: number; parent: number; group: number; command: string }[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => {
       try {
         // /proc/PID/stat: pid (command) state ppid pgrp ...
-        const [, state, , group] = /\) (\S) (\d+) (\d+) /.exec(readFileSync(`/proc/${name}/stat`, 'utf8')) ?? [];
+        const [, state, parent, group] = /\) (\S) (\d+) (\d+) /.exec(readFileSync(`/proc/${name}/stat`, 'utf8')) ?? [];
         const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0')[0] ?? '';
-        return state === 'Z' ? [] : [{ pid: Number(name), group: Number(group), command }];
+        return state === 'Z' ? [] : [{ pid: Number(name), parent: Number(parent), group: Number(group), command }];
       } catch {
         return []; // it has just ended
       }

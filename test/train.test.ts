@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { loadConfig } from '../src/config.ts';
 import { chooseRunDir } from '../src/runs.ts';
 import {
@@ -31,6 +31,7 @@ import {
   writeConfig,
 } from './support.ts';
 
+jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'train-test-')));
 const config = writeConfig(folder);
 const reference = join(folder, 'reference');
@@ -167,14 +168,15 @@ describe('a run that is stopped goes on to the same bytes', () => {
     await killAt(1, 'saved', 6, 0);
     expect((await finish('killed', ...set('data.num_workers=2'))).code).toBe(0);
     expectSameCourse('killed');
-    const results = (run: string, step: number) => readJson<object>(folder, run, 'evaluations', `step-${step}.json`);
+    const results = (run: string, step: number) =>
+      readJson<object>(folder, run, 'evaluations', `step-${step}`, 'result.json');
     for (const step of [4, 8]) expect(results('killed', step)).toEqual(results('reference', step));
   });
 
-  test('when Python is killed: exit 3 with its signal, or a restart where that is allowed', async () => {
+  test('when Python or a loader worker is killed: exit 3 with its signal, or restarts where they are allowed', async () => {
     const first = start('headless');
     await first.event('step', 3);
-    process.kill(first.pythons()[0] ?? 0, 'SIGKILL');
+    first.killPython('main');
     const killed = performance.now();
     const { code, stderr } = await first.ended;
     expect((performance.now() - killed) / 1000).toBeLessThan(5);
@@ -183,10 +185,15 @@ describe('a run that is stopped goes on to the same bytes', () => {
     expect(readJson(folder, 'headless', 'status.json')).toMatchObject({ state: 'failed' });
     expect(readEvents(join(folder, 'headless')).at(-1)).toMatchObject({ kind: 'failed', where: 'RuntimeFailure' });
 
-    const second = start('headless', ...set('launch.max_restarts=1'));
-    await second.event('step', 5);
-    process.kill(second.pythons()[0] ?? 0, 'SIGKILL');
-    expect(await second.event('restarted')).toMatchObject({ why: expect.stringContaining('SIGKILL') });
+    const second = start('headless', ...set('launch.max_restarts=2'));
+    await second.event('step', 3);
+    second.killPython('worker');
+    expect(await second.event('restarted')).toMatchObject({ why: expect.stringMatching(/worker .*killed by signal/) });
+    await second.event('step', 7);
+    second.killPython('main');
+    await second.ended;
+    const restarts = second.events.filter(({ kind }) => kind === 'restarted').map(({ why }) => why);
+    expect(restarts).toEqual([expect.any(String), expect.stringContaining('SIGKILL')]);
     expect((await second.ended).code).toBe(0);
     expectSameCourse('headless');
   });
