@@ -26,6 +26,7 @@ export interface LoadOptions {
 /** Returns the resolved configuration, and notes on what is allowed but odd. Raises UserError with all problems. */
 export function loadConfig(file: string, options: LoadOptions = {}): { config: Config; notes: string[] } {
   const { entries, problems } = readSource(file, options.set ?? [], options.env ?? process.env);
+  if (entries.size === 0 && problems.length > 0) throw new UserError(problems); // nothing was read: no more to say
   problems.push(...checkKeys(entries));
   const checker = new Checker(showPath(file), entries, problems);
   const draft = parseDraft(checker);

@@ -80,7 +80,7 @@ async function examinePython(): Promise<Finding[]> {
     }
   } catch (error) {
     const { message, lines = [] } = error as Error & { lines?: string[] };
-    const found = [message, ...lines.slice(-3)].join('\n' + ' '.repeat(21));
+    const found = [message, ...lines.slice(-3)].join(`\n${' '.repeat(21)}`);
     return [{ name: 'Python', ok: false, found, repair }];
   }
 }
@@ -113,7 +113,7 @@ function describeEnvironment(env: Environment): Finding[] {
       ok: env.decoder.error === null && missing.length === 0,
       found:
         env.decoder.error ??
-        `FFmpeg ${env.decoder.ffmpeg}` + (missing.length > 0 ? `, without ${missing.join(', ')}` : ''),
+        `FFmpeg ${env.decoder.ffmpeg}${missing.length > 0 ? `, without ${missing.join(', ')}` : ''}`,
       repair:
         'PyAV brings its own FFmpeg: reinstall it with `.venv/bin/pip install --force-reinstall -r requirements.txt`.',
     },

@@ -1,6 +1,7 @@
 /** The run folder: what a run leaves behind, and how it is written so that a reader always sees whole files. */
 
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, truncateSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import writeFileAtomic from 'write-file-atomic';
 import { UserError } from './errors.ts';
@@ -54,7 +55,8 @@ export class RunFolder {
   }
 
   writeStatus(status: Status): void {
-    this.writeJson('status.json', { ...status, pid: process.pid, updated: new Date().toISOString() });
+    const writer = { pid: process.pid, host: hostname(), updated: new Date().toISOString() };
+    this.writeJson('status.json', { ...status, ...writer });
   }
 
   /** Adds a bad video once; returns how many distinct ones the run has met. */
@@ -85,11 +87,27 @@ export class RunFolder {
   /** Puts an existing run aside under a name that says when, so that `--resume never` loses nothing. */
   setAside(): string | undefined {
     if (!existsSync(this.path('config.json'))) return undefined;
+    const { state, pid, host } = (this.readJson('status.json') ?? {}) as {
+      state?: string;
+      pid?: number;
+      host?: string;
+    };
+    if (state === 'running' && pid !== undefined && host === hostname() && isAlive(pid)) {
+      throw new UserError(`${this.dir}  process ${pid} is training there. Stop it first, or choose another --run-dir.`);
+    }
     const stamp = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
     let aside = `${this.dir}.before-${stamp}`;
     for (let n = 2; existsSync(aside); n++) aside = `${this.dir}.before-${stamp}-${n}`;
     renameSync(this.dir, aside);
     return aside;
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

@@ -41,18 +41,35 @@ export async function train(request: TrainRequest, report: Report): Promise<void
     starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
     try {
       run.lists = await checkLists(config, ['train', 'val'], folder.path('lists'), report);
+      if (resume === 'auto') refuseChangedList(folder, run.lists);
       await starting;
     } catch (error) {
       await starting.then((runtime) => runtime.close()).catch(() => {});
-      // A Python that fails leaves its log there.
-      if (isNew && !(error instanceof RuntimeFailure)) rmSync(folder.dir, { recursive: true });
       throw error;
     }
     await run.attempts(starting, resume);
+  } catch (error) {
+    // What never began leaves nothing; only a Python that fails leaves its log.
+    const hasBegun = existsSync(folder.path('config.json'));
+    if (isNew && !hasBegun && !(error instanceof RuntimeFailure)) rmSync(folder.dir, { recursive: true });
+    throw error;
   } finally {
     report.endProgress();
     stop.release();
   }
+}
+
+/** The order of the clips follows from the list: another list would silently give other numbers. */
+function refuseChangedList(folder: RunFolder, lists: CheckedLists): void {
+  if (!folder.hasCheckpoint()) return;
+  const environment = folder.readJson('environment.json') as { lists?: { train?: { sha256: string } } } | undefined;
+  const before = environment?.lists?.train?.sha256;
+  const now = lists.train?.sha256;
+  if (before === undefined || now === undefined || before === now) return;
+  throw new UserError(
+    `${lists.train?.file}  has changed since the run in ${folder.dir} began (SHA-256 ${before.slice(0, 16)}... then, ` +
+      `${now.slice(0, 16)}... now). Put the old list back, choose another --run-dir, or start anew with --resume never.`,
+  );
 }
 
 /** SIGINT and SIGTERM ask the loop to stop after the call under way; a second one ends Python at once. */

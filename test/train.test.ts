@@ -256,6 +256,8 @@ describe('a run folder', () => {
     const after = hashFiles(join(folder, 'locked'));
     const log = { 'runtime.log': after['runtime.log'] };
     expect({ ...after, ...log }).toEqual({ ...before, ...log });
+    const anew = await finish('locked', '--resume', 'never');
+    expect([anew.code, anew.stderr]).toEqual([2, expect.stringContaining(`process ${first.pid} is training there`)]);
     first.signalGroup('SIGCONT');
     first.signalGroup('SIGTERM');
     expect((await first.ended).code).toBe(130);
@@ -269,6 +271,18 @@ describe('a run folder', () => {
     expect(stderr).toContain(`train.lr  is 0.002; the run in ${reference} was started with 0.001.`);
     expect(stderr).toContain('model.head.dropout  is 0.1;');
     expect(hashFiles(reference)).toEqual(before);
+  });
+
+  test('refuses a training list that is not the one it began with', async () => {
+    const before = hashFiles(reference);
+    const lines = readFileSync(join(CLIPS, 'train.txt'), 'utf8').trimEnd().split('\n');
+    writeFileSync(join(folder, 'reversed.txt'), `${lines.reverse().join('\n')}\n`);
+    const list = [`data.train_list=${join(folder, 'reversed.txt')}`, `data.root=${CLIPS}`];
+    const { code, stderr } = await finish('reference', ...set(...list));
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/reversed.txt {2}has changed since the run in .*reference began/);
+    const { 'lists/train.tsv': _, ...after } = hashFiles(reference);
+    expect({ ...before, ...after, 'runtime.log': '' }).toEqual({ ...before, 'runtime.log': '' });
   });
 
   test('of another configuration is passed over when none is named', () => {

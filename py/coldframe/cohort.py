@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,11 +66,15 @@ class Trial:
         self.backbone = backbone
         self.precision = precision
         device = next(model.parameters()).device
-        train = settings.train
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self._loss: Tensor = torch.zeros((), device=device)
         self._hits: Tensor = torch.zeros((), device=device)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.AdamW:
+        """The trial's optimizer, made when training first asks: the first one of a process costs 2 s of imports."""
+        train = self.settings.train
+        return torch.optim.AdamW(self._groups(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields what this trial trains, under the names its checkpoint uses."""
