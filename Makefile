@@ -30,7 +30,7 @@ $(VENV_DONE): requirements.txt pyproject.toml
 $(NODE_DONE): package.json package-lock.json
 	@command -v npm >/dev/null || { echo 'node and npm were not found. Node 20.20 or newer is needed: https://nodejs.org'; exit 1; }
 	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 20) ? 0 : 1)' || { echo "Node $$(node --version) was found. Node 20.20 or newer is needed."; exit 1; }
-	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error  # not ci: see LOG.md, Structure
 	@ln -sf ../../node_modules/.bin/yarn .venv/bin/yarn 2>/dev/null || true
 	@touch $@
 $(NODE_DONE): | $(VENV_DONE)
