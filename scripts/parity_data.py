@@ -17,7 +17,7 @@ from coldframe.augment import (
     eval_views,
     training_view,
 )
-from coldframe.data import normalize_, sample_order
+from coldframe.data import DummyClips, eval_loader, normalize_, sample_order
 from coldframe.video import training_indices, view_indices
 
 Fixture = dict[str, Any]
@@ -30,6 +30,7 @@ def replay_data(fixture: Fixture, folder: Path) -> Iterator[tuple[str, float, fl
     yield "evaluation frames (cases that differ)", _count(map(_same_views, fixture["eval_indices"])), 0.0
     yield "test crops (cases that differ)", _count(map(_same_crops, fixture["spatial_crops"])), 0.0
     yield "training order (cases that differ)", _count(map(_same_train_order, fixture["train_sampler"])), 0.0
+    yield "evaluation order (cases that differ)", _count(map(_same_eval_order, fixture["val_sampler"])), 0.0
     yield "whole items", max(_item_difference(item) for item in fixture["pipeline"]), PIXEL_LIMIT
 
 
@@ -70,6 +71,12 @@ def _same_train_order(case: Fixture) -> bool:
     order = sample_order(case["dataset_len"], 0, first, case["num_batches"] * size)
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     return [item for batch in batches for item in batch[case["rank"] * share :][:share]] == case["order"]
+
+
+def _same_eval_order(case: Fixture) -> bool:
+    videos = DummyClips(case["dataset_len"], num_classes=1, num_frames=1, size=1, seed=0, num_views=1)
+    batches = eval_loader(videos, batch_size=2, num_workers=0, rank=case["rank"], world_size=case["world_size"])
+    return [index for batch in batches for index in batch.indices.tolist()] == case["order"]
 
 
 def _item_difference(item: Fixture) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from coldframe import build
 from coldframe.data import normalize_
 from coldframe.environment import RunLock, choose_device, choose_precision
 from coldframe.evaluate import Evaluation, accuracy
+from coldframe.metrics import Metrics
 from small import settings
 from test_cohort import CPU, make_cohort
 
@@ -76,3 +78,9 @@ def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyP
         RunLock(tmp_path)
     lock.release()
     RunLock(tmp_path).release()
+
+
+def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of a missing package meets
+    with pytest.raises(ValueError, match=r"run\.wandb is 'clips'.*pip install wandb"):
+        Metrics(tmp_path, 0, False, "clips", {"main": {}})

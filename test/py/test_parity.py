@@ -1,15 +1,22 @@
 """The parity tool on upstream's fixtures: everything holds, and it notices when a fixture or our code changes."""
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+import coldframe.augment
 import coldframe.clip
 import coldframe.cohort
+import coldframe.data
 import coldframe.evl
+import coldframe.upstream
+import coldframe.video
+import coldframe.weights
 import parity
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "parity"
@@ -93,11 +100,27 @@ def shifted_skew(maps, grid):
     return original_skew(maps, grid).roll(1, -1)
 
 
+def swapped_qkv(state):
+    split = original_split(state)
+    swap = {"q": "k", "k": "q"}
+    return {re.sub(r"attn\.([qk])_", lambda m: f"attn.{swap[m[1]]}_", name): value for name, value in split.items()}
+
+
+original_split = coldframe.weights._split_qkv
 original_attention, original_skew = coldframe.clip.mean_attention, coldframe.evl.skew
 CODE = {
     "gelu": (coldframe.clip, "QUICK_GELU_SLOPE", 1.7, "logits"),
     "maps": (coldframe.clip, "mean_attention", half_scale, "neighbour maps"),
     "motion": (coldframe.evl, "skew", shifted_skew, "decoder frame features"),
+    "conversion": (coldframe.weights, "_split_qkv", swapped_qkv, "converted weights (tensors that differ)"),
+}
+DATA_CODE = {
+    "round": (coldframe.video, "round", math.floor, "evaluation frames (cases that differ)"),
+    "tsn": (coldframe.video, "round", math.ceil, "training frames (cases that differ)"),
+    "order": (coldframe.data, "_epoch_order", lambda n, *_: torch.arange(n), "training order (cases that differ)"),
+    "area": (coldframe.augment, "_CROP_AREA", (0.1, 1.0), "whole items"),
+    "level": (coldframe.augment, "_MAX_LEVEL", 9.0, "operations"),
+    "probability": (coldframe.augment, "_PROBABILITY", 0.1, "policies"),
 }
 
 
@@ -106,6 +129,18 @@ def test_changed_code_is_noticed(tmp_path, monkeypatch, name):
     module, attribute, replacement, quantity = CODE[name]
     monkeypatch.setattr(module, attribute, replacement)
     assert quantity in failures(copy(["case_all_on.pt"], tmp_path))
+
+
+@pytest.mark.parametrize("name", DATA_CODE)
+def test_changed_data_code_is_noticed(tmp_path, monkeypatch, name):
+    module, attribute, replacement, quantity = DATA_CODE[name]
+    monkeypatch.setattr(module, attribute, replacement, raising=False)
+    assert quantity in failures(copy(["data.pt", "rand_augment.pt"], tmp_path))
+
+
+def test_a_changed_optimizer_is_noticed_after_resuming(tmp_path, monkeypatch):
+    monkeypatch.setattr(coldframe.upstream, "load_optimizer", lambda stored, trial: None)
+    assert "losses after resuming" in failures(copy(["traj_random_init.pt"], tmp_path))
 
 
 def test_a_changed_schedule_is_noticed(tmp_path, monkeypatch):

@@ -69,3 +69,13 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="has no `model`"):
         upstream.read(tmp_path / "other.pth")
+
+
+def test_init_from_takes_the_weights_of_the_original_alone(tmp_path: Path) -> None:
+    source, fresh = make_cohort(main={}), make_cohort(main={"train__seed": 5})
+    source.step(0, *make_batch(0))
+    upstream.write(tmp_path / "checkpoint-1.pth", source.trials[0], 1)
+    notes = build.initialize(fresh.trials[0], tmp_path / "checkpoint-1.pth")
+    assert all(torch.equal(value, weights(fresh, "main")[name]) for name, value in weights(source, "main").items())
+    assert not fresh.trials[0].optimizer.state
+    assert len(notes) == 1
