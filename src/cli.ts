@@ -16,6 +16,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
+// Started by nohup (scripts/coldframe): the terminal may go.
+if (process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', () => {});
+
 const args = process.argv.slice(2);
 try {
   await main(args);

@@ -72,7 +72,7 @@ function refuseChangedList(folder: RunFolder, lists: CheckedLists): void {
   );
 }
 
-/** SIGINT and SIGTERM ask the loop to stop after the call under way; a second one ends Python at once. */
+/** SIGINT, SIGTERM and, but under nohup, SIGHUP ask the loop to stop after the call under way; a second one ends Python at once. */
 class StopRequest {
   requested = false;
   runtime: Runtime | undefined;
@@ -84,7 +84,7 @@ class StopRequest {
   constructor() {
     process.on('SIGINT', this.#handler);
     process.on('SIGTERM', this.#handler);
-    process.on('SIGHUP', this.#handler); // the terminal was closed
+    if (!process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', this.#handler); // the terminal was closed
   }
 
   release(): void {

@@ -94,6 +94,8 @@ export interface Ended {
 export interface Options {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
+  /** A program that starts the program, for example nohup. */
+  before?: string[];
 }
 
 /** A `coldframe` that runs, in a process group of its own, as a terminal gives it. */
@@ -104,9 +106,10 @@ export class Running {
   #changed: () => void = () => {};
   #isClosed = false;
 
-  constructor(args: string[], { cwd, env }: Options = {}) {
+  constructor(args: string[], { cwd, env, before = [] }: Options = {}) {
     const begin = performance.now();
-    const child = spawn(PROGRAM, args, {
+    const [program = PROGRAM, ...rest] = [...before, PROGRAM, ...args];
+    const child = spawn(program, rest, {
       ...(cwd === undefined ? {} : { cwd }),
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
