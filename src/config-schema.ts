@@ -100,6 +100,10 @@ const backboneShape = {
   patch_size: derived(count).describe('Patch height and width, pixels; from the preset.'),
   input_size: derived(count).describe('Input height and width, pixels; equals data.size.'),
   mlp_factor: derived(size).describe('Width of the hidden mlp layer over width; from the preset, 4 if custom.'),
+  activation: z
+    .enum(['quick_gelu', 'gelu'])
+    .default('quick_gelu')
+    .describe("What the backbone was trained with: OpenAI's quick_gelu, or gelu as most of open_clip's own models."),
   weights: derived(text).describe('CLIP weights file, or `random` (the default of tiny and custom) [--backbone_path].'),
   weights_sha256: z
     .stringFormat('sha256', /^[0-9a-fA-F]{64}$/)

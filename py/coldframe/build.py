@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 
 from . import checkpoint, upstream, weights
-from .clip import VisionTransformer, freeze, init_random
+from .clip import Activation, VisionTransformer, freeze, init_random
 from .cohort import DTYPES, Cohort, Trial, stream_seed
 from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, eval_loader, read_list, train_loader
 from .evl import EVL
@@ -27,6 +27,7 @@ def make_backbone(settings: Settings) -> VisionTransformer:
         patch_size=backbone.patch_size,
         input_size=backbone.input_size,
         mlp_factor=backbone.mlp_factor,
+        activation=cast(Activation, backbone.activation),
     )
 
 

@@ -8,12 +8,13 @@ bias, zero from CLIP's files and trained when the backbone is fine-tuned.
 # Shapes: N clips, T frames, B = N*T images, L = 1 + P tokens (class token first), P = h*w patches, C channels, H heads,
 # D = C/H channels a head
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Activation = Literal["quick_gelu", "gelu"]
 QUICK_GELU_SLOPE = 1.702  # openai/CLIP clip/model.py, QuickGELU
 
 
@@ -72,13 +73,13 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """One residual attention block."""
 
-    def __init__(self, width: int, num_heads: int, mlp_width: int) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_width: int, activation: Activation) -> None:
         super().__init__()
         self.attn = Attention(width, num_heads)
         self.ln_1 = LayerNorm(width)
         self.mlp = nn.Sequential()
         self.mlp.add_module("c_fc", nn.Linear(width, mlp_width))
-        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("gelu", QuickGELU() if activation == "quick_gelu" else nn.GELU())
         self.mlp.add_module("c_proj", nn.Linear(mlp_width, width))
         self.ln_2 = LayerNorm(width)
 
@@ -92,15 +93,16 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """The blocks, under the name they have in CLIP's files."""
 
-    def __init__(self, width: int, num_layers: int, num_heads: int, mlp_width: int) -> None:
+    def __init__(self, width: int, num_layers: int, num_heads: int, mlp_width: int, activation: Activation) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, num_heads, mlp_width) for _ in range(num_layers))
+        self.resblocks = nn.ModuleList(Block(width, num_heads, mlp_width, activation) for _ in range(num_layers))
 
 
 class VisionTransformer(nn.Module):
     """CLIP's vision transformer over the frames of clips.
 
-    `input_size` and `patch_size` are pixels, one number or (height, width).
+    `input_size` and `patch_size` are pixels, one number or (height, width). OpenAI trained with `quick_gelu`,
+    open_clip's own models mostly with `gelu`; weights do not tell.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class VisionTransformer(nn.Module):
         patch_size: int | tuple[int, int],
         input_size: int | tuple[int, int],
         mlp_factor: float = 4.0,
+        activation: Activation = "quick_gelu",
     ) -> None:
         super().__init__()
         self.patch_size, self.input_size = _pair(patch_size), _pair(input_size)
@@ -124,7 +127,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros(1 + self.grid[0] * self.grid[1], width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, num_layers, num_heads, round(mlp_factor * width))
+        self.transformer = Transformer(width, num_layers, num_heads, round(mlp_factor * width), activation)
 
     def forward(self, video_NCTHW: Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
         """Returns the features of the last `num_layers` blocks, earliest first, in float32 (float64 stays float64).

@@ -15,8 +15,8 @@ from . import checkpoint, weights
 
 # Shown for files that do not say it: open_clip and Hugging Face also hold models that were trained with plain GELU.
 ACTIVATION_NOTE = (
-    "Weights do not tell their activation: QuickGELU, OpenAI's, is computed. "
-    "A model trained with plain GELU (most of open_clip's own) gives worse features here."
+    "Weights do not tell their activation. The default is OpenAI's quick_gelu; for a model that was trained with plain "
+    "GELU (most of open_clip's own) set model.backbone.activation: gelu."
 )
 
 

@@ -49,6 +49,7 @@ class Backbone:
     patch_size: int
     input_size: int
     mlp_factor: float
+    activation: str
     weights: str
     weights_sha256: str | None
     random_seed: int

@@ -41,6 +41,7 @@ BASE: dict[str, Any] = {
             "patch_size": 8,
             "input_size": 24,
             "mlp_factor": 2,
+            "activation": "quick_gelu",
             "weights": "random",
             "weights_sha256": None,
             "random_seed": 0,

@@ -174,3 +174,22 @@ def test_what_does_not_fit_is_named():
         VisionTransformer(width=8, num_layers=1, num_heads=2, patch_size=3, input_size=8)
     with pytest.raises(ValueError, match=r"width 9 .* 2 heads"):
         VisionTransformer(width=9, num_layers=1, num_heads=2, patch_size=2, input_size=8)
+
+
+def test_plain_gelu_is_another_backbone_with_the_same_weights():
+    quick = make().double()
+    plain = VisionTransformer(
+        width=WIDTH,
+        num_layers=NUM_LAYERS,
+        num_heads=HEADS,
+        patch_size=PATCH,
+        input_size=INPUT,
+        mlp_factor=2.5,
+        activation="gelu",
+    ).double()
+    plain.load_state_dict(quick.state_dict())
+    hidden = torch.randn(4, 7, dtype=torch.float64)
+    assert torch.equal(plain.transformer.resblocks[0].mlp.gelu(hidden), F.gelu(hidden))
+    video = make_video().double()
+    found = [backbone(video, num_layers=1, with_maps=False)[0].out_NTLC for backbone in (quick, plain)]
+    assert 1e-6 < (found[0] - found[1]).abs().max() < 1
