@@ -6,7 +6,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import writeFileAtomic from 'write-file-atomic';
 import { type Config, loadConfig, parseConfig } from './config.ts';
 import { Interrupted, UserError } from './errors.ts';
-import { type CheckedList, checkLists } from './inputs.ts';
+import { type CheckedList, checkLists, describeList } from './inputs.ts';
 import type { Report } from './report.ts';
 import { findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
@@ -42,8 +42,7 @@ export async function evaluate(
     await withSession(starting, request, report, async (session, opened) => {
       const target = resolve(output ?? nameOutput(folder, opened.step, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
-      const { checkedFile: _, ...val } = lists.val ?? { checkedFile: null };
-      const about = { step: opened.step, checkpoint: folder, list: val, classes, results };
+      const about = { step: opened.step, checkpoint: folder, list: describeList(lists.val), classes, results };
       writeFileAtomic.sync(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
       reportResults(results, opened.step, target, lists.val, report);
     });
@@ -80,7 +79,7 @@ function reportResults(
 ): void {
   report.endProgress();
   for (const [trial, { per_class, ...result }] of Object.entries(results)) {
-    const about = { list_sha256: list?.sha256, output };
+    const about = { list: describeList(list), list_sha256: list?.sha256, output };
     report.event({ kind: 'evaluated', step, trial, ...result, ...about, per_class: describeClasses(per_class) });
   }
 }

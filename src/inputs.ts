@@ -95,6 +95,12 @@ function collect(problems: string[], read: () => void): void {
   }
 }
 
+/** A list as results name it: two results can be compared when these agree. */
+export function describeList(list: CheckedList | undefined): object | null {
+  if (list === undefined) return null;
+  return { file: list.file, sha256: list.sha256, size_bytes: list.sizeBytes, num_lines: list.numLines };
+}
+
 /** environment.json: enough to tell two results apart honestly. */
 export function describeRun(opened: Opened, lists: CheckedLists): object {
   const { train, val } = lists;
@@ -106,12 +112,7 @@ export function describeRun(opened: Opened, lists: CheckedLists): object {
     ...opened.environment,
     backbone_sha256: opened.backbone_sha256,
     parameters: opened.parameters,
-    lists: Object.fromEntries(
-      Object.entries({ train, val }).map(([name, list]) => [
-        name,
-        list && { file: list.file, sha256: list.sha256, size_bytes: list.sizeBytes, num_lines: list.numLines },
-      ]),
-    ),
+    lists: { train: describeList(train), val: describeList(val) },
   };
 }
 

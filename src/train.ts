@@ -5,7 +5,7 @@ import type { Config } from './config-schema.ts';
 import { countAllowed } from './data-list.ts';
 import { Interrupted, RuntimeFailure, UserError } from './errors.ts';
 import { stampEvent } from './events.ts';
-import { type CheckedLists, checkLists, describeRun } from './inputs.ts';
+import { type CheckedLists, checkLists, describeList, describeRun } from './inputs.ts';
 import type { Report } from './report.ts';
 import { findCheckpoint, RunFolder, refuseChangedConfig, type Status } from './runs.ts';
 import { type Runtime, startRuntime } from './runtime.ts';
@@ -288,10 +288,10 @@ class TrainingRun {
     this.report.endProgress();
     this.latest = results;
     const { val, classes } = this.lists;
-    const list = val && { file: val.file, sha256: val.sha256, num_lines: val.numLines };
+    const list = describeList(val);
     this.folder.writeJson(`evaluations/step-${this.step}/result.json`, { step: this.step, list, classes, results });
     for (const [trial, { per_class, ...result }] of Object.entries(results)) {
-      this.report.event({ kind: 'evaluated', step: this.step, trial, ...result });
+      this.report.event({ kind: 'evaluated', step: this.step, trial, ...result, list });
     }
   }
 
