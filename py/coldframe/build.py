@@ -180,19 +180,25 @@ def _stride(settings: Settings) -> int | None:
     return None if settings.data.sampling == "tsn" else settings.data.stride
 
 
+def _dummy_clips(settings: Settings, num_items: int, num_views: int | None) -> DummyClips:
+    data = settings.data
+    return DummyClips(
+        num_items,
+        num_classes=data.num_classes,
+        num_frames=data.num_frames,
+        size=data.size,
+        seed=settings.train.seed,
+        num_views=num_views,
+    )
+
+
 def training_batches(settings: Settings, list_file: str | None, step: int, device: torch.device) -> Iterator[Batch]:
     """Returns the batches of steps `step`.. to the end; `data.dummy` needs no list."""
     data, train = settings.data, settings.train
     items = read_list(list_file) if list_file is not None else VideoList(b"")
     clips: TrainClips | DummyClips
     if data.dummy:
-        clips = DummyClips(
-            len(items) or train.batch_size,
-            num_classes=data.num_classes,
-            num_frames=data.num_frames,
-            size=data.size,
-            seed=train.seed,
-        )
+        clips = _dummy_clips(settings, len(items) or train.batch_size, None)
     else:
         clips = TrainClips(
             items,
@@ -238,14 +244,7 @@ def _view_batches(
     data, views = settings.data, settings.eval
     clips: EvalViews | DummyClips
     if data.dummy:
-        clips = DummyClips(
-            len(items),
-            num_classes=data.num_classes,
-            num_frames=data.num_frames,
-            size=data.size,
-            seed=settings.train.seed,
-            num_views=views.spatial_views * views.temporal_views,
-        )
+        clips = _dummy_clips(settings, len(items), views.spatial_views * views.temporal_views)
     else:
         clips = EvalViews(
             items,
