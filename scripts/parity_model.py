@@ -275,6 +275,7 @@ def _settings(fixture: Fixture, micro_batches: int) -> Settings:
         label_smoothing=0.0,
         mixup=0.0,
         cutmix=0.0,
+        ema_decay=None,
     )
     args = fixture["args"]
     model = SimpleNamespace(

@@ -80,7 +80,20 @@ const dataShape = {
     .describe(
       'Videos shorter than a clip: recipe repeats in training the last frame that a stride reaches, and in evaluation the last one; last_frame does so in both.',
     ),
-  reader: z.enum(['pyav']).default('pyav').describe('Video decoder.'),
+  reader: z
+    .enum(['pyav', 'torchcodec'])
+    .default('pyav')
+    .describe('Video decoder; torchcodec has to be installed beside (`coldframe doctor` says how).'),
+  clips_per_video: count
+    .default(1)
+    .describe('Training clips drawn from a video each time it is opened (repeated augmentation); divides batch_size.'),
+  seed: derived(z.int().min(0)).describe(
+    'Seed of order, clips and augmentation; null: train.seed. Trials of a sweep differ in train.seed and share this one.',
+  ),
+  features: text
+    .nullable()
+    .default(null)
+    .describe('Folder of a feature cache (`coldframe features build`) to train and evaluate from instead of videos.'),
   on_bad_video: z
     .enum(['skip', 'fail'])
     .default('skip')
@@ -142,6 +155,16 @@ const modelShape = {
 };
 
 const otherShapes = {
+  features: section({
+    form: z
+      .enum(['maps', 'inputs', 'one'])
+      .default('maps')
+      .describe(
+        'What the cache holds: maps: features and attention maps (fastest); inputs: the input of each used block; one: of the first used block (smallest).',
+      ),
+    precision: z.enum(['fp16', 'fp32']).default('fp16').describe('Numbers of the cache; fp32 is exact.'),
+    train_views: count.default(1).describe('Augmented views stored of each training video.'),
+  }),
   train: section({
     steps: count.default(50_000).describe('Optimizer steps [--num_steps].'),
     batch_size: count.default(256).describe('Clips a step, over all devices [--batch_size].'),
@@ -169,6 +192,13 @@ const otherShapes = {
     label_smoothing: z.number().min(0).lt(1).default(0).describe('Label smoothing.'),
     mixup: z.number().min(0).default(0).describe('Alpha of mixup; 0: off.'),
     cutmix: z.number().min(0).default(0).describe('Alpha of cutmix; 0: off.'),
+    ema_decay: z
+      .number()
+      .gt(0)
+      .lt(1)
+      .nullable()
+      .default(null)
+      .describe('Decay a step of a running mean of the weights, which is then what is evaluated; null: none.'),
   }),
   eval: section({
     spatial_views: z
@@ -210,6 +240,7 @@ export const resolvedSchema = z.strictObject({
   data: z.strictObject({
     ...dataShape,
     num_classes: count,
+    seed: z.int().min(0),
     size: count,
     mean: perChannel,
     std: z.array(size).length(3),
@@ -231,7 +262,7 @@ export type Config = z.output<typeof resolvedSchema>;
 
 /** Keys that hold a path. */
 export const PATH_KEYS = new Set([
-  ...['train_list', 'val_list', 'root', 'train_root', 'val_root', 'classes'].map((key) => `data.${key}`),
+  ...['train_list', 'val_list', 'root', 'train_root', 'val_root', 'classes', 'features'].map((key) => `data.${key}`),
   'model.backbone.weights',
   'run.init_from',
 ]);

@@ -272,6 +272,7 @@ function resolveData(draft: Draft, size: number, checker: Checker, notes: string
     ...given,
     size,
     num_classes: given.num_classes ?? fromNames ?? 400,
+    seed: given.seed ?? draft.train.seed,
     train_root: given.train_root ?? given.root,
     val_root: given.val_root ?? given.root,
     mean: typeof given.mean === 'number' ? [given.mean, given.mean, given.mean] : given.mean,
@@ -290,7 +291,7 @@ function readNames(file: string, checker: Checker): string[] | null {
   }
 }
 
-function checkTraining({ train, launch }: Draft, checker: Checker): void {
+function checkTraining({ data, train, launch }: Draft, checker: Checker): void {
   if (train.batch_size % train.micro_batches !== 0) {
     const cited = checker.cite('train.batch_size', train.batch_size);
     const keys = ['train.micro_batches', 'train.batch_size'];
@@ -302,6 +303,11 @@ function checkTraining({ train, launch }: Draft, checker: Checker): void {
       ['train.warmup_steps', 'train.steps'],
       `${train.warmup_steps} leaves nothing of ${cited}. Give fewer.`,
     );
+  }
+  if (train.batch_size % data.clips_per_video !== 0) {
+    const cited = checker.cite('train.batch_size', train.batch_size);
+    const keys = ['data.clips_per_video', 'train.batch_size'];
+    checker.fail(keys, `${data.clips_per_video} does not divide ${cited}. Give a divisor of it.`);
   }
   for (const name of ['devices', 'nodes'] as const) {
     if (launch[name] !== 1)

@@ -3,37 +3,8 @@
 import { basename, extname } from 'node:path';
 import yargs, { type Argv } from 'yargs';
 import { UserError } from './errors.ts';
+import { CHECKPOINT, CONFIG, JSON_LINES, lastOf, type Parsed, SET } from './options.ts';
 import { Report } from './report.ts';
-
-/** Of an option given twice the last counts, so that `make train ARGS="--run-dir other"` can overrule. */
-const lastOf = (value: string | string[]): string => [value].flat().at(-1) ?? '';
-
-const CONFIG = {
-  type: 'string',
-  demandOption: true,
-  requiresArg: true,
-  describe: 'YAML configuration',
-  coerce: lastOf,
-} as const;
-const CHECKPOINT = {
-  type: 'string',
-  demandOption: true,
-  requiresArg: true,
-  describe: 'checkpoint folder, such as runs/demo/checkpoints/latest',
-  coerce: lastOf,
-} as const;
-const JSON_LINES = {
-  type: 'boolean',
-  default: false,
-  describe: 'print JSON lines and nothing else on stdout',
-} as const;
-const SET = {
-  type: 'string',
-  requiresArg: true,
-  describe: 'change one key, as in --set train.lr=1e-3; may be repeated',
-  default: [] as string[],
-  coerce: (value: string | string[]): string[] => [value].flat(),
-} as const;
 
 export async function main(argv: string[]): Promise<void> {
   const parser = yargs(argv)
@@ -65,8 +36,6 @@ export async function main(argv: string[]): Promise<void> {
     });
   await parser.parseAsync();
 }
-
-type Parsed<Build extends (yargs: Argv) => Argv<object>> = ReturnType<Build> extends Argv<infer Args> ? Args : never;
 
 const trainOptions = (command: Argv) =>
   command

@@ -9,13 +9,13 @@ import { PROJECT } from './support.ts';
 const TYPESCRIPT = [
   ['cli'],
   ['main'],
-  ['train', 'evaluate', 'ensemble', 'convert', 'plan', 'doctor', 'weights', 'import-command'],
+  ['options', 'train', 'evaluate', 'ensemble', 'convert', 'plan', 'doctor', 'weights', 'import-command'],
   ['inputs'],
   ['session'],
   ['runtime'],
   ['supervisor'],
   ['config', 'report', 'runs', 'download'],
-  ['config-keys', 'data-list', 'events', 'file-lock', 'shell-words'],
+  ['config-keys', 'data-list', 'events', 'file-lock', 'shell-words', 'sweep-types'],
   ['config-schema', 'upstream-flags', 'yaml-source'],
   ['errors'],
 ];

@@ -187,7 +187,7 @@ def _dummy_clips(settings: Settings, num_items: int, num_views: int | None) -> D
         num_classes=data.num_classes,
         num_frames=data.num_frames,
         size=data.size,
-        seed=settings.train.seed,
+        seed=data.seed,
         num_views=num_views,
     )
 
@@ -205,7 +205,7 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
             num_frames=data.num_frames,
             stride=_stride(settings),
             size=data.size,
-            seed=train.seed,
+            seed=data.seed,
             augment=data.augment,
             interpolation=data.interpolation,
             mirror=data.mirror,
@@ -213,7 +213,7 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
         )
     return train_loader(
         clips,
-        seed=train.seed,
+        seed=data.seed,
         start_step=step,
         num_steps=train.steps,
         batch_size=train.batch_size,

@@ -230,17 +230,16 @@ class Cohort:
         self.trials = [trial for trial in self.trials if trial.name not in gone]
 
 
-def mix_batch(
-    clips_NCTHW: Tensor, labels_N: Tensor, num_classes: int, train: Train, step: int
-) -> tuple[Tensor, Tensor]:
+def mix_batch(clips_NCTHW: Tensor, labels_N: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
     """Returns the batch after mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) with its reversed self.
 
     Targets are class weights (N, num_classes); labels come back untouched when both are off. With both on, a coin
-    decides for each step. The draws are a function of (seed, step).
+    decides for each step. The draws are a function of (data.seed, step): all trials of a cohort share the mixed clips.
     """
+    train = settings.train
     if train.mixup == 0 and train.cutmix == 0:
         return clips_NCTHW, labels_N
-    generator = torch.Generator().manual_seed(stream_seed(train.seed, "mix", step))
+    generator = torch.Generator().manual_seed(stream_seed(settings.data.seed, "mix", step))
     use_cutmix = train.cutmix > 0 and (train.mixup == 0 or torch.rand((), generator=generator).item() < 0.5)
     kept = _sample_beta(train.cutmix if use_cutmix else train.mixup, generator)
     partner = clips_NCTHW.flip(0)
@@ -254,7 +253,7 @@ def mix_batch(
         kept = 1 - (bottom - top) * (right - left) / (height * width)
     else:
         mixed = torch.lerp(partner, clips_NCTHW, kept)
-    targets = F.one_hot(labels_N, num_classes).to(clips_NCTHW.dtype)
+    targets = F.one_hot(labels_N, settings.data.num_classes).to(clips_NCTHW.dtype)
     return mixed, torch.lerp(targets.flip(0), targets, kept)
 
 

@@ -228,8 +228,7 @@ class Session:
         loaded = time.perf_counter()
         clips_NCTHW = self._prepare(batch.clips)
         labels_N = batch.labels.to(self.device, non_blocking=True)
-        num_classes = self.settings.data.num_classes
-        clips_NCTHW, targets = mix_batch(clips_NCTHW, labels_N, num_classes, self.settings.train, self.step)
+        clips_NCTHW, targets = mix_batch(clips_NCTHW, labels_N, self.settings, self.step)
         outcome = cohort.step(self.step, clips_NCTHW, targets, serve.progress)
         self.step += 1
         bad += unreadable

@@ -35,6 +35,9 @@ class Data:
     num_workers: int
     short_clips: str
     reader: str
+    clips_per_video: int
+    seed: int
+    features: str | None
     on_bad_video: str
     max_bad_fraction: float
     dummy: bool
@@ -88,6 +91,13 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Features:
+    form: str
+    precision: str
+    train_views: int
+
+
+@dataclass(frozen=True)
 class Train:
     steps: int
     batch_size: int
@@ -104,6 +114,7 @@ class Train:
     label_smoothing: float
     mixup: float
     cutmix: float
+    ema_decay: float | None
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,7 @@ class Launch:
 class Settings:
     data: Data
     model: Model
+    features: Features
     train: Train
     eval: Eval
     run: Run

@@ -28,6 +28,9 @@ BASE: dict[str, Any] = {
         "num_workers": 0,
         "short_clips": "recipe",
         "reader": "pyav",
+        "clips_per_video": 1,
+        "seed": 0,
+        "features": None,
         "on_bad_video": "skip",
         "max_bad_fraction": 0.01,
         "dummy": True,
@@ -59,6 +62,7 @@ BASE: dict[str, Any] = {
         "temporal": {"conv": True, "position_embedding": True, "cross_attention": True},
         "head": {"dropout": 0.5},
     },
+    "features": {"form": "maps", "precision": "fp16", "train_views": 1},
     "train": {
         "steps": 6,
         "batch_size": 4,
@@ -75,6 +79,7 @@ BASE: dict[str, Any] = {
         "label_smoothing": 0,
         "mixup": 0,
         "cutmix": 0,
+        "ema_decay": None,
     },
     "eval": {"spatial_views": 1, "temporal_views": 2, "batch_size": 3, "every": None},
     "run": {

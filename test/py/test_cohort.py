@@ -159,20 +159,20 @@ def test_streams_of_different_places_differ() -> None:
 
 def test_mixing_off_gives_the_labels_themselves() -> None:
     clips, labels = make_batch(0)
-    mixed, targets = mix_batch(clips, labels, 5, settings().train, 0)
+    mixed, targets = mix_batch(clips, labels, settings(), 0)
     assert mixed is clips
     assert targets is labels
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
 def test_mixed_targets_follow_the_mixed_pixels_and_depend_on_the_step_only(mixup: float, cutmix: float) -> None:
-    train_settings = settings(train__mixup=mixup, train__cutmix=cutmix).train
+    mixing = settings(train__mixup=mixup, train__cutmix=cutmix)
     clips = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 3, 2, 16, 20).contiguous()
     labels = torch.tensor([0, 1, 2, 3])
     kept_shares = set()
     for step in range(6):
-        mixed, targets = mix_batch(clips, labels, 5, train_settings, step)
-        again, _ = mix_batch(clips, labels, 5, train_settings, step)
+        mixed, targets = mix_batch(clips, labels, mixing, step)
+        again, _ = mix_batch(clips, labels, mixing, step)
         assert torch.equal(mixed, again)
         assert torch.allclose(targets.sum(dim=1), torch.ones(4))
         # Pixels hold their clip's label, so their mean is the target's mean.
@@ -184,7 +184,7 @@ def test_mixed_targets_follow_the_mixed_pixels_and_depend_on_the_step_only(mixup
 def test_a_step_with_mixed_targets_trains() -> None:
     cohort = make_cohort(main={"train__mixup": 0.8, "train__cutmix": 1.0})
     clips, labels = make_batch(0)
-    clips, targets = mix_batch(clips, labels, 5, cohort.trials[0].settings.train, 0)
+    clips, targets = mix_batch(clips, labels, cohort.trials[0].settings, 0)
     assert math.isfinite(cohort.step(0, clips, targets)["main"].loss)
 
 

@@ -1,0 +1,31 @@
+/** An executor starts, watches and cancels one `coldframe` command somewhere. */
+
+export interface Job {
+  /** Unique to the attempt, written to the journal before its start; letters, digits and dashes. */
+  key: string;
+  /** Program and arguments; the same on every executor. */
+  command: string[];
+  cwd: string;
+  env: Record<string, string>;
+  /** Takes what the command prints. */
+  logFile: string;
+}
+
+export type JobState =
+  | { state: 'waiting' | 'running' }
+  /** `code` is null when it is not known how the command ended (lost, killed, cancelled); `why` says what is known. */
+  | { state: 'ended'; code: number | null; why: string };
+
+export interface Executor {
+  readonly kind: 'local' | 'slurm' | 'ray';
+  /** How many jobs may run at once. */
+  readonly slots: number;
+  /** Starts a job; returns what finds it again, a line of text for the journal. */
+  start(job: Job): Promise<string>;
+  /** What an earlier runner started under this key; undefined when it never came to that. */
+  find(key: string): Promise<string | undefined>;
+  /** The state of each handle. */
+  watch(handles: string[]): Promise<Map<string, JobState>>;
+  cancel(handle: string): Promise<void>;
+  close(): Promise<void>;
+}
