@@ -1,10 +1,13 @@
-"""Makes the demo's data set: short H.264 clips of eight motions in mirrored pairs, with train and val lists.
+"""Makes the demo's data set: short H.264 clips of eight motions in mirrored pairs, with their lists.
 
     python scripts/make_demo_clips.py --out data/demo
 
 Every clip is a function of (seed, split, index) alone. The two members of a pair (left and right, ...) show the same
 pictures in opposite order: at any time all positions, sizes and angles are uniformly distributed, so neither a frame
 nor an unordered set of frames tells more than the pair, and only a model that sees order gets past one half.
+
+train.txt and val.txt are to train and to evaluate on. A sweep must choose on neither: select.txt is a part of train.txt
+for that, and fit.txt is the rest.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from tqdm import tqdm
 # Neighbours are mirrored: label // 2 names the pair, label % 2 the direction of time.
 CLASSES = ("left", "right", "up", "down", "shrink", "grow", "counterclockwise", "clockwise")
 SPLITS = ("train", "val")
+SELECT_LIMIT, SELECT_SHARE = 160, 0.2  # clips of select.txt: so many, and at most this share of train.txt
 SIZES = ((340, 256),) * 6 + ((320, 240), (384, 256), (256, 340), (240, 320))  # width, height
 FRAME_RATES = (25, 30)
 DURATION_SECONDS = (2.0, 2.6)
@@ -294,8 +298,8 @@ def open_data_root(out: Path, seed: int) -> None:
     if is_ours:
         for clip in (path for name in CLASSES for path in out.glob(f"*/[0-9]*-{name}.mp4")):
             clip.unlink()
-        for split in SPLITS:
-            (out / f"{split}.txt").unlink(missing_ok=True)
+        for name in (*SPLITS, "fit", "select"):
+            (out / f"{name}.txt").unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_text(manifest, json.dumps(recipe, indent=2) + "\n")
 
@@ -321,8 +325,21 @@ def make_data_set(out: Path, counts: dict[str, int], seed: int, num_workers: int
     for split in SPLITS:
         lines = [f"{clip_path(split, index)} {label_of(index)}\n" for index in range(counts[split])]
         write_text(out / f"{split}.txt", "".join(lines))
+    num_fit = counts["train"] - count_selected(counts["train"])
+    lines = (out / "train.txt").read_text().splitlines(keepends=True)
+    write_text(out / "fit.txt", "".join(lines[:num_fit]))
+    write_text(out / "select.txt", "".join(lines[num_fit:]))
     write_text(out / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     return len(missing)
+
+
+def count_selected(num_train: int) -> int:
+    """Returns how many clips at the end of the training list are to choose on: whole rounds of the classes.
+
+    Every clip is drawn on its own, so the last ones are as good a sample as any; labels go round, so they are balanced.
+    """
+    most = min(SELECT_LIMIT, int(SELECT_SHARE * num_train))
+    return max(len(CLASSES), most - most % len(CLASSES)) if num_train > len(CLASSES) else 0
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

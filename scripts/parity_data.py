@@ -17,7 +17,8 @@ from coldframe.augment import (
     eval_views,
     training_view,
 )
-from coldframe.data import DummyClips, eval_loader, normalize_, sample_order
+from coldframe.data import DummyClips, normalize_, sample_order
+from coldframe.loader import eval_loader
 from coldframe.video import training_indices, view_indices
 
 Fixture = dict[str, Any]

@@ -5,21 +5,30 @@ import { fileSchema } from './config-schema.ts';
 import { UPSTREAM_FLAGS } from './upstream-flags.ts';
 import type { Entry } from './yaml-source.ts';
 
-/** Dotted key -> its schema. */
-export const KEYS = new Map<string, z.ZodType>();
-export const SECTIONS = new Set<string>();
-collectKeys(fileSchema, '');
+/** The keys that a file may hold: dotted key -> its schema. */
+export interface KnownKeys {
+  keys: Map<string, z.ZodType>;
+  sections: Set<string>;
+}
 
-function collectKeys(schema: z.ZodObject, prefix: string): void {
-  for (const [name, part] of Object.entries(schema.shape)) {
-    const inner = part instanceof z.ZodPrefault ? part.unwrap() : part;
-    if (inner instanceof z.ZodObject) {
-      SECTIONS.add(prefix + name);
-      collectKeys(inner, `${prefix}${name}.`);
-    } else {
-      KEYS.set(prefix + name, part as z.ZodType);
+const CONFIGURATION = collectKeys(fileSchema);
+export const { keys: KEYS, sections: SECTIONS } = CONFIGURATION;
+
+export function collectKeys(schema: z.ZodObject): KnownKeys {
+  const known: KnownKeys = { keys: new Map(), sections: new Set() };
+  const collect = (shape: object, prefix: string): void => {
+    for (const [name, part] of Object.entries(shape)) {
+      const inner = part instanceof z.ZodPrefault ? part.unwrap() : part;
+      if (inner instanceof z.ZodObject) {
+        known.sections.add(prefix + name);
+        collect(inner.shape, `${prefix}${name}.`);
+      } else {
+        known.keys.set(prefix + name, part as z.ZodType);
+      }
     }
-  }
+  };
+  collect(schema.shape, '');
+  return known;
 }
 
 /** Returns `where  key: text`; an option of the command line names its key already. */
@@ -28,23 +37,25 @@ export function formatProblem(where: string, key: string, text: string): string 
 }
 
 /** Returns what is wrong with the keys themselves, one line for each misspelt section or key. */
-export function checkKeys(entries: Map<string, Entry>): string[] {
+export function checkKeys(entries: Map<string, Entry>, known: KnownKeys = CONFIGURATION): string[] {
   const problems = new Set<string>();
   for (const [key, entry] of entries) {
     const parts = key.split('.');
     const prefixes = parts.map((_, index) => parts.slice(0, index + 1).join('.'));
-    const leaf = prefixes.findIndex((prefix) => KEYS.has(prefix));
-    const unknown = prefixes.findIndex((prefix) => !SECTIONS.has(prefix));
+    const leaf = prefixes.findIndex((prefix) => known.keys.has(prefix));
+    const unknown = prefixes.findIndex((prefix) => !known.sections.has(prefix));
     const at = (index: number, text: string) =>
       problems.add(formatProblem(entry.places[index] ?? entry.where, prefixes[index] ?? key, text));
     if (leaf >= 0 && leaf < parts.length - 1) {
-      at(leaf, `found a section. Allowed: ${describeAllowed(prefixes[leaf] ?? key)}.`);
+      at(leaf, `found a section. Allowed: ${describeAllowed(prefixes[leaf] ?? key, known)}.`);
     } else if (unknown < 0 && !isEmpty(entry.value)) {
-      problems.add(formatProblem(entry.where, key, `found ${show(entry.value)}. This is a section: ${listKeys(key)}.`));
+      problems.add(
+        formatProblem(entry.where, key, `found ${show(entry.value)}. This is a section: ${listKeys(key, known)}.`),
+      );
     } else if (leaf < 0 && unknown >= 0) {
       const isSection = unknown < parts.length - 1 && !entry.where.startsWith('--set ');
       const name = isSection ? (prefixes[unknown] ?? key) : key;
-      at(isSection ? unknown : parts.length - 1, `unknown key. ${suggest(name, isSection)}`);
+      at(isSection ? unknown : parts.length - 1, `unknown key. ${suggest(name, isSection, known)}`);
     }
   }
   return [...problems];
@@ -54,9 +65,9 @@ function isEmpty(value: unknown): boolean {
   return value === null || (typeof value === 'object' && !Array.isArray(value) && Object.keys(value).length === 0);
 }
 
-function listKeys(section: string): string {
+function listKeys(section: string, { sections, keys }: KnownKeys): string {
   const prefix = section === '' ? '' : `${section}.`;
-  const names = [...SECTIONS, ...KEYS.keys()].filter((key) => key.startsWith(prefix));
+  const names = [...sections, ...keys.keys()].filter((key) => key.startsWith(prefix));
   return names
     .map((key) => key.slice(prefix.length))
     .filter((key) => !key.includes('.'))
@@ -64,20 +75,21 @@ function listKeys(section: string): string {
 }
 
 /** Returns the sentence after `unknown key.`: the key that was probably meant, or all that are there. */
-export function suggest(key: string, isSection = false): string {
+export function suggest(key: string, isSection = false, known: KnownKeys = CONFIGURATION): string {
   const last = lastPart(key).replaceAll('-', '_');
-  const flag = isSection || !Object.hasOwn(UPSTREAM_FLAGS, last) ? undefined : UPSTREAM_FLAGS[last];
+  const isFlag = known === CONFIGURATION && !isSection && Object.hasOwn(UPSTREAM_FLAGS, last);
+  const flag = isFlag ? UPSTREAM_FLAGS[last] : undefined;
   if (flag?.key === null) return `Upstream's --${last} is here: ${flag.how}.`;
   if (flag) return `Did you mean ${flag.how.endsWith('VALUE') ? flag.key : `\`${flag.how}\``}?`;
-  const nearest = findNearest(key, last, isSection ? SECTIONS : [...KEYS.keys(), ...SECTIONS]);
+  const nearest = findNearest(key, last, isSection ? known.sections : [...known.keys.keys(), ...known.sections]);
   if (nearest !== undefined) return `Did you mean ${nearest}?`;
   const parts = key.split('.');
-  const depth = parts.findIndex((_, index) => !SECTIONS.has(parts.slice(0, index + 1).join('.')));
+  const depth = parts.findIndex((_, index) => !known.sections.has(parts.slice(0, index + 1).join('.')));
   const parent = parts.slice(0, depth).join('.');
   const wrong = parts.slice(0, depth + 1).join('.');
-  const section = wrong === key ? undefined : findNearest(wrong, lastPart(wrong), SECTIONS);
-  if (section !== undefined) return `Did you mean ${section}? It has ${listKeys(section)}.`;
-  return `Allowed${parent === '' ? '' : ` in ${parent}`}: ${listKeys(parent)}.`;
+  const section = wrong === key ? undefined : findNearest(wrong, lastPart(wrong), known.sections);
+  if (section !== undefined) return `Did you mean ${section}? It has ${listKeys(section, known)}.`;
+  return `Allowed${parent === '' ? '' : ` in ${parent}`}: ${listKeys(parent, known)}.`;
 }
 
 const lastPart = (key: string): string => key.split('.').at(-1) ?? key;
@@ -116,9 +128,17 @@ interface Allowed {
 }
 
 /** Returns what a key may be, in words, for example `a whole number from 1 or null`. */
-export function describeAllowed(key: string): string {
-  const schema = KEYS.get(key);
+export function describeAllowed(key: string, known: KnownKeys = CONFIGURATION): string {
+  const schema = known.keys.get(key);
   return schema === undefined ? 'nothing' : describe(z.toJSONSchema(schema, { io: 'input' }) as Allowed);
+}
+
+/** Returns whether the numbers that a key may be are whole. */
+export function isWhole(key: string): boolean {
+  const schema = KEYS.get(key);
+  if (schema === undefined) return false;
+  const { type, anyOf = [] } = z.toJSONSchema(schema, { io: 'input' }) as Allowed;
+  return type === 'integer' || anyOf.some((one) => one.type === 'integer');
 }
 
 function describe(allowed: Allowed): string {
@@ -127,7 +147,10 @@ function describe(allowed: Allowed): string {
   if (allowed.const !== undefined) return String(allowed.const);
   if (allowed.type === 'boolean') return 'true or false';
   if (allowed.type === 'string') return allowed.pattern ? `text of the form ${allowed.pattern}` : 'text';
-  if (allowed.type === 'array') return `a list of ${allowed.minItems ?? ''} numbers`;
+  if (allowed.type === 'array') {
+    const count = allowed.minItems !== undefined && allowed.minItems > 1 ? `${allowed.minItems} ` : '';
+    return `a list of ${count}${allowed.items?.type === 'string' ? 'texts' : 'numbers'}`;
+  }
   if (allowed.type === 'integer') return `a whole number${describeRange(allowed)}`;
   if (allowed.type === 'number') return `a number${describeRange(allowed)}`;
   return allowed.type ?? 'anything';

@@ -165,6 +165,20 @@ const otherShapes = {
     precision: z.enum(['fp16', 'fp32']).default('fp16').describe('Numbers of the cache; fp32 is exact.'),
     train_views: count.default(1).describe('Augmented views stored of each training video.'),
   }),
+  prepare: section({
+    short_side: z
+      .int()
+      .min(16)
+      .nullable()
+      .default(256)
+      .describe('Shorter side of prepared clips, pixels; smaller ones stay as they are; null: all do.'),
+    gop: count.max(18).default(4).describe('Frames from one I frame to the next; 1: every frame is one.'),
+    crf: z.int().min(0).max(30).default(23).describe('Quality of H.264; less is better and larger.'),
+    preset: z
+      .enum(['ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow'])
+      .default('superfast')
+      .describe('How long libx264 tries to make clips smaller.'),
+  }),
   train: section({
     steps: count.default(50_000).describe('Optimizer steps [--num_steps].'),
     batch_size: count.default(256).describe('Clips a step, over all devices [--batch_size].'),

@@ -9,6 +9,7 @@ import { closeSync, fsyncSync, openSync, readFileSync, readSync, renameSync, rmS
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from './errors.ts';
+import { SeenPaths } from './seen-paths.ts';
 
 export interface ListOptions {
   file: string;
@@ -110,8 +111,7 @@ class Scan {
   readonly #name: string;
   readonly #shown: string[] = [];
   readonly #output: Output | undefined;
-  readonly #hashes: number[] = [];
-  readonly #lines: number[] = [];
+  readonly #paths = new SeenPaths();
   #everyClip = 1;
   #line = 0;
   #minLabel = Number.MAX_SAFE_INTEGER;
@@ -221,7 +221,7 @@ class Scan {
   }
 
   #takeClip(bytes: Buffer, start: number, end: number, label: number): void {
-    // Two FNV-1a hashes make 53 bits: a false pair among a million paths has a chance of 6e-5, and costs a warning.
+    // Two FNV-1a hashes make 64 bits: a false pair among a million paths has a chance of 3e-8, and costs a warning.
     let [low, high] = [0x811c9dc5, 0x050c5d1f];
     let isPlain = true;
     for (let index = start; index < end; index++) {
@@ -235,14 +235,13 @@ class Scan {
       return;
     }
     this.perClass[label] = (this.perClass[label] ?? 0) + 1;
-    this.#hashes.push((low >>> 0) + (high & 0x1fffff) * 0x100000000);
-    this.#lines.push(this.#line);
+    this.#paths.add(low, high, this.#line);
     this.#output?.write(bytes, start, end, label);
     this.#sample(bytes, start, end);
   }
 
   #sample(bytes: Buffer, start: number, end: number): void {
-    if (this.#lines.length % this.#everyClip !== 0) return;
+    if (this.#paths.length % this.#everyClip !== 0) return;
     this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line });
     if (this.clips.length <= MAX_LOOKED_FOR) return;
     this.clips = this.clips.filter((_, index) => index % 2 === 1);
@@ -268,14 +267,10 @@ class Scan {
   }
 
   #warnOfDuplicates(): void {
-    const sorted = Float64Array.from(this.#hashes).sort();
-    const repeated = new Set(sorted.filter((hash, index) => index > 0 && hash === sorted[index - 1]));
-    if (repeated.size === 0) return;
-    const hash = this.#hashes.find((value) => repeated.has(value)) ?? 0;
-    const first = this.#hashes.indexOf(hash);
-    const second = this.#hashes.indexOf(hash, first + 1);
-    const where = `the first on lines ${this.#lines[first]} and ${this.#lines[second]}`;
-    this.warnings.push(`${this.#name}  ${repeated.size} paths are listed more than once, ${where}`);
+    const { numRepeated, lines } = this.#paths.findRepeated();
+    if (numRepeated === 0) return;
+    const where = `the first on lines ${lines[0]} and ${lines[1]}`;
+    this.warnings.push(`${this.#name}  ${numRepeated} paths are listed more than once, ${where}`);
   }
 }
 

@@ -32,7 +32,12 @@ const environmentSchema = z.object({
   cuda: z.string().nullable(),
   gpu_driver: z.boolean(),
   devices: z.array(z.object({ name: z.string(), memory_bytes: z.number(), capability: z.string() })),
-  decoder: z.object({ ffmpeg: z.string(), missing: z.array(z.string()), error: z.string().nullable() }),
+  decoder: z.object({
+    ffmpeg: z.string(),
+    missing: z.array(z.string()),
+    error: z.string().nullable(),
+    torchcodec_problem: z.string().nullable(),
+  }),
 });
 
 type Environment = z.infer<typeof environmentSchema>;
@@ -113,7 +118,7 @@ function describeEnvironment(env: Environment): Finding[] {
       ok: env.decoder.error === null && missing.length === 0,
       found:
         env.decoder.error ??
-        `FFmpeg ${env.decoder.ffmpeg}${missing.length > 0 ? `, without ${missing.join(', ')}` : ''}`,
+        `FFmpeg ${env.decoder.ffmpeg}${missing.length > 0 ? `, without ${missing.join(', ')}` : ''}; torchcodec: ${env.decoder.torchcodec_problem ?? 'here too'}`,
       repair:
         'PyAV brings its own FFmpeg: reinstall it with `.venv/bin/pip install --force-reinstall -r requirements.txt`.',
     },

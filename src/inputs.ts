@@ -73,7 +73,7 @@ async function checkOne(
       root,
       numClasses: config.data.num_classes,
       classNames,
-      skipFiles: config.data.dummy,
+      skipFiles: config.data.dummy || config.data.features !== null, // a cache needs no videos
       maxMissingFraction: config.data.on_bad_video === 'skip' ? config.data.max_bad_fraction : 0,
       ...(checkedFile === null ? {} : { writeTo: checkedFile }),
     });
@@ -117,7 +117,7 @@ export function describeRun(opened: Opened, lists: CheckedLists): object {
 }
 
 /** The commit of coldframe itself, null outside a checkout. */
-function readCommit(): string | null {
+export function readCommit(): string | null {
   const project = fileURLToPath(new URL('..', import.meta.url));
   if (!existsSync(join(project, '.git'))) return null;
   try {

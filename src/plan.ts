@@ -32,7 +32,7 @@ export async function planTraining(config: Config, report: Report): Promise<void
         '',
         `data      ${counts.train} videos to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${config.data.num_classes} classes`,
         `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
-        `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (${memory.device}, ${memory.precision})`,
+        `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
         'Dry run: nothing was written.',
       ].join('\n'),
     );

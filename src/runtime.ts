@@ -54,7 +54,8 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   };
 }
 
-function findPython(given: string | undefined): string {
+/** Returns the project's interpreter. Raises UserError when it is not there. */
+export function findPython(given?: string): string {
   const python = given ?? process.env.COLDFRAME_PYTHON ?? join(PROJECT, '.venv', 'bin', 'python');
   if (!python.includes('/')) return python; // the shell looks it up in PATH
   try {

@@ -1,7 +1,7 @@
 /** The session's verbs with the types of what they take and give: the TypeScript side of py/coldframe/session.py. */
 
 import { z } from 'zod';
-import { PythonBug, RuntimeFailure } from './errors.ts';
+import { OutOfMemory, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 import type { Runtime } from './runtime.ts';
 
 /** A number that Python may have found not finite; JSON carries null then. */
@@ -15,9 +15,17 @@ const modelSchema = z.object({
   parameters_total: z.number(),
   parameters_trained: z.number(),
   flops_per_view: z.number(),
+  backbone_flops_per_view: z.number(),
+  decoder_flops_per_view: z.number(),
+  /** Of the Python process or the CUDA device. Of a cohort: shared once, the most of any trial's features and of any
+   * trial's transient bytes, and the sum of all trial_bytes; training_bytes is that of a trial alone. */
   memory: z.object({
     device: z.string(),
     precision: z.string(),
+    shared_bytes: z.number(),
+    features_bytes: z.number(),
+    trial_bytes: z.number(),
+    transient_bytes: z.number(),
     training_bytes: z.number(),
     evaluation_bytes: z.number(),
   }),
@@ -49,7 +57,7 @@ const advanceSchema = z.object({
   step: z.number(),
   steps: z.array(stepSchema),
   bad: z.array(badVideo),
-  dropped: z.array(z.object({ trial: z.string(), why: z.string() })),
+  dropped: z.array(z.object({ trial: z.string(), step: z.number(), why: z.string() })),
 });
 
 const resultSchema = z.object({
@@ -130,6 +138,72 @@ const inspectSchema = z.object({
   notes: z.array(z.string()),
 });
 
+const featuresForecastSchema = z.object({
+  folder: z.string(),
+  form: z.string(),
+  precision: z.string(),
+  num_layers: z.number(),
+  clip_bytes: z.number(),
+  num_clips: z.record(z.string(), z.number()),
+  bytes: z.object({ train: z.number(), val: z.number(), total: z.number() }),
+  remaining_bytes: z.number(),
+  free_bytes: z.number(),
+  fits: z.boolean(),
+  /** Measured on a few clips; null when everything is built. */
+  seconds: z
+    .object({
+      build: z.number(),
+      epoch_without: z.number(),
+      epoch_with: z.number(),
+      pay_back_epochs: number,
+      measured_clips: z.number(),
+    })
+    .nullable(),
+  notes: z.array(z.string()),
+});
+
+const featuresBuiltSchema = z.object({
+  done: z.boolean(),
+  num_done: z.number(),
+  num_total: z.number(),
+  num_videos: z.number(),
+  num_bad: z.number(),
+  bad: z.array(badVideo),
+});
+
+const spreadSchema = z.object({ estimate: z.number(), low: z.number(), high: z.number() });
+
+const clipsForecastSchema = z.object({
+  folder: z.string(),
+  encoding: z.object({ short_side: z.number().nullable(), gop: z.number(), crf: z.number(), preset: z.string() }),
+  num_clips: z.number(),
+  num_todo: z.number(),
+  /** Of what is not prepared yet, as the two that follow. */
+  source_bytes: z.number(),
+  bytes: spreadSchema,
+  seconds: spreadSchema,
+  num_workers: z.number(),
+  measured_clips: z.number(),
+  /** Worst of the measured clips, dB; null when everything is prepared. */
+  psnr: number,
+  free_bytes: z.number(),
+  fits: z.boolean(),
+});
+
+const clipsPreparedSchema = z.object({
+  done: z.boolean(),
+  num_done: z.number(),
+  num_total: z.number(),
+  num_bad: z.number(),
+  /** Of all prepared clips, once it is done. */
+  size_bytes: z.number(),
+  bad: z.array(badVideo),
+});
+
+export type ClipsForecast = z.infer<typeof clipsForecastSchema>;
+export type ClipsPrepared = z.infer<typeof clipsPreparedSchema>;
+export type FeaturesBuilt = z.infer<typeof featuresBuiltSchema>;
+export type FeaturesForecast = z.infer<typeof featuresForecastSchema>;
 export type BadVideo = z.infer<typeof badVideo>;
 export type Opened = z.infer<typeof openSchema>;
 export type Step = z.infer<typeof stepSchema>;
@@ -137,6 +211,11 @@ export type Advanced = z.infer<typeof advanceSchema>;
 export type Result = z.infer<typeof resultSchema>;
 export type Evaluated = z.infer<typeof evaluateSchema>;
 export type Inspected = z.infer<typeof inspectSchema>;
+const forecastSchema = z.object({ models: z.array(modelSchema) });
+
+const memorySchema = z.object({ peak_bytes: z.number(), workers_bytes: z.number(), free_bytes: z.number() });
+
+export type ModelForecast = z.infer<typeof modelSchema>;
 export type Description = z.infer<typeof describeSchema>;
 
 export interface OpenRequest {
@@ -149,6 +228,9 @@ export interface OpenRequest {
   /** auto, never, or the path of a checkpoint. */
   resume: string;
 }
+
+/** serve.py begins its advice so, whichever of torch's ways of running out of memory it was. */
+const NO_MEMORY = /^memory {2}/;
 
 /** torch/utils/data/dataloader.py and signal_handling.py. */
 const WORKER_DIED = /DataLoader worker .*(exited unexpectedly|killed by signal)/;
@@ -165,6 +247,7 @@ export class Session {
     try {
       return await this.runtime.call(verb, args, schema);
     } catch (error) {
+      if (error instanceof UserError && NO_MEMORY.test(error.message)) throw new OutOfMemory(error.problems);
       if (!(error instanceof PythonBug && WORKER_DIED.test(error.message))) throw error;
       const [how = error.message] = /DataLoader worker \(pid \d+\) is killed.*/.exec(error.traceback) ?? [];
       throw new RuntimeFailure(`python  ${how.trim()} Lower data.num_workers, or give it more (shared) memory.`);
@@ -178,6 +261,16 @@ export class Session {
 
   describe(settings: object | null) {
     return this.#call('describe', { settings }, describeSchema);
+  }
+
+  /** What each of these configurations will take, quickly: nothing is built. */
+  forecast(configs: object[]) {
+    return this.#call('forecast', { trials: configs }, forecastSchema);
+  }
+
+  /** The peak so far of Python and of its loader workers, and what is free. `device` is launch.device. */
+  memory(device: string) {
+    return this.#call('memory', { device }, memorySchema);
   }
 
   open(request: OpenRequest) {
@@ -197,6 +290,11 @@ export class Session {
     return this.#call('ensemble', { paths }, ensembleSchema);
   }
 
+  /** Takes trials out of the cohort; the others do not notice. */
+  drop(trials: string[]) {
+    return this.#call('drop', { trials }, z.object({ trials: z.array(z.string()) }));
+  }
+
   save() {
     return this.#call('save', {}, z.object({ path: z.string(), step: z.number() }));
   }
@@ -207,6 +305,31 @@ export class Session {
 
   predict(paths: string[], top: number) {
     return this.#call('predict', { paths, top }, predictSchema);
+  }
+
+  /** What the feature cache of a configuration takes and saves; it can then be built. */
+  forecastFeatures(settings: object, lists: OpenRequest['lists']) {
+    return this.#call('forecast_features', { settings, lists }, featuresForecastSchema);
+  }
+
+  /** Goes on with the feature cache for about so long. */
+  buildFeatures(seconds: number) {
+    return this.#call('build_features', { seconds }, featuresBuiltSchema);
+  }
+
+  /** Writes what is computed of the feature cache so far. */
+  saveFeatures() {
+    return this.#call('save_features', {}, z.object({}));
+  }
+
+  /** What re-encoding the clips of these lists into a folder takes; it can then be begun. */
+  forecastClips(settings: object, lists: OpenRequest['lists'], folder: string) {
+    return this.#call('forecast_clips', { settings, lists, folder }, clipsForecastSchema);
+  }
+
+  /** Goes on with re-encoding for about so long. */
+  prepareClips(seconds: number) {
+    return this.#call('prepare_clips', { seconds }, clipsPreparedSchema);
   }
 
   /** What a file of weights or a checkpoint folder is. */

@@ -25,11 +25,19 @@ export interface Source {
   problems: string[];
 }
 
+/** The keys that stand or fall together: who gives one replaces all that an extended file gave. */
+export type UnitOf = (key: string) => string;
+
+interface Reading extends Source {
+  env: NodeJS.ProcessEnv;
+  /** With it a key may be written with dots: `train.lr: 1e-3`. */
+  unitOf: UnitOf | undefined;
+}
+
 /** What is known while one text is read. */
-interface Reader extends Source {
+interface Reader extends Reading {
   document: Document;
   folder: string;
-  env: NodeJS.ProcessEnv;
   locate: (offset: number) => string;
 }
 
@@ -37,14 +45,14 @@ interface Reader extends Source {
 const MAX_DEPTH = 8;
 
 /** Returns the entries of a file and of all it extends, then of `--set`; later ones replace earlier ones. */
-export function readSource(file: string, set: string[], env: NodeJS.ProcessEnv): Source {
-  const source: Source = { entries: new Map(), problems: [] };
-  readFileChain(resolve(file), `${showPath(file)}  `, [], env, source);
-  for (const option of set) readOption(option, env, source);
+export function readSource(file: string, set: string[], env: NodeJS.ProcessEnv, unitOf?: UnitOf): Source {
+  const source: Reading = { entries: new Map(), problems: [], env, unitOf };
+  readFileChain(resolve(file), `${showPath(file)}  `, [], source);
+  for (const option of set) readOption(option, source);
   return source;
 }
 
-function readFileChain(file: string, from: string, chain: string[], env: NodeJS.ProcessEnv, source: Source): void {
+function readFileChain(file: string, from: string, chain: string[], source: Reading): void {
   if (chain.includes(file)) {
     const loop = [...chain.slice(chain.indexOf(file)), file].map(showPath).join(' -> ');
     source.problems.push(`${from}the file extends itself: ${loop}. Remove one of these.`);
@@ -58,9 +66,10 @@ function readFileChain(file: string, from: string, chain: string[], env: NodeJS.
     return `${showPath(file)}:${line}:${col}`;
   };
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const own: Reader = { document, folder: dirname(file), env, locate, entries: new Map(), problems: source.problems };
+  const own: Reader = { ...source, document, folder: dirname(file), locate, entries: new Map() };
   if (!readDocument(own, [], locate(0))) return;
   readBases(own, [...chain, file], source);
+  if (source.unitOf) removeUnits(own.entries.keys(), source.entries, source.unitOf);
   for (const [key, entry] of own.entries) source.entries.set(key, entry);
 }
 
@@ -73,8 +82,13 @@ function readText(file: string, from: string, problems: string[]): string | null
   }
 }
 
+function removeUnits(given: Iterable<string>, entries: Map<string, Entry>, unitOf: UnitOf): void {
+  const units = new Set([...given].map(unitOf));
+  for (const key of [...entries.keys()]) if (units.has(unitOf(key))) entries.delete(key);
+}
+
 /** Takes `extends` out of a file's own entries and reads the files it names. */
-function readBases(own: Reader, chain: string[], source: Source): void {
+function readBases(own: Reader, chain: string[], source: Reading): void {
   const entry = own.entries.get('extends');
   own.entries.delete('extends');
   if (entry === undefined || entry.value === null) return;
@@ -82,14 +96,14 @@ function readBases(own: Reader, chain: string[], source: Source): void {
   const names: unknown[] = Array.isArray(entry.value) ? entry.value : [entry.value];
   for (const name of names) {
     if (typeof name === 'string' && name !== '') {
-      readFileChain(resolve(own.folder, name), `${entry.where}  extends: `, chain, own.env, source);
+      readFileChain(resolve(own.folder, name), `${entry.where}  extends: `, chain, source);
     } else {
       own.problems.push(`${entry.where}  extends: found ${JSON.stringify(name)}. Allowed: a file or a list of files.`);
     }
   }
 }
 
-function readOption(option: string, env: NodeJS.ProcessEnv, source: Source): void {
+function readOption(option: string, source: Reading): void {
   const where = `--set ${option}`;
   const split = option.indexOf('=');
   if (split < 1) {
@@ -97,11 +111,9 @@ function readOption(option: string, env: NodeJS.ProcessEnv, source: Source): voi
     return;
   }
   const document = parseDocument(option.slice(split + 1), { prettyErrors: false });
-  readDocument(
-    { ...source, document, folder: process.cwd(), env, locate: () => where },
-    option.slice(0, split).split('.'),
-    where,
-  );
+  const key = option.slice(0, split);
+  if (source.unitOf?.(key) === key) removeUnits([key], source.entries, source.unitOf);
+  readDocument({ ...source, document, folder: process.cwd(), locate: () => where }, key.split('.'), where);
 }
 
 /** Returns whether the text could be read; its entries are then in the reader. */
@@ -140,10 +152,11 @@ function walk(given: unknown, path: string[], places: string[], reader: Reader):
     for (const { key, value } of node.items) {
       const name = isScalar(key) ? String(key.value) : '?';
       const place = placeOf(key, keyWhere, reader);
-      if (name.includes('.')) {
+      const parts = name.split('.');
+      if (parts.length > 1 && !reader.unitOf) {
         reader.problems.push(`${place}  ${name}: a key holds no dots in a file. Write nested sections.`);
       } else {
-        walk(value, [...path, name], [...places, place], reader);
+        walk(value, [...path, ...parts], [...places, ...parts.map(() => place)], reader);
       }
     }
   } else {

@@ -140,6 +140,21 @@ describe('warnings', () => {
   });
 });
 
+describe('a long list', () => {
+  const numLines = 150_000; // more than two blocks of hashes
+  const lines = Array.from({ length: numLines }, (_, index) => `clip_${index}.mp4 ${index % 3}`);
+
+  test('has no path twice when all differ', async () => {
+    expect((await check(lines.join('\n'))).warnings).toEqual([]);
+  });
+
+  test('with paths listed twice, blocks apart, and comments between names their lines', async () => {
+    const twice = ['# one', ...lines.slice(0, 70_000), '', '# two', ...lines.slice(70_000), lines[69_999], lines[7]];
+    const { warnings } = await check(twice.join('\n'));
+    expect(warnings).toEqual([`${list}  2 paths are listed more than once, the first on lines 9 and ${numLines + 5}`]);
+  });
+});
+
 describe('the clips themselves', () => {
   test('that are missing, empty or folders are named with their lines', async () => {
     writeFileSync(join(folder, 'good.mp4'), 'x');

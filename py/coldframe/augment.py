@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from coldframe.slide import Box, Matrix, slide
 from coldframe.video import Frames
 
 Picture = Image.Image
-Box = tuple[int, int, int, int]  # (top, left, height, width)
 Filters = tuple[Image.Resampling, ...]
-DrawFilter = Callable[[], Image.Resampling]
 
 # Upstream transform.random_resized_crop's defaults (Inception's).
 _CROP_AREA = (0.08, 1.0)
@@ -79,7 +80,7 @@ def crop_box(height: int, width: int, py_rng: random.Random, np_rng: np.random.R
 
 
 def training_view(
-    frames_THWC: Frames,
+    frames: Sequence[Frames],
     size: int,
     augment: RandAugment | None,
     mirror: bool,
@@ -88,35 +89,37 @@ def training_view(
 ) -> Tensor:
     """Returns a clip (3, T, S, S), float32 in 0..255: RandAugment, random resized crop, flip (draws in this order).
 
-    The crop is cut from uint8 frames before anything becomes float. The flip is ours: upstream reads `mirror` nowhere.
+    Frames are (H, W, 3), RGB uint8. The crop is drawn before anything is painted, so that only what it keeps has to be.
+    The flip is ours: upstream reads `mirror` nowhere.
     """
-    if augment is not None:
-        frames_THWC = augment(frames_THWC, py_rng, np_rng)
-    top, left, height, width = crop_box(frames_THWC.shape[1], frames_THWC.shape[2], py_rng, np_rng)
-    crop = frames_THWC[:, top : top + height, left : left + width]
+    operations = augment.draw(len(frames), py_rng, np_rng) if augment is not None else []
+    height, width = frames[0].shape[:2]
+    box = crop_box(height, width, py_rng, np_rng)
+    crops = paint(frames, operations, box)
     if mirror and py_rng.random() < 0.5:
-        crop = crop[:, :, ::-1]
-    return _resize(crop, size, size)
+        crops = [crop[:, ::-1] for crop in crops]
+    return _resize(crops, size, size)
 
 
-def eval_views(frames_THWC: Frames, views: list[list[int]], size: int, num_spatial: int) -> Tensor:
+def eval_views(frames: Sequence[Frames], views: list[list[int]], size: int, num_spatial: int) -> Tensor:
     """Returns views (V, 3, T, S, S), float32 in 0..255, all temporal views of the first spatial one first.
 
     The short side is resized to size; views are lists of indices into the frames (upstream `__getitem__`).
     """
-    height, width = frames_THWC.shape[1:3]
+    height, width = frames[0].shape[:2]
     if height < width:
         height, width = size, width * size // height
     else:
         height, width = height * size // width, size
-    resized = torch.empty(3, len(frames_THWC), height, width)
-    for i in range(len(frames_THWC)):  # one by one: float frames before resizing are the largest thing here
-        resized[:, i : i + 1] = _resize(frames_THWC[i : i + 1], height, width)
-    crops = [
-        resized[:, :, top : top + size, left : left + size]
-        for top, left in crop_corners(height, width, size, num_spatial)
-    ]
-    return torch.stack([crop[:, view] for crop in crops for view in views])
+    corners = crop_corners(height, width, size, num_spatial)
+    clips = torch.empty(len(corners) * len(views), 3, len(views[0]), size, size)
+    for i, frame in enumerate(frames):  # one by one: float frames before resizing are the largest thing here
+        resized_CHW = _resize([frame], height, width)[:, 0]
+        for clip, ((top, left), view) in zip(clips, product(corners, views), strict=True):
+            for place, index in enumerate(view):
+                if index == i:
+                    clip[:, place] = resized_CHW[:, top : top + size, left : left + size]
+    return clips
 
 
 def crop_corners(height: int, width: int, size: int, num_spatial: int) -> list[tuple[int, int]]:
@@ -128,10 +131,13 @@ def crop_corners(height: int, width: int, size: int, num_spatial: int) -> list[t
     return [(start, 0) if height > width else (0, start) for start in (0, margin // 2, margin)]
 
 
-def _resize(frames_THWC: Frames, height: int, width: int) -> Tensor:
-    clip = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(3, 0, 1, 2)
-    clip = clip.to(torch.float32, memory_format=torch.contiguous_format)
-    return F.interpolate(clip, size=(height, width), mode="bilinear", align_corners=False)
+def _resize(frames: Sequence[Frames], height: int, width: int) -> Tensor:
+    planes_CTHW = np.empty((3, len(frames), *frames[0].shape[:2]), np.uint8)
+    for i, frame in enumerate(frames):
+        planes_CTHW[:, i] = frame.transpose(2, 0, 1)
+    return F.interpolate(
+        torch.from_numpy(planes_CTHW).float(), size=(height, width), mode="bilinear", align_corners=False
+    )
 
 
 # ---- RandAugment (arXiv 1909.13719; upstream video_dataset/rand_augment.py) ------------------------------------------
@@ -156,12 +162,14 @@ class RandAugment:
         weights = np.array(list(_WEIGHTS.values()))
         self._weights = weights / weights.sum() if "w" in options else None
 
-    def __call__(self, frames_THWC: Frames, py_rng: random.Random, np_rng: np.random.RandomState) -> Frames:
-        """Returns new frames (T, H, W, 3), RGB uint8, the same operations with the same arguments in every frame.
+    def __call__(self, frames: Sequence[Frames], py_rng: random.Random, np_rng: np.random.RandomState) -> Frames:
+        """Returns new frames (T, H, W, 3), RGB uint8, the same operations with the same arguments in every frame."""
+        height, width = frames[0].shape[:2]
+        return np.stack(paint(frames, self.draw(len(frames), py_rng, np_rng), (0, 0, height, width)))
 
-        The operations come from np_rng, everything else from py_rng, in upstream's order of draws.
-        """
-        pictures = [Image.fromarray(frame) for frame in frames_THWC]
+    def draw(self, num_frames: int, py_rng: random.Random, np_rng: np.random.RandomState) -> list[Operation]:
+        """Returns the operations of a clip. They come from np_rng, everything else from py_rng, in upstream's order."""
+        operations: list[Operation] = []
         repeats = self._weights is None
         for choice in np_rng.choice(len(self._names), self._num_layers, replace=repeats, p=self._weights):
             if py_rng.random() > _PROBABILITY:
@@ -169,12 +177,13 @@ class RandAugment:
             name = self._names[choice]
             magnitude = py_rng.gauss(self._magnitude, self._deviation) if self._deviation > 0 else self._magnitude
             argument = draw_argument(name, min(_MAX_LEVEL, max(0, magnitude)), py_rng)
-            pictures = [apply_operation(name, picture, argument, self._draw_filter(py_rng)) for picture in pictures]
-        return np.stack([np.asarray(picture) for picture in pictures])
+            filters = [self._draw_filter(py_rng) for _ in range(num_frames)] if name in _MATRICES else []
+            operations.append(Operation(name, argument, filters))
+        return operations
 
-    def _draw_filter(self, py_rng: random.Random) -> DrawFilter:
+    def _draw_filter(self, py_rng: random.Random) -> Image.Resampling:
         # As upstream: only operations that resample draw, and under `random` they do so for every frame anew.
-        return lambda: self._filters[0] if len(self._filters) == 1 else py_rng.choice(self._filters)
+        return self._filters[0] if len(self._filters) == 1 else py_rng.choice(self._filters)
 
 
 def _parse_policy(policy: str) -> dict[str, float]:
@@ -229,13 +238,89 @@ def _either_sign(value: float, rng: random.Random) -> float:
     return -value if rng.random() > 0.5 else value
 
 
-def apply_operation(name: str, picture: Picture, argument: Any, draw_filter: DrawFilter) -> Picture:
+# ---- painting --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a clip: argument as `draw_argument` returns it; filters, one a frame, where it resamples."""
+
+    name: str
+    argument: float | int | None
+    filters: list[Image.Resampling]
+
+
+def paint(frames: Sequence[Frames], operations: list[Operation], box: Box) -> list[Frames]:
+    """Returns the box of every frame after the operations: the bytes of painting whole frames and cutting then.
+
+    Operations that look at the whole frame, the last of them apart, have to paint all of it; from there on only the
+    box is painted, with a margin of a pixel for every operation that looks at neighbours.
+    """
+    height, width = frames[0].shape[:2]
+    looking = [i for i, operation in enumerate(operations) if operation.name in _MATRICES.keys() | _STATISTICS]
+    num_whole = looking[-1] + 1 if looking else 0
+    kept = _widen(box, sum(op.name.startswith("Sharpness") for op in operations[num_whole:]), height, width)
+    painted = list(frames) if num_whole else [_cut(frame, kept) for frame in frames]
+    for i, operation in enumerate(operations):
+        here = 0, 0, *painted[0].shape[:2]
+        painted = _paint_one(painted, operation, kept if i == num_whole - 1 else here)
+    return [_cut(frame, (box[0] - kept[0], box[1] - kept[1], box[2], box[3])) for frame in painted]
+
+
+def _paint_one(frames: list[Frames], operation: Operation, box: Box) -> list[Frames]:
+    name, argument = operation.name, operation.argument
+    if name not in _MATRICES:
+        return [_cut(np.asarray(apply_operation(name, Image.fromarray(frame), argument)), box) for frame in frames]
+    matrix = _MATRICES[name](argument, frames[0].shape[1], frames[0].shape[0])
+    if set(operation.filters) == {Image.Resampling.BICUBIC}:
+        moved = slide(frames, matrix, box, _FILL)
+        if moved is not None:
+            return moved
+    end = box[1] + box[3], box[0] + box[2]  # (width, height): Pillow need not paint what lies right of or below the box
+    pictures = (
+        _transform(Image.fromarray(frame), matrix, chosen, end)
+        for frame, chosen in zip(frames, operation.filters, strict=True)
+    )
+    return [_cut(np.asarray(picture), box) for picture in pictures]
+
+
+def _widen(box: Box, margin: int, height: int, width: int) -> Box:
+    top, left = max(0, box[0] - margin), max(0, box[1] - margin)
+    return (
+        top,
+        left,
+        min(height, box[0] + box[2] + margin) - top,
+        min(width, box[1] + box[3] + margin) - left,
+    )
+
+
+def _cut(frame: Frames, box: Box) -> Frames:
+    top, left, height, width = box
+    return frame[top : top + height, left : left + width]
+
+
+def apply_operation(
+    name: str,
+    picture: Picture,
+    argument: Any,
+    draw_filter: Callable[[], Image.Resampling] = lambda: Image.Resampling.BICUBIC,
+) -> Picture:
     """Returns a new picture; argument as `draw_argument` returns it, draw_filter gives the resampling filter."""
-    return _OPERATIONS[name.removesuffix("Increasing")](picture, argument, draw_filter)
+    if name in _MATRICES:
+        return _transform(picture, _MATRICES[name](argument, *picture.size), draw_filter(), picture.size)
+    return _OPERATIONS[name.removesuffix("Increasing")](picture, argument)
 
 
-def _affine(picture: Picture, matrix: tuple[float, ...], draw_filter: DrawFilter) -> Picture:
-    return picture.transform(picture.size, Image.Transform.AFFINE, matrix, resample=draw_filter(), fillcolor=_FILL)
+def _transform(picture: Picture, matrix: Matrix, chosen: Image.Resampling, size: tuple[int, int]) -> Picture:
+    return picture.transform(size, Image.Transform.AFFINE, matrix, resample=chosen, fillcolor=_FILL)
+
+
+def _rotation(degrees: float, width: int, height: int) -> Matrix:
+    """Returns what Pillow's `Image.rotate` makes of degrees (its order of operations, hence its last bits)."""
+    angle = -math.radians(degrees % 360.0)
+    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    x, y = width / 2, height / 2
+    return cos, sin, cos * -x + sin * -y + 0.0 + x, -sin, cos, -sin * -x + cos * -y + 0.0 + y
 
 
 def _posterize(picture: Picture, bits: int) -> Picture:
@@ -247,20 +332,24 @@ def _solarize_add(picture: Picture, add: int) -> Picture:
     return picture.point([min(255, value + add) if value < 128 else value for value in range(256)] * 3)
 
 
-_OPERATIONS: dict[str, Callable[[Picture, Any, DrawFilter], Picture]] = {
-    "AutoContrast": lambda picture, _, __: ImageOps.autocontrast(picture),
-    "Equalize": lambda picture, _, __: ImageOps.equalize(picture),
-    "Invert": lambda picture, _, __: ImageOps.invert(picture),
-    "Rotate": lambda picture, degrees, draw: picture.rotate(degrees, resample=draw(), fillcolor=_FILL),
-    "Posterize": lambda picture, bits, _: _posterize(picture, bits),
-    "Solarize": lambda picture, threshold, _: ImageOps.solarize(picture, threshold),
-    "SolarizeAdd": lambda picture, add, _: _solarize_add(picture, add),
-    "Color": lambda picture, factor, _: ImageEnhance.Color(picture).enhance(factor),
-    "Contrast": lambda picture, factor, _: ImageEnhance.Contrast(picture).enhance(factor),
-    "Brightness": lambda picture, factor, _: ImageEnhance.Brightness(picture).enhance(factor),
-    "Sharpness": lambda picture, factor, _: ImageEnhance.Sharpness(picture).enhance(factor),
-    "ShearX": lambda picture, factor, draw: _affine(picture, (1, factor, 0, 0, 1, 0), draw),
-    "ShearY": lambda picture, factor, draw: _affine(picture, (1, 0, 0, factor, 1, 0), draw),
-    "TranslateXRel": lambda picture, part, draw: _affine(picture, (1, 0, part * picture.width, 0, 1, 0), draw),
-    "TranslateYRel": lambda picture, part, draw: _affine(picture, (1, 0, 0, 0, 1, part * picture.height), draw),
+# From (argument, width, height) to the matrix that gives the source of every pixel (Pillow's order).
+_MATRICES: dict[str, Callable[[Any, int, int], Matrix]] = {
+    "Rotate": _rotation,
+    "ShearX": lambda factor, _, __: (1, factor, 0, 0, 1, 0),
+    "ShearY": lambda factor, _, __: (1, 0, 0, factor, 1, 0),
+    "TranslateXRel": lambda part, width, _: (1, 0, part * width, 0, 1, 0),
+    "TranslateYRel": lambda part, _, height: (1, 0, 0, 0, 1, part * height),
+}
+_STATISTICS = {"AutoContrast", "Equalize", "Contrast", "ContrastIncreasing"}  # of the whole frame
+_OPERATIONS: dict[str, Callable[[Picture, Any], Picture]] = {
+    "AutoContrast": lambda picture, _: ImageOps.autocontrast(picture),
+    "Equalize": lambda picture, _: ImageOps.equalize(picture),
+    "Invert": lambda picture, _: ImageOps.invert(picture),
+    "Posterize": _posterize,
+    "Solarize": ImageOps.solarize,
+    "SolarizeAdd": _solarize_add,
+    "Color": lambda picture, factor: ImageEnhance.Color(picture).enhance(factor),
+    "Contrast": lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor),
+    "Brightness": lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor),
+    "Sharpness": lambda picture, factor: ImageEnhance.Sharpness(picture).enhance(factor),
 }

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 
 from . import checkpoint, upstream, weights
 from .clip import Activation, VisionTransformer, freeze, init_random
 from .cohort import DTYPES, Cohort, Trial, stream_seed
-from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, eval_loader, read_list, train_loader
+from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
 from .evl import EVL
-from .settings import Settings
+from .loader import eval_loader, train_loader
+from .settings import Backbone, Settings
 
 
 def make_backbone(settings: Settings) -> VisionTransformer:
     """Returns the backbone without weights, on the current default device (`meta` to count only)."""
-    backbone = settings.model.backbone
+    return build_vision(settings.model.backbone)
+
+
+def build_vision(backbone: Backbone) -> VisionTransformer:
+    """Returns the same from the section of the settings that says it all."""
     return VisionTransformer(
         width=backbone.width,
         num_layers=backbone.num_layers,
@@ -61,7 +66,9 @@ def build_backbone(
     Raises ValueError when the weights file is not what the configuration says.
     """
     chosen = settings.model.backbone
-    backbone = make_backbone(settings)
+    with torch.device("meta"):
+        backbone = make_backbone(settings)
+    backbone.to_empty(device="cpu")  # every weight is put in below: torch's own random ones would cost seconds
     notes: list[str] = []
     if chosen.weights == "random":
         init_random(backbone, chosen.random_seed)
@@ -124,6 +131,23 @@ def count_parameters(cohort: Cohort) -> dict[str, int]:
     return {"total": trained + frozen, "trained": trained}
 
 
+def choose_trials(trials: list[dict[str, Any]], path: Path | None) -> list[dict[str, Any]]:
+    """Returns those of the trials that a checkpoint holds, all without one. A single one may have another name there.
+
+    Raises ValueError when it holds none of them.
+    """
+    if path is None or path.is_file():
+        return trials
+    held = list(checkpoint.read_header(path)["trials"])
+    if len(trials) == len(held) == 1:
+        return trials
+    chosen = [trial for trial in trials if trial["name"] in held]
+    if not chosen:
+        wanted = ", ".join(trial["name"] for trial in trials)
+        raise ValueError(f"{path}  holds the trials {', '.join(held)} and none of {wanted}. Take another checkpoint.")
+    return chosen
+
+
 def restore(cohort: Cohort, path: Path, backbone_sha256: str, classes: list[str] | None, training: bool) -> int:
     """Returns the step of the checkpoint that the cohort now stands at; with the optimizers when `training`.
 
@@ -142,7 +166,7 @@ def restore(cohort: Cohort, path: Path, backbone_sha256: str, classes: list[str]
         raise ValueError(_describe_classes(path, header["classes"], classes))
     for trial in cohort.trials:
         source = trial.name if trial.name in header["trials"] else next(iter(header["trials"]))
-        checkpoint.load_weights(path, trial, source)
+        checkpoint.load_weights(path, trial, source, training)
         if training:
             checkpoint.load_optimizer(path, trial, source, header)
     step: int = header["step"]
@@ -192,32 +216,37 @@ def _dummy_clips(settings: Settings, num_items: int, num_views: int | None) -> D
     )
 
 
+def training_clips(settings: Settings, items: VideoList) -> TrainClips | DummyClips:
+    """Returns the dataset of augmented clips; `data.dummy` needs no list."""
+    data = settings.data
+    if data.dummy:
+        return _dummy_clips(settings, len(items) or settings.train.batch_size, None)
+    return TrainClips(
+        items,
+        num_frames=data.num_frames,
+        stride=_stride(settings),
+        size=data.size,
+        seed=data.seed,
+        augment=data.augment,
+        interpolation=data.interpolation,
+        mirror=data.mirror,
+        repeat_last=data.short_clips == "last_frame",
+        reader=data.reader,
+    )
+
+
 def training_batches(settings: Settings, list_file: str | None, step: int, device: torch.device) -> Iterator[Batch]:
     """Returns the batches of steps `step`.. to the end; `data.dummy` needs no list."""
     data, train = settings.data, settings.train
     items = read_list(list_file) if list_file is not None else VideoList(b"")
-    clips: TrainClips | DummyClips
-    if data.dummy:
-        clips = _dummy_clips(settings, len(items) or train.batch_size, None)
-    else:
-        clips = TrainClips(
-            items,
-            num_frames=data.num_frames,
-            stride=_stride(settings),
-            size=data.size,
-            seed=data.seed,
-            augment=data.augment,
-            interpolation=data.interpolation,
-            mirror=data.mirror,
-            repeat_last=data.short_clips == "last_frame",
-        )
     return train_loader(
-        clips,
+        training_clips(settings, items),
         seed=data.seed,
         start_step=step,
         num_steps=train.steps,
         batch_size=train.batch_size,
         num_workers=data.num_workers,
+        clips_per_video=data.clips_per_video,
         pin_memory=device.type == "cuda",
     )
 
@@ -241,20 +270,24 @@ def _view_batches(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[Batch]:
-    data, views = settings.data, settings.eval
-    clips: EvalViews | DummyClips
-    if data.dummy:
-        clips = _dummy_clips(settings, len(items), views.spatial_views * views.temporal_views)
-    else:
-        clips = EvalViews(
-            items,
-            num_frames=data.num_frames,
-            stride=_stride(settings),
-            size=data.size,
-            spatial_views=views.spatial_views,
-            temporal_views=views.temporal_views,
-        )
+    clips = evaluation_clips(settings, items)
     return eval_loader(clips, batch_size=batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+
+
+def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]]) -> EvalViews | DummyClips:
+    """Returns the dataset of all test views of each video."""
+    data, views = settings.data, settings.eval
+    if data.dummy:
+        return _dummy_clips(settings, len(items), views.spatial_views * views.temporal_views)
+    return EvalViews(
+        items,
+        num_frames=data.num_frames,
+        stride=_stride(settings),
+        size=data.size,
+        spatial_views=views.spatial_views,
+        temporal_views=views.temporal_views,
+        reader=data.reader,
+    )
 
 
 def initialize(trial: Trial, path: Path) -> list[str]:

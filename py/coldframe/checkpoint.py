@@ -1,7 +1,8 @@
 """Checkpoints: atomic save, checked load.
 
 A checkpoint is a folder `step-N`: `checkpoint.json` (step, configuration, classes, backbone hash, scalar states), and
-for each trial `TRIAL.safetensors` (trained weights) and `TRIAL.optimizer.safetensors` (Adam's moments, step counts).
+for each trial `TRIAL.safetensors` (trained weights) and `TRIAL.optimizer.safetensors` (Adam's moments, step counts);
+with `train.ema_decay` also `TRIAL.ema.safetensors`, the weights' running mean, which is what results are made with.
 It holds no time and no path of its own, so that equal runs write equal bytes. Random states need no bytes: every draw
 is a function of the seed in the configuration and the step.
 """
@@ -62,6 +63,9 @@ def _write(partial: Path, cohort: Cohort, header: dict[str, Any]) -> None:
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in trial.named_parameters()}
         save_file(weights, partial / f"{trial.name}.safetensors")
         save_file(_optimizer_tensors(trial), partial / f"{trial.name}.optimizer.safetensors")
+        if trial.average:
+            average = {name: tensor.cpu().contiguous() for name, tensor in trial.average.items()}
+            save_file(average, partial / f"{trial.name}.ema.safetensors")
         trials[trial.name] = {"scaler": trial.scaler.state_dict()}
     text = json.dumps({"format": FORMAT, **header, "trials": trials}, indent=1, allow_nan=False)
     (partial / "checkpoint.json").write_text(text + "\n", encoding="utf-8")
@@ -146,13 +150,19 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def load_weights(path: Path, trial: Trial, source: str) -> None:
-    """Puts the weights that trial `source` of a checkpoint had into a trial.
+def load_weights(path: Path, trial: Trial, source: str, training: bool) -> None:
+    """Puts the weights that trial `source` of a checkpoint had into a trial; unless `training` goes on with them, their
+    running mean where there is one.
 
     Raises ValueError listing every weight that is missing, left over or of another size.
     """
-    file = path / f"{source}.safetensors"
+    file = path / f"{source}.safetensors" if training else _result_file(path, source)
     put_weights(trial, _load(file), file)
+
+
+def _result_file(path: Path, source: str) -> Path:
+    average = path / f"{source}.ema.safetensors"
+    return average if average.is_file() else path / f"{source}.safetensors"
 
 
 def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
@@ -180,20 +190,30 @@ def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
 
 
 def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]) -> None:
-    """Puts Adam's state and the gradient scaler that trial `source` of a checkpoint had into a trial."""
+    """Puts what training goes on with, beside the weights, into a trial: Adam's state, the weights' running mean and
+    the gradient scaler that trial `source` of a checkpoint had."""
     tensors = _load(path / f"{source}.optimizer.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
     for index, name in enumerate(trial.optimizer_names()):
         moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
         if moments:
             state[index] = moments
+    average = path / f"{source}.ema.safetensors"
+    if trial.settings.train.ema_decay is not None and average.is_file():
+        stored = _load(average)
+        trial.average = {name: stored[name].to(parameter.device) for name, parameter in trial.named_parameters()}
     trial.optimizer.load_state_dict({"state": state, "param_groups": trial.optimizer.state_dict()["param_groups"]})
     trial.scaler.load_state_dict(header["trials"][source]["scaler"])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Returns the trained weights in a checkpoint folder (of its first trial) or a .safetensors file."""
-    return _load(path / f"{next(iter(read_header(path)['trials']))}.safetensors" if path.is_dir() else path)
+    """Returns the trained weights in a .safetensors file, or in a checkpoint folder that holds one trial."""
+    if not path.is_dir():
+        return _load(path)
+    names = list(read_header(path)["trials"])
+    if len(names) > 1:
+        raise ValueError(f"{path}  holds the trials {', '.join(names)}. Give one's file: {path}/TRIAL.safetensors.")
+    return _load(_result_file(path, names[0]))
 
 
 def _load(file: Path) -> dict[str, Tensor]:

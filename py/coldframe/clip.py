@@ -39,10 +39,15 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGELU(nn.Module):
-    """The sigmoid approximation of GELU that CLIP was trained with."""
+    """The sigmoid approximation of GELU that CLIP was trained with. Where no graph is built it overwrites its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
+        if torch.is_grad_enabled():
+            return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
+        # An image at a time stays in a CPU's cache, and three tensors of the size of x are not needed.
+        for part in torch.split(x, 1) if x.device.type == "cpu" else (x,):
+            part.mul_((QUICK_GELU_SLOPE * part).sigmoid_())
+        return x
 
 
 class Attention(nn.Module):
@@ -87,6 +92,7 @@ class Block(nn.Module):
         """Returns the block's output (B, L, C), and query and key (B, H, L, D) of its attention."""
         attended, query, key = self.attn(self.ln_1(x_BLC))
         x_BLC = x_BLC + attended
+        del attended  # else it stays in memory during the MLP
         return x_BLC + self.mlp(self.ln_2(x_BLC)), query, key
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .clip import LayerFeatures, VisionTransformer
 from .evl import EVL
+from .features import StoredFeatures
+from .motion import DecoderInput, prepare_features
 from .settings import Settings, Train
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,6 +69,7 @@ class Trial:
         self.backbone = backbone
         self.precision = precision
         device = next(model.parameters()).device
+        self.average: dict[str, Tensor] = {}  # the weights' running mean; empty before the first step and without EMA
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self._loss: Tensor = torch.zeros((), device=device)
         self._hits: Tensor = torch.zeros((), device=device)
@@ -111,7 +115,7 @@ class Trial:
         self._loss = torch.zeros_like(self._loss)
         self._hits = torch.zeros_like(self._hits)
 
-    def logits(self, features: Sequence[LayerFeatures]) -> Tensor:
+    def logits(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
         """Returns float32 logits (N, K) from the features of the last blocks, as many as this decoder has layers."""
         # float32 whatever autocast does: the softmax of half-precision logits loses digits.
         logits: Tensor = self.model(features[-self.settings.model.decoder.num_layers :])
@@ -142,9 +146,37 @@ class Trial:
         if diverged is None:
             if grad_norm > limit:
                 nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            self._start_average()
             self.scaler.step(self.optimizer)  # skips by itself when half precision overflowed
             self.scaler.update()
+            self._move_average()
         return StepResult(loss, lr, grad_norm, hits / max(1, num_clips), diverged)
+
+    def _start_average(self) -> None:
+        """The mean begins as the weights that training begins with, which checkpoints and `init_from` put in late."""
+        if self.settings.train.ema_decay is not None and not self.average:
+            self.average = {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def _move_average(self) -> None:
+        decay = self.settings.train.ema_decay
+        if decay is not None:
+            parameters = [parameter.detach() for _, parameter in self.named_parameters()]
+            move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            move(list(self.average.values()), parameters, None)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The running mean in the weights' place, where there is one; training goes on from the weights."""
+        self._swap_average()
+        try:
+            yield
+        finally:
+            self._swap_average()
+
+    def _swap_average(self) -> None:
+        if self.average:
+            for name, parameter in self.named_parameters():
+                parameter.data, self.average[name] = self.average[name], parameter.data
 
     def _diagnose(self, loss: float, grad_norm: float) -> str | None:
         overflow_is_normal = self.scaler.is_enabled() and self.scaler.get_scale() > 1
@@ -163,7 +195,9 @@ class Trial:
 class Cohort:
     """Trials over one backbone pass. All trials have the same data, backbone, precision and batch."""
 
-    def __init__(self, trials: list[Trial], backbone: VisionTransformer, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, trials: list[Trial], backbone: VisionTransformer | StoredFeatures, device: torch.device, precision: str
+    ) -> None:
         assert trials
         self.trials = trials
         self.backbone = backbone
@@ -185,6 +219,11 @@ class Cohort:
             features: list[LayerFeatures] = self.backbone(clips_NCTHW, num_layers=num_layers, with_maps=with_maps)
         return features
 
+    def decoder_inputs(self, clips_NCTHW: Tensor) -> list[DecoderInput]:
+        """Returns the features as decoders read them; what does not depend on a trial's weights is done once here."""
+        grid = self.trials[0].model.decoder.grid
+        return [prepare_features(layer, grid) for layer in self.features(clips_NCTHW)]
+
     def step(
         self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None] = lambda: None
     ) -> dict[str, StepResult]:
@@ -200,28 +239,36 @@ class Cohort:
         num_clips = clips_NCTHW.shape[0]
         train = self.trials[0].settings.train
         shard_size = max(1, train.batch_size // train.micro_batches)
+        results: dict[str, StepResult] = {}
         for shard, start in enumerate(range(0, num_clips, shard_size)):
             part = slice(start, start + shard_size)
             share = clips_NCTHW[part].shape[0] / num_clips
+            is_last = start + shard_size >= num_clips
             with self.autocast():
-                features = self.features(clips_NCTHW[part])
+                features = self.decoder_inputs(clips_NCTHW[part])
             for trial in self.trials:
                 torch.manual_seed(stream_seed(trial.settings.train.seed, "dropout", step, shard))
                 with self.autocast():
                     logits = trial.logits(features)
                 trial.accumulate(logits, targets[part], share)
+                if is_last:  # at once, so that one trial's gradients at a time take memory
+                    results[trial.name] = trial.update(step, num_clips)
+                    trial.optimizer.zero_grad(set_to_none=True)
             progress()
-        return {trial.name: trial.update(step, num_clips) for trial in self.trials}
+        return results
 
     @torch.no_grad()
     def scores(self, clips_NCTHW: Tensor) -> dict[str, Tensor]:
-        """Returns each trial's class probabilities (N, K), float32, in the precision that training uses."""
+        """Returns each trial's class probabilities (N, K), float32, in the precision that training uses; from the mean
+        of the weights where the trial keeps one."""
         for trial in self.trials:
             trial.model.eval()
             if trial.backbone is not None:
                 trial.backbone.eval()
-        with self.autocast():
-            features = self.features(clips_NCTHW)
+        with self.autocast(), ExitStack() as stack:
+            for trial in self.trials:
+                stack.enter_context(trial.averaged())
+            features = self.decoder_inputs(clips_NCTHW)
             return {trial.name: trial.logits(features).softmax(dim=-1) for trial in self.trials}
 
     def drop(self, names: Iterable[str]) -> None:

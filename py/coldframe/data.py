@@ -1,31 +1,28 @@
-# Lists, sampling order, clips and their loading.
+# Lists, sampling order and clips.
 # Shapes: N clips, V views (spatial-major), 3 = RGB channels, T frames, H height, W width, S = size (pixels, square)
-"""Datasets and loaders whose every item is a function of (seed, step, position) and of nothing else."""
+"""Datasets whose every item is a function of (seed, step, position) and of nothing else."""
 
 from __future__ import annotations
 
-import ctypes
-import math
 import random
-import signal
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from coldframe.augment import RandAugment, eval_views, training_view
-from coldframe.video import BadVideo, read_frames, training_indices, view_indices
+from coldframe.reader import choose_reader
+from coldframe.video import BadVideo, Frames, training_indices, view_indices
 
 Place = tuple[int, int, int]  # (step, position in the batch of all devices, index in the list)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -132,34 +129,63 @@ class TrainClips(Dataset[Item]):
         interpolation: str = "bicubic",
         mirror: bool = False,
         repeat_last: bool = False,
+        reader: str = "pyav",
     ) -> None:
         self.items = items
         self.shape = (3, num_frames, size, size)
         self._num_frames, self._stride, self._size, self._seed, self._mirror = num_frames, stride, size, seed, mirror
         self._repeat_last = repeat_last
         self._augment = RandAugment(augment, interpolation) if augment else None
+        self._read = choose_reader(reader)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, place: Place) -> Item:
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: list[Place]) -> list[Item]:
+        """Returns the items of places, each a function of its place alone. Clips of one video that stand side by side
+        (`data.clips_per_video`) are cut from one decoding of it."""
+        videos = groupby(places, key=lambda place: (place[0], place[2]))
+        return [item for _, clips in videos for item in self._cut_clips(list(clips))]
+
+    def _cut_clips(self, places: list[Place]) -> list[Item]:
         started = time.perf_counter()
-        step, position, index = place
-        path, label = self.items[index]
-        words = [int(word) for word in np.random.SeedSequence([self._seed, step, position]).generate_state(3)]
-        clip: Tensor | BadVideo
+        path, label = self.items[places[0][2]]
+        seeds = [
+            [int(word) for word in np.random.SeedSequence([self._seed, step, position]).generate_state(3)]
+            for step, position, _ in places
+        ]
+        picks: list[list[int]] = []
+
+        def choose(num_available: int) -> list[int]:
+            rngs = [np.random.RandomState(words[0]) for words in seeds]
+            return _unite([self._choose_frames(num_available, rng) for rng in rngs], picks)
+
+        clips: Sequence[Tensor | BadVideo]
         try:
-            frames = read_frames(
-                path,
-                lambda n: training_indices(
-                    n, self._num_frames, self._stride, np.random.RandomState(words[0]), repeat_last=self._repeat_last
-                ),
-            )
-            rngs = random.Random(words[1]), np.random.RandomState(words[2])
-            clip = training_view(frames, self._size, self._augment, self._mirror, *rngs)
+            frames = self._read(path, choose)
+            clips = [self._view([frames[i] for i in pick], words) for pick, words in zip(picks, seeds, strict=True)]
         except BadVideo as bad:
-            clip = bad
-        return Item(clip, label, index, time.perf_counter() - started)
+            clips = [bad] * len(places)
+        seconds = (time.perf_counter() - started) / len(places)
+        return [Item(clip, label, place[2], seconds) for clip, place in zip(clips, places, strict=True)]
+
+    def _choose_frames(self, num_available: int, rng: np.random.RandomState) -> list[int]:
+        return training_indices(num_available, self._num_frames, self._stride, rng, repeat_last=self._repeat_last)
+
+    def _view(self, frames: list[Frames], words: list[int]) -> Tensor:
+        rngs = random.Random(words[1]), np.random.RandomState(words[2])
+        return training_view(frames, self._size, self._augment, self._mirror, *rngs)
+
+
+def _unite(chosen: list[list[int]], picks: list[list[int]]) -> list[int]:
+    """Returns the indices that occur in any list, ascending; picks then say where those of each list stand."""
+    needed = sorted({index for indices in chosen for index in indices})
+    place_of = {index: place for place, index in enumerate(needed)}
+    picks[:] = [[place_of[index] for index in indices] for indices in chosen]
+    return needed
 
 
 class EvalViews(Dataset[Item]):
@@ -174,6 +200,7 @@ class EvalViews(Dataset[Item]):
         size: int,
         spatial_views: int,
         temporal_views: int,
+        reader: str = "pyav",
     ) -> None:
         if spatial_views not in (1, 3):
             raise ValueError(f"eval.spatial_views  is {spatial_views}. 1 and 3 are allowed.")
@@ -181,6 +208,7 @@ class EvalViews(Dataset[Item]):
         self.shape = (spatial_views * temporal_views, 3, num_frames, size, size)
         self._num_frames, self._stride, self._size = num_frames, stride, size
         self._spatial_views, self._temporal_views = spatial_views, temporal_views
+        self._read = choose_reader(reader)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -191,14 +219,11 @@ class EvalViews(Dataset[Item]):
         views: list[list[int]] = []
 
         def choose(num_available: int) -> list[int]:
-            chosen = view_indices(num_available, self._num_frames, self._stride, self._temporal_views)
-            needed = sorted({i for view in chosen for i in view})
-            views[:] = [[needed.index(i) for i in view] for view in chosen]
-            return needed
+            return _unite(view_indices(num_available, self._num_frames, self._stride, self._temporal_views), views)
 
         clip: Tensor | BadVideo
         try:
-            clip = eval_views(read_frames(path, choose), views, self._size, self._spatial_views)
+            clip = eval_views(self._read(path, choose), views, self._size, self._spatial_views)
         except BadVideo as bad:
             clip = bad
         return Item(clip, label, index, time.perf_counter() - started)
@@ -224,114 +249,3 @@ class DummyClips(Dataset[Item]):
         word = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
         noise = torch.randint(256, self.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(word))
         return Item(noise.float(), index % self._num_classes, index, time.perf_counter() - started)
-
-
-# ---- loaders ---------------------------------------------------------------------------------------------------------
-
-
-def train_loader(
-    clips: TrainClips | DummyClips,
-    *,
-    seed: int,
-    start_step: int,
-    num_steps: int,
-    batch_size: int,
-    num_workers: int,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """Yields one Batch for each of steps start_step..num_steps-1: this rank's slice of batch_size (of all ranks) clips.
-
-    The same bytes for any num_workers and from wherever it starts; torch's global random state is left alone. Closing
-    the iterator ends the workers. A batch without a readable video has N = 0.
-    """
-    if batch_size % world_size:
-        raise ValueError(f"train.batch_size  is {batch_size}. It must be a multiple of the {world_size} processes.")
-    per_rank = batch_size // world_size
-
-    def batches() -> Iterator[list[Place]]:
-        for step in range(start_step, num_steps):
-            first = rank * per_rank
-            order = sample_order(len(clips), seed, step * batch_size + first, per_rank)
-            yield [(step, first + i, index) for i, index in enumerate(order)]
-
-    return _load(clips, batches(), (num_steps - start_step) * per_rank, per_rank, num_workers, pin_memory)
-
-
-def eval_loader(
-    views: EvalViews | DummyClips,
-    *,
-    batch_size: int,
-    num_workers: int,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """Yields Batches of up to batch_size videos, all views of each; every world_size-th video from rank on (upstream
-    create_val_loader), each exactly once."""
-    mine = range(rank, len(views), world_size)
-    batches = (list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size))
-    return _load(views, batches, len(mine), batch_size, num_workers, pin_memory)
-
-
-def _load(
-    dataset: TrainClips | EvalViews | DummyClips,
-    batches: Iterable[list[Any]],
-    num_places: int,
-    batch_size: int,
-    num_workers: int,
-    pin_memory: bool,
-) -> Iterator[Batch]:
-    """Yields whole batches, each decoded by all workers together: the first is there sooner, and what lies ready is
-    about two batches rather than two per worker."""
-    chunk = math.ceil(batch_size / max(1, num_workers))
-    loader = DataLoader(
-        dataset,
-        batch_sampler=(batch[i : i + chunk] for batch in batches for i in range(0, len(batch), chunk)),  # type: ignore[arg-type]
-        num_workers=num_workers,
-        collate_fn=partial(_collate, dataset.shape),
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
-    )
-    parts: list[Batch] = []
-    for part in loader:
-        parts.append(part)
-        num_seen = sum(len(part.labels) + len(part.bad) for part in parts)
-        if num_seen == min(batch_size, num_places):
-            yield _join(parts, pin_memory)
-            parts, num_places = [], num_places - num_seen
-
-
-def _collate(shape: tuple[int, ...], items: list[Item]) -> Batch:
-    good = [(item.clip, item.label, item.index) for item in items if isinstance(item.clip, Tensor)]
-    clips = torch.stack([clip for clip, _, _ in good]) if good else torch.empty(0, *shape)
-    return Batch(
-        clips,
-        torch.tensor([label for _, label, _ in good], dtype=torch.int64),
-        torch.tensor([index for _, _, index in good], dtype=torch.int64),
-        [item.clip for item in items if isinstance(item.clip, BadVideo)],
-        sum(item.seconds for item in items),
-    )
-
-
-def _join(parts: list[Batch], pin_memory: bool) -> Batch:
-    clips, labels, indices = (
-        torch.cat(column) if len(parts) > 1 else column[0]
-        for column in ([p.clips for p in parts], [p.labels for p in parts], [p.indices for p in parts])
-    )
-    if pin_memory:
-        clips, labels, indices = clips.pin_memory(), labels.pin_memory(), indices.pin_memory()
-    return Batch(clips, labels, indices, [b for p in parts for b in p.bad], sum(p.item_seconds for p in parts))
-
-
-def _start_worker(worker_id: int) -> None:
-    """Leaves interrupts to the main process (Ctrl-C reaches the whole process group), and dies with it.
-
-    Linux counts the thread that started the worker as its parent: start loaders from a thread that lasts.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

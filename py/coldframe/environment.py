@@ -15,6 +15,8 @@ from typing import Any
 import av
 import torch
 
+from .reader import find_torchcodec_problem
+
 LOCK_WAIT_SECONDS = 10.0
 
 
@@ -61,11 +63,56 @@ def _describe_decoder() -> dict[str, Any]:
         assert len(frames) == 1, f"{len(frames)} frames came back"
     except (av.FFmpegError, ValueError, AssertionError) as problem:
         error = f"H.264 does not survive a round trip: {problem}"
-    return {"ffmpeg": av.ffmpeg_version_info, "missing": missing, "error": error}
+    return {
+        "ffmpeg": av.ffmpeg_version_info,
+        "missing": missing,
+        "error": error,
+        "torchcodec_problem": find_torchcodec_problem(),
+    }
 
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def describe_memory(device: torch.device) -> dict[str, int]:
+    """Returns bytes: the peak of this process, on CUDA of its tensors; that of its children; and what is free now.
+
+    Children share pages with each other and with this process, so their sum says more than they take.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return {"peak_bytes": torch.cuda.max_memory_reserved(device), "workers_bytes": 0, "free_bytes": free}
+    peaks = [_read_status(f"/proc/{pid}/status", "VmHWM") for pid in _children()]
+    return {
+        "peak_bytes": _read_status("/proc/self/status", "VmHWM"),
+        "workers_bytes": sum(peaks),
+        "free_bytes": min(_read_status("/proc/meminfo", "MemAvailable"), _free_in_group()),
+    }
+
+
+def _children() -> list[int]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+def _read_status(file: str, name: str) -> int:
+    """Returns a line such as `VmHWM:   1024 kB` in bytes, 0 where there is none."""
+    try:
+        lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0  # a child that has just left, or another system than Linux
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def _free_in_group() -> int:
+    """Returns what a container or Slurm job (cgroup v2) may still take; without such a limit, the whole memory."""
+    try:
+        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().split("::/")[-1].strip()
+        limit = (group / "memory.max").read_text().strip()
+        return _memory_bytes() if limit == "max" else int(limit) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return _memory_bytes()
 
 
 def cpu_has_bf16() -> bool:
@@ -109,7 +156,7 @@ class RunLock:
     killed may need a moment to go, hence the wait. Raises ValueError when another process keeps the folder.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, chosen_by: str = "--run-dir") -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._file = (run_dir / "lock").open("a+", encoding="utf-8")
         end = time.monotonic() + LOCK_WAIT_SECONDS
@@ -118,7 +165,7 @@ class RunLock:
                 self._file.seek(0)
                 holder = self._file.read().strip() or "another process"
                 raise ValueError(
-                    f"{run_dir}  is in use by {holder}. Wait for it, stop it, or choose another --run-dir."
+                    f"{run_dir}  is in use by {holder}. Wait for it, stop it, or choose another {chosen_by}."
                 )
             time.sleep(0.1)
         self._file.truncate(0)

@@ -71,13 +71,13 @@ class Evaluation:
         labels_N = torch.tensor(self.labels)
         return {name: common | accuracy(torch.cat(parts), labels_N) for name, parts in self.scores.items()}
 
-    def write_scores(self, folder: Path) -> None:
-        """Writes `scores.npz` (of trial `main`; others `TRIAL.scores.npz`): scores (N, K), labels and indices (N,) of
-        the videos in the order of the list; written beside, then renamed."""
+    def write_scores(self, folder: Path, alone: bool = False) -> None:
+        """Writes `scores.npz` (of trial `main`, or of one that is `alone`; others `TRIAL.scores.npz`): scores (N, K),
+        labels and indices (N,) of the videos in the order of the list; written beside, then renamed."""
         folder.mkdir(parents=True, exist_ok=True)
         order = np.argsort(self.indices)
         for name, parts in self.scores.items():
-            file = folder / ("scores.npz" if name == "main" else f"{name}.scores.npz")
+            file = folder / ("scores.npz" if alone or name == "main" else f"{name}.scores.npz")
             partial = file.with_suffix(".partial.npz")
             labels, indices = np.array(self.labels)[order], np.array(self.indices)[order]
             np.savez(partial, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip import LayerFeatures, LayerNorm, QuickGELU
+from .motion import DecoderInput, TemporalCrossAttention, prepare_features
 
 
 class Attention(nn.Module):
@@ -34,8 +35,8 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, query_NC: Tensor, tokens_NMC: Tensor) -> Tensor:
-        """Returns the mixed tokens (N, C).
+    def forward(self, query_NC: Tensor, tokens_NMC: Tensor, norm: LayerNorm) -> Tensor:
+        """Returns the mix (N, C) of the normalised tokens.
 
         With one query a clip, q (W_k y + b_k) = (W_k^T q) y + constant, and sum_m a_m (W_v y_m) = W_v sum_m a_m y_m:
         W_k and W_v act on one vector a head instead of on every token, D times fewer operations. The constant
@@ -47,11 +48,75 @@ class Attention(nn.Module):
         key_weight_HDC = self.k_proj.weight.view(*heads, query_NC.shape[1])
         value_weight_HDC = self.v_proj.weight.view(*heads, query_NC.shape[1])
         query_NHC = torch.einsum("nhd,hdc->nhc", query_NHD * query_NHD.shape[-1] ** -0.5, key_weight_HDC)
-        scores_NHM = query_NHC @ tokens_NMC.transpose(1, 2)
-        attention_NHM = scores_NHM.softmax(dim=-1, dtype=tokens_NMC.dtype)
-        value_NHD = torch.einsum("nhc,hdc->nhd", attention_NHM @ tokens_NMC, value_weight_HDC)
+        with torch.autocast(
+            tokens_NMC.device.type, enabled=False
+        ):  # bound by reading the tokens: a cast would only cost
+            query_NHC = query_NHC.to(tokens_NMC.dtype)
+            mixed_NHC: Tensor = MixNormalised.apply(  # type: ignore[no-untyped-call]
+                query_NHC, tokens_NMC, norm.weight, norm.bias, norm.eps
+            )
+        value_NHD = torch.einsum("nhc,hdc->nhd", mixed_NHC, value_weight_HDC)
         out_NC: Tensor = self.out_proj(value_NHD.flatten(1) + self.v_proj.bias)
         return out_NC
+
+
+class MixNormalised(torch.autograd.Function):
+    """Softmax attention of H queries a clip over layer-normed tokens that are never written down.
+
+    With x = (t - mean) * r the token's normal form and y = x * scale + shift, a score is q y = r (Q t - mean sum(Q))
+    plus a constant, Q = q * scale, and the mix is sum_m a_m y_m = scale * sum_m a_m x_m + shift. Backward, the norm's
+    own sums over channels are the scores and their gradients, so that the tokens' gradient is one GEMM and one
+    multiple of the tokens. Layer norm as an operation of its own reads and writes the tokens twice as often, and keeps
+    them twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query_NHC: Tensor, tokens_NMC: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        # Its output is of no use here, but it is six times faster than var_mean on a CPU.
+        _, mean_NM1, inverse_NM1 = torch.native_layer_norm(tokens_NMC, scale.shape, None, None, eps)
+        mean_NM, inverse_NM = mean_NM1.squeeze(2), inverse_NM1.squeeze(2)
+        scores_NHM = _dot_normal(query_NHC * scale, tokens_NMC, mean_NM, inverse_NM)
+        attention_NHM = scores_NHM.softmax(dim=2)
+        mixed_NHC = _sum_normal(attention_NHM, tokens_NMC, mean_NM, inverse_NM)
+        ctx.save_for_backward(query_NHC, tokens_NMC, scale, mean_NM, inverse_NM, scores_NHM, attention_NHM, mixed_NHC)
+        return mixed_NHC * scale + shift
+
+    @staticmethod
+    def backward(ctx: Any, grad_NHC: Tensor) -> tuple[Tensor | None, ...]:
+        query_NHC, tokens_NMC, scale, mean_NM, inverse_NM, scores_NHM, attention_NHM, mixed_NHC = ctx.saved_tensors
+        grad_attention_NHM = _dot_normal(grad_NHC * scale, tokens_NMC, mean_NM, inverse_NM)
+        centred_NHM = grad_attention_NHM - (attention_NHM * grad_attention_NHM).sum(dim=2, keepdim=True)
+        grad_scores_NHM = attention_NHM * centred_NHM
+        pulled_NHC = _sum_normal(grad_scores_NHM, tokens_NMC, mean_NM, inverse_NM)
+        grad_scale = (pulled_NHC * query_NHC + mixed_NHC * grad_NHC).sum(dim=(0, 1))
+        grad_tokens_NMC = None
+        if ctx.needs_input_grad[1]:
+            weights_NKM = torch.cat([grad_scores_NHM, attention_NHM], dim=1)
+            vectors_NKC = torch.cat([query_NHC, grad_NHC], dim=1) * scale
+            # The two means over channels that layer norm's gradient takes away.
+            along = torch.cat([scores_NHM, grad_attention_NHM], dim=1)
+            along_NM = (weights_NKM * along).sum(dim=1) / tokens_NMC.shape[2]
+            level_N1M = vectors_NKC.mean(dim=2)[:, None] @ weights_NKM
+            factor_NM1 = (-along_NM * inverse_NM.square())[..., None]
+            offset_N1M = (-level_N1M * inverse_NM[:, None]) - factor_NM1.transpose(1, 2) * mean_NM[:, None]
+            weights_NKM = torch.cat([weights_NKM * inverse_NM[:, None], offset_N1M], dim=1)
+            vectors_NKC = torch.cat([vectors_NKC, torch.ones_like(vectors_NKC[:, :1])], dim=1)
+            grad_tokens_NMC = tokens_NMC * factor_NM1
+            grad_tokens_NMC.baddbmm_(weights_NKM.transpose(1, 2), vectors_NKC)
+        return pulled_NHC * scale, grad_tokens_NMC, grad_scale, grad_NHC.sum(dim=(0, 1)), None
+
+
+def _dot_normal(vectors_NHC: Tensor, tokens_NMC: Tensor, mean_NM: Tensor, inverse_NM: Tensor) -> Tensor:
+    """Returns the products (N, H, M) of vectors and the tokens' normal forms."""
+    products_NHM = vectors_NHC @ tokens_NMC.transpose(1, 2)
+    products_NHM.sub_(vectors_NHC.sum(dim=2, keepdim=True) * mean_NM[:, None])
+    return products_NHM.mul_(inverse_NM[:, None])
+
+
+def _sum_normal(weights_NHM: Tensor, tokens_NMC: Tensor, mean_NM: Tensor, inverse_NM: Tensor) -> Tensor:
+    """Returns the weighted sums (N, H, C) of the tokens' normal forms."""
+    scaled_NHM = weights_NHM * inverse_NM[:, None]
+    return (scaled_NHM @ tokens_NMC).sub_(scaled_NHM @ mean_NM[..., None])
 
 
 class DecoderLayer(nn.Module):
@@ -70,7 +135,7 @@ class DecoderLayer(nn.Module):
 
     def forward(self, query_NC: Tensor, tokens_NMC: Tensor) -> Tensor:
         """Returns the clip's query after this layer, (N, C)."""
-        query_NC = query_NC + self.attn(self.norm1(query_NC), self.norm3(tokens_NMC))
+        query_NC = query_NC + self.attn(self.norm1(query_NC), tokens_NMC, self.norm3)
         update_NC: Tensor = self.mlp(self.norm2(query_NC))
         return query_NC + update_NC
 
@@ -86,93 +151,6 @@ class TemporalConvolution(nn.Conv1d):
         weight_C131 = self.weight[..., None]
         y_NCTL = F.conv2d(x_NTLC.permute(0, 3, 1, 2), weight_C131, self.bias, padding=(1, 0), groups=self.groups)
         return y_NCTL.permute(0, 2, 3, 1)
-
-
-class TemporalCrossAttention(nn.Module):
-    """Motion term: each patch sums a learned vector per displacement, weighted by where it attends in the neighbour
-    frame (section 3.3). `w1` serves the previous frame, `w2` the next; rows are displacements (2h-1) x (2w-1).
-    """
-
-    def __init__(self, grid: tuple[int, int], width: int) -> None:
-        super().__init__()
-        self.grid = grid
-        num_offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1)
-        self.w1 = nn.Parameter(torch.zeros(num_offsets, width))
-        self.w2 = nn.Parameter(torch.zeros(num_offsets, width))
-
-    def forward(self, previous_NTPP: Tensor, next_NTPP: Tensor) -> Tensor:
-        """Returns motion_NTLC: zero at the class token, and toward frames before the first and after the last.
-
-        Its (q, k) summand is map[q, k] * w[(q_row - k_row + h - 1) * (2w - 1) + q_column - k_column + w - 1] (upstream
-        model.py, TemporalCrossAttention).
-        """
-        device = self.w1.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.w1.dtype
-        previous, following = (skew(maps.to(dtype), self.grid) for maps in (previous_NTPP, next_NTPP))
-        motion_NTLC: Tensor = OffsetSum.apply(previous, following, self.w1, self.w2)  # type: ignore[no-untyped-call]
-        return motion_NTLC
-
-
-class OffsetSum(torch.autograd.Function):
-    """The motion term from skewed maps (h, N, T-1, w, h*(2w-1)).
-
-    For the queries of one grid row, the key rows meet h neighbouring rows of the offset table, a contiguous slice of
-    the weight: one GEMM a grid row, where the plain way gathers a (P, P, C) tensor. Autograd would get this right too,
-    but fill a whole gradient of the table for every slice (1.4 times the time).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, previous: Tensor, following: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        ctx.save_for_backward(previous, following, w1, w2)
-        height, num_clips, num_pairs, width, _ = previous.shape
-        motion_NTLC = previous.new_zeros(num_clips, num_pairs + 1, 1 + height * width, w1.shape[1])
-        grid = motion_NTLC[:, :, 1:].view(num_clips, num_pairs + 1, height, width, -1)
-        for maps, weight, frames in _directions(previous, following, w1.to(previous.dtype), w2.to(previous.dtype)):
-            for i in range(height):
-                grid[:, frames, i] += maps[i] @ weight[_offset_rows(i, height, width)]
-        return motion_NTLC
-
-    @staticmethod
-    def backward(ctx: Any, grad_NTLC: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        previous, following, w1, w2 = ctx.saved_tensors
-        height, width, num_columns = previous.shape[0], previous.shape[3], previous.shape[4]
-        grad_grid = grad_NTLC[:, :, 1:].unflatten(2, (height, width))  # type: ignore[no-untyped-call]
-        grad_maps: list[Tensor | None] = [None, None]
-        grad_weights = [torch.zeros_like(w1), torch.zeros_like(w2)]
-        for d, (maps, weight, frames) in enumerate(_directions(previous, following, w1, w2)):
-            rows = [grad_grid[:, frames, i].flatten(0, 2) for i in range(height)]
-            slices = [_offset_rows(i, height, width) for i in range(height)]
-            for i in range(height):  # summed in the weight's own precision
-                grad_weights[d][slices[i]] += maps[i].reshape(-1, num_columns).T @ rows[i]
-            if ctx.needs_input_grad[d]:
-                grads = [rows[i] @ weight[slices[i]].to(maps.dtype).T for i in range(height)]
-                grad_maps[d] = torch.stack(grads).view_as(maps)
-        return *grad_maps, *grad_weights
-
-
-def _directions(
-    previous: Tensor, following: Tensor, w1: Tensor, w2: Tensor
-) -> tuple[tuple[Tensor, Tensor, slice], tuple[Tensor, Tensor, slice]]:
-    """Returns maps, weight and the frames that have such a neighbour, for both directions."""
-    return (previous, w1, slice(1, None)), (following, w2, slice(0, -1))
-
-
-def _offset_rows(query_row: int, height: int, width: int) -> slice:
-    return slice(query_row * (2 * width - 1), (query_row + height) * (2 * width - 1))
-
-
-def skew(map_NTPP: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Returns the map by offsets, (h, N, T, w, h*(2w-1)): query row, clip, frame, query column, then offset row
-    (relative to the query row) and offset column; zero where no key has that offset.
-    """
-    height, width = grid
-    num_clips, num_frames = map_NTPP.shape[:2]
-    by_cell = map_NTPP.view(num_clips, num_frames, height, width, height, width)
-    by_cell = by_cell.flip(4, 5).permute(2, 0, 1, 4, 3, 5)  # query row, N, T, key row, query column, key column
-    # Rows of w keys, counted backwards and padded to 2w, then read in rows of 2w - 1: query column j starts j later.
-    padded = F.pad(by_cell, (0, width)).flatten(4)[..., : width * (2 * width - 1)]
-    by_offset = padded.view(*padded.shape[:4], width, 2 * width - 1)
-    return by_offset.transpose(3, 4).flatten(4)
 
 
 class Decoder(nn.Module):
@@ -194,6 +172,7 @@ class Decoder(nn.Module):
         temporal_cross_attention: bool,
     ) -> None:
         super().__init__()
+        self.grid = grid
         self.decoder_layers = nn.ModuleList(
             DecoderLayer(width, qkv_dim, num_heads, mlp_factor, mlp_dropout) for _ in range(num_layers)
         )
@@ -207,16 +186,16 @@ class Decoder(nn.Module):
         )
         self.cls_token = nn.Parameter(torch.zeros(width))
 
-    def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
+    def forward(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
         """Returns the clip's query after the last layer, (N, C)."""
         query_NC = self.cls_token.expand(len(features[0].out_NTLC), -1)
         for i, (layer, layer_features) in enumerate(zip(self.decoder_layers, features, strict=True)):
             query_NC = layer(query_NC, self.frame_features(i, layer_features))
         return query_NC
 
-    def frame_features(self, i: int, features: LayerFeatures) -> Tensor:
+    def frame_features(self, i: int, features: LayerFeatures | DecoderInput) -> Tensor:
         """Returns what decoder layer i attends to: features plus its temporal terms, (N, T*L, C)."""
-        tokens_NTLC = features.out_NTLC
+        given_NTLC = tokens_NTLC = features.out_NTLC
         num_frames = tokens_NTLC.shape[1]
         if self.temporal_conv:
             tokens_NTLC = tokens_NTLC + self.temporal_conv[i](tokens_NTLC)
@@ -226,12 +205,19 @@ class Decoder(nn.Module):
                 raise ValueError(
                     f"clips have {num_frames} frames; the temporal position embedding has {len(position_TC)}"
                 )
-            tokens_NTLC = tokens_NTLC + position_TC[:, None]
+            tokens_NTLC = _add(tokens_NTLC, position_TC[:, None], given_NTLC)
         if self.cross_attention and num_frames > 1:
-            assert features.previous_NTPP is not None
-            assert features.next_NTPP is not None
-            tokens_NTLC = tokens_NTLC + self.cross_attention[i](features.previous_NTPP, features.next_NTPP)
+            if isinstance(features, LayerFeatures):
+                features = prepare_features(features, self.grid)
+            assert features.maps is not None
+            own_NTLC = tokens_NTLC.clone() if tokens_NTLC is given_NTLC else tokens_NTLC
+            tokens_NTLC = self.cross_attention[i](own_NTLC, features.maps)
         return tokens_NTLC.flatten(1, 2)
+
+
+def _add(x: Tensor, y: Tensor, shared: Tensor) -> Tensor:
+    """Returns x + y, in place unless x is the tensor that other trials share."""
+    return x + y if x is shared else x.add_(y)
 
 
 class EVL(nn.Module):
@@ -277,7 +263,7 @@ class EVL(nn.Module):
         if query_init == "normal":
             nn.init.normal_(self.decoder.cls_token, std=0.02)
 
-    def forward(self, features: Sequence[LayerFeatures]) -> Tensor:
+    def forward(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
         """Returns logits (N, num_classes) in the features' dtype, from the last decoder_layers blocks, earliest first.
 
         Raises ValueError when the number of frames does not fit the temporal position embedding.

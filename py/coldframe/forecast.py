@@ -1,10 +1,14 @@
 """What a configuration will cost, before anything is built: parameters, operations and memory.
 
+Memory is that of the Python process (on CUDA, of the device): counted tensors plus few measured constants.
+`coldframe bench memory` compares it with what real steps take, test_forecast.py with the tensors that they make.
+
 Shapes: N clips of a shard, T frames, L tokens of a frame (P patches and the class token), C channels
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,97 +16,233 @@ import torch
 from . import build
 from .cohort import DTYPES
 from .environment import choose_device, choose_precision
-from .settings import Settings
+from .motion import column_groups
+from .settings import Backbone, Settings
 
 FLOAT_BYTES = 4
-# The interpreter, torch and its thread pools before any model, measured on Linux with torch 2.13 (CPU build).
-PROCESS_BYTES = 420e6
+# The interpreter, torch with its thread pools and torch._dynamo (which the first optimizer imports), the libraries for
+# decoding: what a tiny model's peak leaves after its tensors, on Linux with torch 2.13 (CPU build).
+PROCESS_BYTES = 375e6
+# On CUDA: the context is the driver's and not torch's; cuBLAS keeps a workspace (torch's default for Hopper, 32 MiB).
+CUDA_BYTES = 34e6
 # Clips that lie ready: the batch in use, the one being joined, and what the workers have put into shared memory.
 BATCHES_IN_FLIGHT = 3
 
 
 def describe_model(settings: Settings) -> dict[str, Any]:
-    """Returns parameters (total, trained), multiply-adds a view, and bytes to train and to evaluate on one device."""
-    with torch.device("meta"):
-        backbone = sum(parameter.numel() for parameter in build.make_backbone(settings).parameters())
-        decoder = sum(parameter.numel() for parameter in build.make_decoder(settings).parameters())
-    frozen = settings.model.backbone.freeze
-    device = choose_device(settings.launch.device)
-    precision, _ = choose_precision(settings.train.precision, device)
-    trained = decoder if frozen else decoder + backbone
-    weights = (backbone * DTYPES[precision].itemsize if frozen else 0) + trained * FLOAT_BYTES
-    states = 3 * trained * FLOAT_BYTES  # gradient and Adam's two moments
-    shard = max(1, settings.train.batch_size // settings.train.micro_batches)
-    views = settings.eval.batch_size * settings.eval.spatial_views * settings.eval.temporal_views
-    base = round(PROCESS_BYTES + weights + states)
-    batch = settings.train.batch_size
+    """Returns parameters (total, trained), multiply-adds a view, and bytes to train and to evaluate on one device.
+
+    A cohort takes `shared_bytes` once, the most of `features_bytes` and of `transient_bytes` that any trial has, and
+    the sum of `trial_bytes`.
+    """
+    backbone, decoder = _count_backbone(settings.model.backbone), count_decoder(settings)
+    backbone_flops, decoder_flops = count_multiply_adds(settings)
     return {
         "parameters_total": backbone + decoder,
-        "parameters_trained": trained,
-        "flops_per_view": count_multiply_adds(settings),
-        "memory": {
-            "device": str(device),
-            "precision": precision,
-            "training_bytes": base + _clip_bytes(settings, batch) + _step_bytes(settings, shard, precision),
-            "evaluation_bytes": base + _clip_bytes(settings, views) + _feature_bytes(settings, views, precision),
-        },
+        "parameters_trained": decoder + (0 if settings.model.backbone.freeze else _count_tuned(settings, backbone)),
+        "flops_per_view": backbone_flops + decoder_flops,
+        "backbone_flops_per_view": backbone_flops,
+        "decoder_flops_per_view": decoder_flops,
+        "memory": _describe_memory(settings, backbone, decoder),
     }
+
+
+@lru_cache
+def _count_backbone(backbone: Backbone) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build.build_vision(backbone).parameters())
+
+
+def count_decoder(settings: Settings) -> int:
+    """Returns the parameters of the trained part, from sizes alone: a sweep asks for hundreds."""
+    decoder, temporal = settings.model.decoder, settings.model.temporal
+    T, _, C = _tokens(settings)
+    hidden = round(decoder.mlp_factor * C)
+    layer = 4 * C * decoder.qkv_dim + 3 * decoder.qkv_dim + C + 2 * C * hidden + hidden + C + 3 * 2 * C
+    layer += temporal.conv * 4 * C + temporal.position_embedding * T * C
+    layer += temporal.cross_attention * 2 * (2 * _side(settings) - 1) ** 2 * C
+    return decoder.num_layers * layer + C + 2 * C + (C + 1) * settings.data.num_classes
+
+
+def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[str, Any]:
+    device = choose_device(settings.launch.device)
+    precision, _ = choose_precision(settings.train.precision, device)
+    train, frozen = settings.train, settings.model.backbone.freeze
+    trained = decoder if frozen else decoder + _count_tuned(settings, backbone)
+    process = CUDA_BYTES if device.type == "cuda" else PROCESS_BYTES
+    backbone_bytes = backbone * (DTYPES[precision].itemsize if frozen else FLOAT_BYTES)
+    views = settings.eval.batch_size * settings.eval.spatial_views * settings.eval.temporal_views
+    # Weights and Adam's two moments, the running mean, and gradients where they wait for the next part of the batch.
+    waiting = trained if train.micro_batches > 1 else 0
+    trial = (3 + (train.ema_decay is not None)) * decoder + 2 * (trained - decoder) + waiting
+    passing, backward = count_transients(settings, trained - waiting, precision)
+    parts = {
+        "shared_bytes": round(process + backbone_bytes) + _clip_bytes(settings, train.batch_size),
+        "features_bytes": count_features(settings, precision),
+        "trial_bytes": trial * FLOAT_BYTES,
+        "transient_bytes": max(passing, backward) if device.type == "cuda" else passing + backward,
+    }
+    evaluation = _clip_bytes(settings, views) + _pass_bytes(settings, views, DTYPES[precision].itemsize)
+    return {
+        "device": str(device),
+        "precision": precision,
+        **parts,
+        "training_bytes": sum(parts.values()),
+        "evaluation_bytes": round(process + backbone_bytes) + parts["trial_bytes"] + evaluation,
+    }
+
+
+def count_features(settings: Settings, precision: str) -> int:
+    """Returns the bytes of the features of one part of the batch, as decoders read them."""
+    return _feature_bytes(settings, _shard(settings), DTYPES[precision].itemsize)
+
+
+def count_transients(settings: Settings, num_gradients: int, precision: str) -> tuple[int, int]:
+    """Returns the most bytes besides the features in the backbone's pass and in backward with its fresh gradients.
+
+    They are never alive at once. On a CPU both count all the same: peaks fit the sum and not the larger one, probably
+    because glibc's heap does not fit the second into the room that the first leaves between the features. With CUDA's
+    allocator, which reuses its blocks, the larger one counts; that was not measured.
+    """
+    shard, itemsize = _shard(settings), DTYPES[precision].itemsize
+    features = _feature_bytes(settings, shard, itemsize)
+    is_last = settings.train.micro_batches == 1  # else the features of the part before are still there
+    passing = _pass_bytes(settings, shard, itemsize) - is_last * features
+    return passing, _backward_bytes(settings, shard, num_gradients * FLOAT_BYTES, itemsize)
+
+
+def _shard(settings: Settings) -> int:
+    return max(1, settings.train.batch_size // settings.train.micro_batches)
+
+
+def _count_tuned(settings: Settings, backbone: int) -> int:
+    """Returns how many of the backbone's parameters are trained when it is not frozen."""
+    chosen = settings.model.backbone
+    if chosen.train_blocks is None:
+        return backbone
+    width, hidden = chosen.width, round(chosen.mlp_factor * chosen.width)
+    block = 4 * width**2 + 2 * width * hidden + 9 * width + hidden
+    return min(chosen.train_blocks, chosen.num_layers) * block
+
+
+def _side(settings: Settings) -> int:
+    return settings.model.backbone.input_size // settings.model.backbone.patch_size
 
 
 def _tokens(settings: Settings) -> tuple[int, int, int]:
     """Returns (T, P, C)."""
-    backbone = settings.model.backbone
-    return settings.data.num_frames, (backbone.input_size // backbone.patch_size) ** 2, backbone.width
+    return settings.data.num_frames, _side(settings) ** 2, settings.model.backbone.width
 
 
-def count_multiply_adds(settings: Settings) -> int:
-    """Returns the multiply-adds of one view's forward pass, each counted once, as the paper's GFLOPs are.
+def count_multiply_adds(settings: Settings) -> tuple[int, int]:
+    """Returns the multiply-adds of one view's forward pass in the backbone and in the decoder with its head.
 
-    The decoder is counted with its projections absorbed (evl.py), so it is below the paper's.
+    Each is counted once, as the paper's GFLOPs are. The decoder is counted with its projections absorbed (evl.py), so
+    it is below the paper's. From stored features (data.features) only the blocks that run again count.
     """
     backbone, decoder = settings.model.backbone, settings.model.decoder
     T, P, C = _tokens(settings)
     L = P + 1
-    mlp = round(backbone.mlp_factor * C)
-    block = L * C * (4 * C + 2 * mlp) + 2 * L * L * C
-    image = P * 3 * backbone.patch_size**2 * C + backbone.num_layers * block
+    block = L * C * (4 * C + 2 * round(backbone.mlp_factor * C)) + 2 * L * L * C
+    embedding, num_blocks = P * 3 * backbone.patch_size**2 * C, backbone.num_layers
+    if settings.data.features is not None:
+        embedding, num_blocks = 0, 0 if settings.features.form == "maps" else decoder.num_layers
     layer = 2 * T * L * C * decoder.num_heads + 2 * C * round(decoder.mlp_factor * C) + 4 * C * decoder.qkv_dim
     if settings.model.temporal.conv:
         layer += 3 * T * L * C
     if settings.model.temporal.cross_attention:
-        side = backbone.input_size // backbone.patch_size
-        maps = 2 * (T - 1) * P * P * C
-        layer += maps + 2 * (T - 1) * P * side * (2 * side - 1) * C
-    return T * image + decoder.num_layers * layer + C * settings.data.num_classes
+        side = _side(settings)
+        layer += 2 * (T - 1) * P * P * C + 2 * (T - 1) * P * side * (2 * side - 1) * C
+    return T * (embedding + num_blocks * block), decoder.num_layers * layer + C * settings.data.num_classes
 
 
 def _clip_bytes(settings: Settings, num_clips: int) -> int:
+    """Returns the clips that lie ready; of stored features the rows take their place."""
+    if settings.data.features is not None:
+        return BATCHES_IN_FLIGHT * _raw_bytes(settings, num_clips)
     return BATCHES_IN_FLIGHT * num_clips * 3 * settings.data.num_frames * settings.data.size**2 * FLOAT_BYTES
 
 
-def _feature_bytes(settings: Settings, num_clips: int, precision: str) -> int:
-    """Returns the features of the last blocks with their maps, and the widest moment of the backbone's forward."""
+def _token_bytes(settings: Settings, num_clips: int) -> int:
+    """Returns one float32 tensor (N, T, L, C)."""
     T, P, C = _tokens(settings)
-    tokens = num_clips * T * (P + 1)
-    maps = 2 * num_clips * max(0, T - 1) * P * P * FLOAT_BYTES if settings.model.temporal.cross_attention else 0
-    kept = settings.model.decoder.num_layers * (tokens * C * FLOAT_BYTES + maps)
-    # In the mlp: the stream, its norm, the hidden layer before, within and after QuickGELU.
-    widest = tokens * C * (2 + 3 * settings.model.backbone.mlp_factor) * DTYPES[precision].itemsize
-    return round(kept + widest)
+    return num_clips * T * (P + 1) * C * FLOAT_BYTES
 
 
-def _step_bytes(settings: Settings, num_clips: int, precision: str) -> int:
-    """Returns the features plus what backward needs: of each decoder layer its tokens before and after the norm."""
-    T, P, C = _tokens(settings)
-    tokens = num_clips * T * (P + 1)
-    temporal = settings.model.temporal
-    copies = 3 + temporal.conv + temporal.position_embedding + temporal.cross_attention
-    side = settings.model.backbone.input_size // settings.model.backbone.patch_size
-    skewed = 2 * num_clips * max(0, T - 1) * P * side * (2 * side - 1) * FLOAT_BYTES if temporal.cross_attention else 0
-    saved = settings.model.decoder.num_layers * (copies * tokens * C * FLOAT_BYTES + skewed)
+def _map_bytes(settings: Settings, num_clips: int) -> int:
+    """Returns the attention maps of one block in one direction, float32; 0 where nobody looks at them."""
+    T, P, _ = _tokens(settings)
+    return num_clips * (T - 1) * P * P * FLOAT_BYTES if settings.model.temporal.cross_attention else 0
+
+
+def _skewed_share(settings: Settings) -> tuple[float, float]:
+    """Returns how large the skewed maps are, and what making one group of columns takes, in maps (motion.py, skew)."""
+    side = _side(settings)
+    groups = column_groups(side)
+    columns = groups[0].stop
+    return (side + columns - 1) / side, (1 + (side + columns) / side) / len(groups)
+
+
+def _raw_bytes(settings: Settings, num_clips: int) -> int:
+    """Returns the features of the last blocks as the backbone gives them."""
+    layer = _token_bytes(settings, num_clips) + 2 * _map_bytes(settings, num_clips)
+    return settings.model.decoder.num_layers * layer
+
+
+def _feature_bytes(settings: Settings, num_clips: int, itemsize: int) -> int:
+    """Returns the features as decoders read them: tokens in float32, skewed maps in the precision."""
+    skewed = 2 * _map_bytes(settings, num_clips) * _skewed_share(settings)[0] * itemsize / FLOAT_BYTES
+    return round(settings.model.decoder.num_layers * (_token_bytes(settings, num_clips) + skewed))
+
+
+def _pass_bytes(settings: Settings, num_clips: int, itemsize: int) -> int:
+    """Returns the most that is alive until the features are ready, they included.
+
+    That is in the last block's mlp, beside the old stream, which is the features before: its new stream, norm, packed
+    query, key and value (they wait for the maps), hidden layer and output. Or when its maps are summed over heads; or
+    when all maps are being skewed.
+    """
+    raw, tokens, maps = (of(settings, num_clips) for of in (_raw_bytes, _token_bytes, _map_bytes))
+    skewing = raw + _feature_bytes(settings, num_clips, itemsize) - settings.model.decoder.num_layers * tokens
+    skewing += round(maps * _skewed_share(settings)[1])
+    if settings.data.features is not None and settings.features.form == "maps":
+        return skewing
+    before = raw - tokens - 2 * maps
+    stream = settings.model.decoder.num_layers == 1 or itemsize != FLOAT_BYTES
+    mlp = (6 + stream + settings.model.backbone.mlp_factor) * tokens * itemsize / FLOAT_BYTES
+    mapping = 4 * tokens * itemsize / FLOAT_BYTES + 5 * maps
+    return max(skewing, before + round(max(mlp, mapping)))
+
+
+def _backward_bytes(settings: Settings, num_clips: int, gradient: int, itemsize: int) -> int:
+    """Returns what backward holds at its widest besides the features.
+
+    Of each decoder layer its own tokens and two rows of scores a head stay until backward has passed it; gradients
+    come as it goes. On the way are one layer's tokens' gradient and what the motion term reads of it.
+    """
+    tokens, temporal = _token_bytes(settings, num_clips), settings.model.temporal
+    num_layers, num_heads = settings.model.decoder.num_layers, settings.model.decoder.num_heads
+    width = settings.model.backbone.width
+    has_own = temporal.conv or temporal.position_embedding or temporal.cross_attention
+    layer = has_own * tokens + 2 * num_heads * tokens // width
+    passing = round(tokens * (has_own + 0.5 * temporal.cross_attention) + 6 * num_heads * tokens / width)
     if not settings.model.backbone.freeze:
-        mlp_factor = settings.model.backbone.mlp_factor
-        saved += round(
-            settings.model.backbone.num_layers * tokens * C * (8 + 3 * mlp_factor) * DTYPES[precision].itemsize
-        )
-    return saved + _feature_bytes(settings, num_clips, precision)
+        graph, num_blocks = _graph_bytes(settings, num_clips, itemsize)
+        passing += round((2 + settings.model.backbone.mlp_factor) * tokens)
+        first = num_layers * layer + graph + min(gradient, count_decoder(settings) * FLOAT_BYTES)
+        return passing + max(first, graph // num_blocks + gradient)
+    return passing + max(num_layers * layer + gradient // num_layers, layer + gradient)
+
+
+def _graph_bytes(settings: Settings, num_clips: int, itemsize: int) -> tuple[int, int]:
+    """Returns what a trained backbone keeps for backward, and in how many blocks.
+
+    Of each block the stream twice, both norms, packed query, key and value, their mix twice, and the mlp's hidden layer
+    before, within and after QuickGELU; of each map all heads.
+    """
+    backbone = settings.model.backbone
+    num_blocks = backbone.num_layers if backbone.train_blocks is None else backbone.train_blocks
+    block = (9 + 3 * backbone.mlp_factor) * _token_bytes(settings, num_clips) * itemsize / FLOAT_BYTES
+    num_mapped = min(num_blocks, settings.model.decoder.num_layers)
+    total = round(num_blocks * block + num_mapped * 2 * backbone.num_heads * _map_bytes(settings, num_clips))
+    return total, num_blocks

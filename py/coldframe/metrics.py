@@ -49,6 +49,14 @@ class Metrics:
         if name in self._wandb:
             self._wandb[name].log(values, step=step)
 
+    def drop(self, names: list[str]) -> None:
+        """Ends the curves of trials that left the cohort."""
+        for name in names:
+            if name in self._writers:
+                self._writers.pop(name).close()
+            if name in self._wandb:
+                self._wandb.pop(name).finish()
+
     def flush(self) -> None:
         """Brings every point to the disk."""
         for writer in self._writers.values():

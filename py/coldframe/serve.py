@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 VERBS = (
     "describe",
+    "forecast",
+    "memory",
     "open",
     "advance",
     "evaluate",
@@ -30,6 +32,11 @@ VERBS = (
     "probe",
     "predict",
     "inspect",
+    "forecast_features",
+    "build_features",
+    "save_features",
+    "forecast_clips",
+    "prepare_clips",
     "close",
 )
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

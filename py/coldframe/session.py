@@ -6,6 +6,8 @@ seconds, so that stopping, pruning and progress take effect within about a secon
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,10 @@ from . import build, checkpoint, environment, forecast, identify, serve, upstrea
 from .cohort import Cohort, mix_batch
 from .data import Batch, normalize_
 from .evaluate import Evaluation, ensemble
+from .extract import Extraction
+from .features import Cache, StoredFeatures, open_cache
 from .metrics import Metrics
+from .prepare import Preparation
 from .settings import Settings
 
 
@@ -28,9 +33,13 @@ class Session:
         self.step = 0
         self._cohort: Cohort | None = None
         self._train: Iterator[Batch] | None = None
+        self._imports: threading.Thread | None = None
         self._evaluation: Evaluation | None = None
         self._metrics: Metrics | None = None
         self._lock: environment.RunLock | None = None
+        self._cache: Cache | None = None
+        self._extraction: Extraction | None = None
+        self._preparation: Preparation | None = None
 
     # --- verbs ---
 
@@ -38,6 +47,14 @@ class Session:
         """Returns the environment and, for a configuration, the sizes of its model and the memory it will take."""
         model = None if settings is None else forecast.describe_model(Settings.from_json(settings))
         return {"environment": environment.describe_environment(), "model": model}
+
+    def forecast(self, trials: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns sizes, operations and memory of the model of each of these settings, without building any."""
+        return {"models": [forecast.describe_model(Settings.from_json(settings)) for settings in trials]}
+
+    def memory(self, device: str) -> dict[str, Any]:
+        """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""
+        return environment.describe_memory(environment.choose_device(device))
 
     def open(
         self,
@@ -48,18 +65,26 @@ class Session:
         run_dir: str | None,
         resume: str = "never",
     ) -> dict[str, Any]:
-        """Returns what was built. `mode`: train, evaluate or predict; `resume`: auto, never or a checkpoint."""
+        """Returns what was built. `mode`: train, evaluate or predict; `resume`: auto, never or a checkpoint.
+
+        Trials that the checkpoint no longer holds were dropped before it: they stay away.
+        """
         assert self._cohort is None, "a session is opened once"
         self.settings = Settings.from_json(trials[0]["settings"])
         self.mode, self.lists, self.classes = mode, lists, classes
-        self.configs = {trial["name"]: trial["settings"] for trial in trials}
         self.run_dir = None if run_dir is None else Path(run_dir)
         if self.run_dir is not None and mode == "train":
             self._lock = environment.RunLock(self.run_dir)
+        resumed_from = self._find_checkpoint(resume)
+        trials = build.choose_trials(trials, resumed_from)
+        self.configs = {trial["name"]: trial["settings"] for trial in trials}
         self.device = environment.choose_device(self.settings.launch.device)
         self.precision, notes = environment.choose_precision(self.settings.train.precision, self.device)
+        if mode == "train" and self.run_dir is not None:  # without a folder it is converted, not trained
+            self._start_early(resumed_from)
         backbone, self.backbone_sha256, more = build.build_backbone(self.settings, self.device, self.precision)
         notes += more
+        self._cache = self._open_cache(trials)
         serve.progress()
         built = [
             build.build_trial(
@@ -67,8 +92,9 @@ class Session:
             )
             for trial in trials
         ]
-        self._cohort = Cohort(built, backbone, self.device, self.precision)
-        resumed_from = self._restore(resume, notes)
+        source = backbone if self._cache is None else StoredFeatures(self._cache.layout, backbone)
+        self._cohort = Cohort(built, source, self.device, self.precision)
+        self._restore(resumed_from, notes)
         if self.settings.train.compile:
             build.compile_models(self._cohort)
         if self.run_dir is not None and mode == "train":
@@ -77,7 +103,7 @@ class Session:
         return {
             "step": self.step,
             "trials": [trial.name for trial in built],
-            "resumed_from": resumed_from,
+            "resumed_from": None if resumed_from is None else str(resumed_from),
             "device": str(self.device),
             "precision": self.precision,
             "backbone_sha256": self.backbone_sha256,
@@ -91,7 +117,7 @@ class Session:
         cohort = self.cohort
         results: list[dict[str, Any]] = []
         bad: list[dict[str, str]] = []
-        dropped: list[dict[str, str]] = []
+        dropped: list[dict[str, Any]] = []
         last = min(self.step + steps, self.settings.train.steps)
         while self.step < last and cohort.trials:
             results.append(self._one_step(cohort, bad, dropped))
@@ -114,7 +140,7 @@ class Session:
         if done:
             self._evaluation = None
             results = evaluation.results()
-            evaluation.write_scores(Path(output))
+            evaluation.write_scores(Path(output), alone=self.mode == "evaluate")
             if self._metrics is not None:
                 self._metrics.write_evaluation(self.step, results)
         return {
@@ -141,14 +167,15 @@ class Session:
     def convert(self, to: str, output: str) -> dict[str, Any]:
         """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
         if to == "upstream":
-            upstream.write(Path(output), self.cohort.trials[0], self.step)
+            with self.cohort.trials[0].averaged():  # the original knows no mean of the weights: the result goes there
+                upstream.write(Path(output), self.cohort.trials[0], self.step)
             return {"path": output, "step": self.step}
         path = checkpoint.save(Path(output), self.cohort, self._header(), None)
         return {"path": str(path), "step": self.step}
 
     def drop(self, trials: list[str]) -> dict[str, Any]:
         """Returns the names of the trials that go on."""
-        self.cohort.drop(trials)
+        self._drop(trials)
         return {"trials": [trial.name for trial in self.cohort.trials]}
 
     def probe(self, paths: list[str]) -> dict[str, Any]:
@@ -176,10 +203,41 @@ class Session:
         """Returns what a file of weights or a checkpoint folder is. Raises ValueError that says what it is instead."""
         return identify.identify(Path(path))
 
+    def forecast_features(self, settings: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:
+        """Returns what the feature cache of a configuration takes and saves; it is then ready to be built."""
+        self._extraction = Extraction(Settings.from_json(settings), lists)
+        return self._extraction.forecast(serve.progress)
+
+    def build_features(self, seconds: float) -> dict[str, Any]:
+        """Returns how far the feature cache is after about `seconds` more."""
+        assert self._extraction is not None
+        return self._extraction.advance(seconds, serve.progress)
+
+    def save_features(self) -> dict[str, Any]:
+        """Returns nothing of note; what is computed of the feature cache is written."""
+        assert self._extraction is not None
+        self._extraction.flush()
+        return {}
+
+    def forecast_clips(self, settings: dict[str, Any], lists: dict[str, str | None], folder: str) -> dict[str, Any]:
+        """Returns what re-encoding the clips of the lists takes; it can then be begun."""
+        self._preparation = Preparation(Settings.from_json(settings), lists, Path(folder))
+        return self._preparation.forecast(serve.progress)
+
+    def prepare_clips(self, seconds: float) -> dict[str, Any]:
+        """Returns how far the re-encoding is after about `seconds` more."""
+        assert self._preparation is not None
+        return self._preparation.advance(seconds, serve.progress)
+
     def close(self) -> dict[str, Any]:
         """Returns nothing of note; files are flushed, loader workers gone, the run folder free."""
         if self._metrics is not None:
             self._metrics.close()
+        if self._extraction is not None:
+            self._extraction.close()
+        if self._preparation is not None:
+            self._preparation.close()
+        self._finish_imports()  # an interpreter must not leave in the middle of one
         self._train = self._evaluation = self._cohort = None
         if self._lock is not None:
             self._lock.release()
@@ -197,26 +255,31 @@ class Session:
             "step": self.step,
             "backbone_sha256": self.backbone_sha256,
             "classes": self.classes,
-            "config": self.configs,
+            "config": {trial.name: self.configs[trial.name] for trial in self.cohort.trials},
         }
 
-    def _restore(self, resume: str, notes: list[str]) -> str | None:
-        path: Path | None = Path(resume)
-        if resume in ("auto", "never"):
-            assert self.run_dir is not None or resume == "never"
-            path = checkpoint.find_latest(self.run_dir / "checkpoints") if self.run_dir and resume == "auto" else None
+    def _drop(self, names: list[str]) -> None:
+        self.cohort.drop(names)
+        if self._metrics is not None:
+            self._metrics.drop(names)
+
+    def _find_checkpoint(self, resume: str) -> Path | None:
+        if resume not in ("auto", "never"):
+            return Path(resume)
+        assert self.run_dir is not None or resume == "never"
+        return checkpoint.find_latest(self.run_dir / "checkpoints") if self.run_dir and resume == "auto" else None
+
+    def _restore(self, path: Path | None, notes: list[str]) -> None:
         if path is not None:
             self.step = build.restore(self.cohort, path, self.backbone_sha256, self.classes, self.mode == "train")
-            return str(path)
-        if self.mode == "train" and self.settings.run.init_from is not None:
+        elif self.mode == "train" and self.settings.run.init_from is not None:
             for trial in self.cohort.trials:
                 notes += build.initialize(trial, Path(self.settings.run.init_from))
-        return None
 
-    def _one_step(self, cohort: Cohort, bad: list[dict[str, str]], dropped: list[dict[str, str]]) -> dict[str, Any]:
+    def _one_step(self, cohort: Cohort, bad: list[dict[str, str]], dropped: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
         if self._train is None:
-            self._train = build.training_batches(self.settings, self.lists["train"], self.step, self.device)
+            self._train = self._start_training()
         batch = next(self._train)
         unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
         if unreadable and self.settings.data.on_bad_video == "fail":
@@ -226,18 +289,19 @@ class Session:
                 f"step {self.step + 1}: no clip of the batch could be read. The first: {_bad_video_text(unreadable[0])}"
             )
         loaded = time.perf_counter()
+        self._finish_imports()
         clips_NCTHW = self._prepare(batch.clips)
         labels_N = batch.labels.to(self.device, non_blocking=True)
         clips_NCTHW, targets = mix_batch(clips_NCTHW, labels_N, self.settings, self.step)
         outcome = cohort.step(self.step, clips_NCTHW, targets, serve.progress)
         self.step += 1
         bad += unreadable
-        for name, result in outcome.items():
-            if result.diverged is not None:
-                dropped.append({"trial": name, "why": f"step {self.step}: {result.diverged}"})
-        cohort.drop(trial["trial"] for trial in dropped)
         if self._metrics is not None:
             self._metrics.write_step(self.step, outcome)
+        gone = {name: result.diverged for name, result in outcome.items() if result.diverged is not None}
+        for name, why in gone.items():
+            dropped.append({"trial": name, "step": self.step, "why": f"step {self.step}: {why}"})
+        self._drop(list(gone))
         return {
             "step": self.step,
             "clips": len(batch.labels),
@@ -251,13 +315,50 @@ class Session:
 
     def _prepare(self, clips: Tensor) -> Tensor:
         on_device = clips.to(self.device, non_blocking=True)
+        if self._cache is not None:
+            return on_device
         return normalize_(on_device, self.settings.data.mean, self.settings.data.std)
+
+    def _open_cache(self, trials: list[dict[str, Any]]) -> Cache | None:
+        if self.settings.data.features is None or not any(self.lists.values()) or self.mode == "predict":
+            return None
+        return open_cache([Settings.from_json(trial["settings"]) for trial in trials], self.backbone_sha256, self.lists)
+
+    def _start_early(self, resumed_from: Path | None) -> None:
+        """Lets loader workers decode the first batch, and a thread import what the first step needs, while the models
+        are built. Workers come first: a process must not be forked in the middle of another thread's import."""
+        if self.settings.data.features is None and (resumed_from is None or resumed_from.is_dir()):
+            self.step = 0 if resumed_from is None else checkpoint.read_header(resumed_from)["step"]
+            self._train = self._start_training()
+        self._imports = threading.Thread(target=_import_slow, daemon=True)
+        self._imports.start()
+
+    def _finish_imports(self) -> None:
+        if self._imports is not None:
+            self._imports.join()
+            self._imports = None
+
+    def _start_training(self) -> Iterator[Batch]:
+        list_file = self.lists["train"]
+        if self._cache is None:
+            return build.training_batches(self.settings, list_file, self.step, self.device)
+        assert list_file is not None
+        return self._cache.training_batches(self.settings, list_file, self.step, self.device.type == "cuda")
 
     def _start_evaluation(self) -> Evaluation:
         assert self.lists["val"] is not None, "evaluation needs data.val_list"
-        batches, num_videos = build.evaluation_batches(self.settings, self.lists["val"], self.device)
+        if self._cache is None:
+            batches, num_videos = build.evaluation_batches(self.settings, self.lists["val"], self.device)
+        else:
+            pin = self.device.type == "cuda"
+            batches, num_videos = self._cache.evaluation_batches(self.settings, self.lists["val"], pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
         return Evaluation(self.cohort, batches, self._prepare, num_videos, num_views)
+
+
+def _import_slow() -> None:
+    """Imports what torch's first optimizer imports, two seconds of it."""
+    importlib.import_module("torch._dynamo")
 
 
 def _probe(path: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -98,6 +99,14 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    short_side: int | None
+    gop: int
+    crf: int
+    preset: str
+
+
+@dataclass(frozen=True)
 class Train:
     steps: int
     batch_size: int
@@ -149,6 +158,7 @@ class Settings:
     data: Data
     model: Model
     features: Features
+    prepare: Prepare
     train: Train
     eval: Eval
     run: Run
@@ -160,8 +170,13 @@ class Settings:
         return _build(cls, value, "")
 
 
+@lru_cache
+def _hints(kind: typing.Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(kind)  # evaluates strings, which a sweep of hundreds of settings would wait for
+
+
 def _build(kind: type[T], value: dict[str, Any], where: str) -> T:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast(typing.Hashable, kind))
     wrong = [f"{where}{key}: unknown" for key in value.keys() - hints.keys()]
     wrong += [f"{where}{key}: missing" for key in hints.keys() - value.keys()]
     if wrong:

@@ -18,13 +18,14 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 Frames = np.ndarray[Any, np.dtype[np.uint8]]
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 # Codecs whose packets carry one shown frame each with its own time stamp. MPEG-4 part 2 and older ones pack frames.
-_INDEXED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
+INDEXED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
 # AVI has no presentation times: FFmpeg guesses them, and with B-frames neighbours come out swapped (UCF101).
 _GUESSED_TIMES = {"avi"}
 _STILL_FORMATS = ("image2", "_pipe", "webp", "ico")
@@ -89,8 +90,8 @@ def view_indices(num_available: int, num_frames: int, stride: int | None, num_vi
 # ---- reading them ----------------------------------------------------------------------------------------------------
 
 
-def read_frames(path: str, choose: Callable[[int], list[int]]) -> Frames:
-    """Returns the chosen frames (T, H, W, 3), RGB uint8, the same bytes as decoding everything in display order.
+def read_frames(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
+    """Returns the chosen frames, each (H, W, 3), RGB uint8, the same bytes as decoding everything in display order.
 
     choose gets the number of frames and returns indices (any order, repeats allowed). It must be a pure function: it
     is asked again when decoding by time stamps fails, with a smaller number if there are fewer frames than packets.
@@ -106,7 +107,7 @@ def read_frames(path: str, choose: Callable[[int], list[int]]) -> Frames:
             indices = choose(len(table.order))
             found = _decode_by_time(path, stream, table, set(indices))
             if found is not None:
-                return _stack(path, found, indices)
+                return _pick(path, found, indices)
         return _decode_in_sequence(path, stream, table, choose)
 
 
@@ -212,7 +213,7 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Table:
             kept = None
     shown_times = [times[position] for position in shown]
     by_time = (
-        codec in _INDEXED_CODECS
+        codec in INDEXED_CODECS
         and container.format.name not in _GUESSED_TIMES
         and None not in times
         and len(set(shown_times)) == len(shown_times)
@@ -248,19 +249,24 @@ def _decode_by_time(path: str, stream: VideoStream, table: _Table, wanted: set[i
     droppable = _non_reference_test(context)
     packets = enumerate(table.source(path, stream))
     found: dict[int, Frames] = {}
+    to_rgb = _rgb_converter()
     for first, last in _runs(table, positions):
         for position, packet in packets:
             if position >= first and (position in positions or not droppable(packet)):
-                _collect(context, packet, index_of, found)
+                _collect(context, packet, index_of, found, to_rgb)
             if position == last:
                 break
-        _collect(context, None, index_of, found)
+        _collect(context, None, index_of, found, to_rgb)
         context.flush_buffers()
     return found if len(found) == len(wanted) else None
 
 
 def _collect(
-    context: VideoCodecContext, packet: VideoPacket | None, index_of: dict[int, int], found: dict[int, Frames]
+    context: VideoCodecContext,
+    packet: VideoPacket | None,
+    index_of: dict[int, int],
+    found: dict[int, Frames],
+    to_rgb: Callable[[VideoFrame], Frames],
 ) -> None:
     try:
         frames = _decode(context, packet)
@@ -269,7 +275,7 @@ def _collect(
     for frame in frames:
         index = index_of.get(frame.pts) if frame.pts is not None else None
         if index is not None and not frame.is_corrupt:
-            found[index] = _to_rgb(frame)
+            found[index] = to_rgb(frame)
 
 
 def _runs(table: _Table, positions: set[int]) -> list[tuple[int, int]]:
@@ -291,9 +297,11 @@ def _runs(table: _Table, positions: set[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _decode_in_sequence(path: str, stream: VideoStream, table: _Table, choose: Callable[[int], list[int]]) -> Frames:
+def _decode_in_sequence(
+    path: str, stream: VideoStream, table: _Table, choose: Callable[[int], list[int]]
+) -> list[Frames]:
     """Returns the chosen frames where time stamps cannot be trusted: decoder output order, up to the last needed."""
-    num_frames = len(table.order)
+    num_frames, to_rgb = len(table.order), _rgb_converter()
     while True:
         indices = choose(num_frames)
         wanted, found, num_seen = set(indices), dict[int, Frames](), 0
@@ -301,10 +309,10 @@ def _decode_in_sequence(path: str, stream: VideoStream, table: _Table, choose: C
             if num_seen in wanted:
                 if frame.is_corrupt:
                     raise BadVideo(path, f"frame {num_seen} of {num_frames} is damaged")
-                found[num_seen] = _to_rgb(frame)
+                found[num_seen] = to_rgb(frame)
             num_seen += 1
             if len(found) == len(wanted):
-                return _stack(path, found, indices)
+                return _pick(path, found, indices)
         if num_seen == 0:
             raise BadVideo(path, "not a single frame can be decoded")
         if num_seen >= num_frames:
@@ -372,14 +380,21 @@ def _first_slice_header(data: memoryview, length_size: int) -> int | None:
     return None
 
 
-def _to_rgb(frame: VideoFrame) -> Frames:
-    rgb = cast(Frames, frame.to_ndarray(format="rgb24"))
-    # The display matrix's angle is counter-clockwise, as np.rot90's.
-    return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
+def _rgb_converter() -> Callable[[VideoFrame], Frames]:
+    """Returns a converter to RGB that sets itself up once a video, in this thread: PyAV's default makes a context and
+    a pool of threads for every frame, which costs three times the conversion itself (256p) and gives the same bytes."""
+    reformatter = VideoReformatter()
+
+    def convert(frame: VideoFrame) -> Frames:
+        rgb = cast(Frames, reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+        # The display matrix's angle is counter-clockwise, as np.rot90's.
+        return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
+
+    return convert
 
 
-def _stack(path: str, found: dict[int, Frames], indices: list[int]) -> Frames:
+def _pick(path: str, found: dict[int, Frames], indices: list[int]) -> list[Frames]:
     shapes = {frame.shape for frame in found.values()}
     if len(shapes) > 1:
         raise BadVideo(path, f"changes its size within the clip: {sorted((w, h) for h, w, _ in shapes)}")
-    return np.stack([found[index] for index in indices])
+    return [found[index] for index in indices]

@@ -63,6 +63,7 @@ BASE: dict[str, Any] = {
         "head": {"dropout": 0.5},
     },
     "features": {"form": "maps", "precision": "fp16", "train_views": 1},
+    "prepare": {"short_side": 256, "gop": 4, "crf": 23, "preset": "superfast"},
     "train": {
         "steps": 6,
         "batch_size": 4,

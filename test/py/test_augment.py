@@ -9,14 +9,17 @@ import torch
 from PIL import Image
 
 from coldframe.augment import (
+    Operation,
     RandAugment,
     apply_operation,
     crop_box,
     crop_corners,
     draw_argument,
     eval_views,
+    paint,
     training_view,
 )
+from coldframe.slide import slide
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 RAND_AUGMENT = torch.load(PARITY / "rand_augment.pt", weights_only=True)
@@ -40,6 +43,63 @@ def test_a_policy_draws_and_paints_as_the_original(case):
     augment = RandAugment(case["policy"], case["interpolation"])
     rngs = random.Random(case["random_seed"]), np.random.RandomState(case["numpy_seed"])
     np.testing.assert_array_equal(augment(case["frames"].numpy(), *rngs), case["output"].numpy())
+
+
+# ---- painting only what the crop keeps -------------------------------------------------------------------------------
+
+
+def paint_whole(frames: list[np.ndarray], operations: list[Operation]) -> list[np.ndarray]:
+    """Every operation on every whole frame through Pillow, one after the other."""
+    painted = []
+    for number, frame in enumerate(frames):
+        picture = Image.fromarray(frame)
+        for operation in operations:
+            chosen = (operation.filters or [None])[number if operation.filters else 0]
+            picture = apply_operation(operation.name, picture, operation.argument, lambda chosen=chosen: chosen)
+        painted.append(np.asarray(picture))
+    return painted
+
+
+def draw_frames(rng: np.random.Generator, num_frames: int, height: int, width: int) -> list[np.ndarray]:
+    """Smooth areas, flat areas and single wild pixels."""
+    small = rng.integers(0, 256, (num_frames, max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8)
+    frames = [np.array(Image.fromarray(frame).resize((width, height))) for frame in small]
+    for frame in frames:
+        frame[: height // 4] = rng.integers(0, 256, 3)
+        wild = rng.random((height, width)) < 0.1
+        frame[wild] = rng.integers(0, 256, (wild.sum(), 3))
+    return frames
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_painting_a_box_gives_the_bytes_of_painting_whole_frames_and_cutting(seed):
+    rng, draw = np.random.default_rng(seed), random.Random(seed)
+    height, width = draw.choice([(20, 28), (64, 96), (97, 61), (6, 33)])
+    frames = draw_frames(rng, draw.choice([1, 3]), height, width)
+    policy = f"rand-m{draw.randint(0, 10)}-n{draw.randint(1, 8)}" + draw.choice(["", "-mstd0.5-inc1", "-w0"])
+    augment = RandAugment(policy, draw.choice(["bicubic", "bicubic", "bilinear", "random"]))
+    operations = augment.draw(len(frames), draw, np.random.RandomState(seed))
+    top, left, h, w = crop_box(height, width, draw, np.random.RandomState(seed))
+    found = paint(frames, operations, (top, left, h, w))
+    expected = [frame[top : top + h, left : left + w] for frame in paint_whole(frames, operations)]
+    np.testing.assert_array_equal(found, expected, err_msg=f"{policy} {[op.name for op in operations]}")
+
+
+@pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateXRel", "TranslateYRel", "Rotate"])
+@pytest.mark.parametrize("argument", [0.0, 0.1, -0.3, 0.25, 0.5, -0.45, 2.9999999999999996 / 64, 3.0])
+def test_moving_gives_pillows_bytes_at_awkward_arguments(name, argument):
+    frames = draw_frames(np.random.default_rng(1), 2, 64, 64)
+    operations = [Operation(name, argument, [bicubic()] * 2)]
+    np.testing.assert_array_equal(
+        paint(frames, operations, (5, 7, 40, 50)), [frame[5:45, 7:57] for frame in paint_whole(frames, operations)]
+    )
+
+
+def test_rows_that_rounding_tears_are_left_to_pillow():
+    frames = [np.zeros((4, 256, 3), np.uint8)]
+    assert slide(frames, (1, 0, 3.0, 0, 1, 0), (0, 0, 4, 256), (0, 0, 0)) is not None
+    assert slide(frames, (1, 0, 2.9999999999999996, 0, 1, 0), (0, 0, 4, 256), (0, 0, 0)) is None
+    assert slide(frames, (0.9, 0.1, 0, -0.1, 0.9, 0), (0, 0, 4, 256), (0, 0, 0)) is None
 
 
 def test_the_operations_are_the_same_in_every_frame():

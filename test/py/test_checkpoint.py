@@ -54,6 +54,25 @@ def test_a_run_that_stops_and_goes_on_ends_with_the_same_bytes(tmp_path: Path, c
         assert (paths[0] / file).read_bytes() == (paths[1] / file).read_bytes(), file
 
 
+def test_the_mean_of_the_weights_is_what_a_checkpoint_is_used_for_outside_of_training(tmp_path: Path) -> None:
+    changes = {"train__ema_decay": 0.5}
+    trained, evaluated, resumed = (make_cohort(main=changes) for _ in range(3))
+    for step in range(2):
+        trained.step(step, *make_batch(step))
+    path = save(tmp_path, trained, 2)
+    build.restore(evaluated, path, build.hash_weights(evaluated.backbone), None, False)
+    restore(resumed, path)
+    average = trained.trials[0].average
+    assert not torch.equal(average["proj.2.weight"], weights(trained, "main")["proj.2.weight"])
+    assert all(torch.equal(value, average[key]) for key, value in weights(evaluated, "main").items())
+    assert all(torch.equal(value, average[key]) for key, value in checkpoint.read_weights(path).items())
+    for key, value in weights(resumed, "main").items():
+        assert torch.equal(value, weights(trained, "main")[key]), key
+        assert torch.equal(resumed.trials[0].average[key], average[key]), key
+    clips, _ = make_batch(5)
+    assert torch.equal(evaluated.scores(clips)["main"], trained.scores(clips)["main"])
+
+
 def test_latest_is_the_last_one_saved_and_only_the_newest_are_kept(tmp_path: Path) -> None:
     cohort = make_cohort(main={})
     for step in (2, 4, 6, 10):

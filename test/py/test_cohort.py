@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from coldframe import build
-from coldframe.cohort import Cohort, learning_rate, mix_batch, stream_seed
+from coldframe import build, checkpoint
+from coldframe.cohort import Cohort, Trial, learning_rate, mix_batch, stream_seed
 from small import settings
 
 CPU = torch.device("cpu")
@@ -53,18 +54,98 @@ DIFFERENT_TRIALS: dict[str, dict[str, Any]] = {
         "train__clip_grad_norm": 0.5,
     },
     "smooth": {"train__label_smoothing": 0.1, "train__warmup_steps": 2, "train__weight_decay": 0.0},
+    "deep": {"model__decoder__num_layers": 3, "model__temporal__position_embedding": False, "train__decay_all": False},
+    "narrow": {
+        "model__decoder__qkv_dim": 8,
+        "model__decoder__num_heads": 2,
+        "model__decoder__mlp_factor": 1.5,
+        "model__decoder__mlp_dropout": 0.0,
+        "model__decoder__query_init": "normal",
+        "model__head__dropout": 0.1,
+        "train__ema_decay": 0.8,
+    },
 }
 
 
-def test_a_trial_in_a_cohort_of_four_equals_the_trial_alone() -> None:
+def test_a_trial_in_a_cohort_equals_the_trial_alone_whatever_it_differs_in() -> None:
     together = make_cohort(**DIFFERENT_TRIALS)
     losses = train(together)
-    assert len({tuple(values) for values in losses.values()}) == 4
+    assert len({tuple(values) for values in losses.values()}) == len(DIFFERENT_TRIALS)
     for name, changes in DIFFERENT_TRIALS.items():
         alone = make_cohort(**{name: changes})
         assert train(alone)[name] == losses[name], name
         for key, value in weights(alone, name).items():
             assert torch.equal(value, weights(together, name)[key]), (name, key)
+
+
+def test_a_trial_that_stops_goes_on_and_loses_others_on_its_way_equals_the_trial_alone(tmp_path: Path) -> None:
+    trials = DIFFERENT_TRIALS | {"wild": {"train__lr": 1e30}}
+    first, second = make_cohort(**trials), make_cohort(**DIFFERENT_TRIALS)
+    digest = build.hash_weights(first.backbone)
+    for step in range(3):
+        results = first.step(step, *make_batch(step))
+        first.drop([name for name, result in results.items() if result.diverged is not None])
+    assert "wild" not in [trial.name for trial in first.trials]
+    header = {"step": 3, "backbone_sha256": digest, "classes": None}
+    build.restore(second, checkpoint.save(tmp_path, first, header, None), digest, None, True)
+    second.drop(["plain"])
+    for step in range(3, 6):
+        second.step(step, *make_batch(step))
+    for trial in second.trials:
+        alone = make_cohort(**{trial.name: DIFFERENT_TRIALS[trial.name]})
+        train(alone, 6)
+        for key, value in weights(alone, trial.name).items():
+            assert torch.equal(value, weights(second, trial.name)[key]), (trial.name, key)
+        assert all(map(torch.equal, trial.average.values(), alone.trials[0].average.values()))
+
+
+def test_the_mean_of_the_weights_is_scored_and_the_weights_are_trained() -> None:
+    cohort, raw = make_cohort(main={"train__ema_decay": 0.7}), make_cohort(main={})
+    expected = weights(cohort, "main")
+    for step in range(3):
+        assert cohort.step(step, *make_batch(step)) == raw.step(step, *make_batch(step))
+        for key, value in weights(cohort, "main").items():
+            expected[key] = 0.7 * expected[key] + 0.3 * value
+    for key, value in cohort.trials[0].average.items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-7)
+    clips, _ = make_batch(9)
+    scores = cohort.scores(clips)["main"]
+    assert all(torch.equal(value, weights(raw, "main")[key]) for key, value in weights(cohort, "main").items())
+    assert not torch.equal(scores, raw.scores(clips)["main"])
+    with torch.no_grad():
+        for key, parameter in raw.trials[0].named_parameters():
+            parameter.copy_(cohort.trials[0].average[key])
+    assert torch.equal(scores, raw.scores(clips)["main"])
+
+
+def test_without_ema_no_mean_is_kept() -> None:
+    cohort = make_cohort(main={})
+    train(cohort, 1)
+    assert not cohort.trials[0].average
+
+
+def test_the_mean_begins_with_the_weights_that_training_begins_with() -> None:
+    cohort = make_cohort(main={"train__ema_decay": 0.999999, "train__lr": 0.1})
+    with torch.no_grad():
+        for _, parameter in cohort.trials[0].named_parameters():  # as run.init_from does after building
+            parameter.add_(1)
+    before = weights(cohort, "main")
+    train(cohort, 1)
+    for key, value in cohort.trials[0].average.items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=1e-5)
+
+
+def test_gradients_of_one_trial_at_a_time_take_memory() -> None:
+    cohort = make_cohort(**DIFFERENT_TRIALS)
+    alive: list[set[str]] = []
+
+    def look(trial: Trial) -> None:
+        alive.append({t.name for t in cohort.trials if any(p.grad is not None for _, p in t.named_parameters())})
+
+    for trial in cohort.trials:
+        trial.optimizer.register_step_pre_hook(lambda *_, trial=trial: look(trial))
+    cohort.step(0, *make_batch(0))
+    assert alive == [{name} for name in DIFFERENT_TRIALS]
 
 
 def test_dropping_a_trial_does_not_change_the_others() -> None:
@@ -125,8 +206,8 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     for cohort in (free, clipped):
         cohort.step(0, *make_batch(0))
     norms = [
-        math.sqrt(sum(float(p.grad.square().sum()) for _, p in c.trials[0].named_parameters() if p.grad is not None))
-        for c in (free, clipped)
+        math.sqrt(sum(float(state["exp_avg"].square().sum()) for state in c.trials[0].optimizer.state.values())) / 0.1
+        for c in (free, clipped)  # after one step Adam's first moment is a tenth of the gradient
     ]
     assert norms[0] > 1e-2
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)

@@ -23,12 +23,12 @@ from coldframe.data import (
     EvalViews,
     TrainClips,
     VideoList,
-    eval_loader,
     normalize_,
     read_list,
     sample_order,
-    train_loader,
 )
+from coldframe.loader import _read_ahead, eval_loader, train_loader
+from coldframe.reader import find_torchcodec_problem
 from coldframe.video import BadVideo, training_indices, view_indices
 
 PARITY = torch.load(Path(__file__).parent.parent / "fixtures" / "parity" / "data.pt", weights_only=True)
@@ -171,6 +171,20 @@ def test_a_training_clip_is_a_function_of_its_place(items):
     assert all(clip.min() >= 0 and clip.max() <= 255 and clip.max() > 100 for clip in drawn)
 
 
+def test_clips_of_one_video_side_by_side_are_those_of_their_places_and_decode_it_once(items, monkeypatch):
+    clips, read = train_clips(items), []
+    plain = clips._read
+    monkeypatch.setattr(clips, "_read", lambda path, choose: read.append(path) or plain(path, choose))
+    places = [(4, 0, 1), (4, 1, 1), (4, 2, 1), (4, 3, 0), (4, 4, 2), (4, 5, 2)]
+    together = clips.__getitems__(places)
+    assert read == [items[1][0], items[0][0], items[2][0]]
+    for item, place in zip(together[:4], places, strict=False):
+        assert torch.equal(item.clip, clips[place].clip)
+        assert item.index == place[2]
+    assert len({item.clip.numpy().tobytes() for item in together[:3]}) == 3
+    assert all(isinstance(item.clip, BadVideo) for item in together[4:])
+
+
 def test_a_bad_video_is_a_value_and_keeps_its_place(items):
     item = train_clips(items)[0, 0, 2]
     assert isinstance(item.clip, BadVideo)
@@ -201,6 +215,64 @@ def test_batches_are_the_same_bytes_for_any_number_of_workers(items):
 
 def test_batches_are_the_same_wherever_the_loader_starts(items):
     assert_same(batches(items, start_step=2, num_workers=2), batches(items)[2:])
+
+
+def test_several_clips_per_video_keep_the_order_and_need_fewer_videos(items):
+    ones = batches(items, batch_size=3, num_steps=4)
+    twos = batches(items, batch_size=6, clips_per_video=2, num_steps=4)
+    for one, two in zip(ones, twos, strict=True):
+        assert two.indices.tolist() == [index for index in one.indices.tolist() for _ in range(2)]
+        assert len(two.bad) == 2 * len(one.bad)
+        assert len({clip.numpy().tobytes() for clip in two.clips}) == len(two.clips)
+    for changes in ({"num_workers": 2}, {"num_workers": 1}):
+        assert_same(batches(items, batch_size=6, clips_per_video=2, **changes), twos)
+    assert_same(batches(items, batch_size=6, clips_per_video=2, start_step=2), twos[2:])
+    ranks = [batches(items, batch_size=4, clips_per_video=2, rank=rank, world_size=2) for rank in range(2)]
+    for step, batch in enumerate(batches(items, batch_size=4, clips_per_video=2)):
+        assert torch.equal(torch.cat([rank[step].clips for rank in ranks]), batch.clips)
+    with pytest.raises(ValueError, match=r"multiple of the 1 processes times data\.clips_per_video \(4\)"):
+        batches(items, batch_size=6, clips_per_video=4)
+
+
+def test_reading_ahead_gives_the_same_batches_and_ends_with_its_source(items):
+    ended = []
+
+    def source():
+        try:
+            yield from range(5)
+            raise ValueError("at the end")
+        finally:
+            ended.append(True)
+
+    ahead = _read_ahead(source())
+    assert [next(ahead), next(ahead)] == [0, 1]
+    assert not ended
+    ahead.close()
+    assert ended
+    with pytest.raises(ValueError, match="at the end"):
+        list(_read_ahead(source()))
+
+
+def test_a_reader_that_is_not_there_is_named_before_any_worker_starts(items, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    for make in (
+        train_clips,
+        lambda items, **reader: EvalViews(items, **SHAPE, spatial_views=1, temporal_views=1, **reader),
+    ):
+        with pytest.raises(ValueError, match=r"data\.reader .*not installed.* pyav, or install .*torchcodec==0\.13\.0"):
+            make(items, reader="torchcodec")
+
+
+@pytest.mark.skipif(find_torchcodec_problem() is not None, reason="torchcodec does not import here")
+def test_torchcodec_gives_the_frames_of_pyav_and_the_same_bad_videos(items, tmp_path):
+    avi = make_clip(tmp_path / "packed.avi", codec="mpeg4")  # no times to trust
+    items = [*items, (str(avi), 5)]
+    for place in [(0, 0, 0), (1, 2, 3), (2, 1, 2), (3, 0, 5)]:
+        ours, theirs = train_clips(items)[place].clip, train_clips(items, reader="torchcodec")[place].clip
+        if isinstance(ours, BadVideo):
+            assert str(theirs) == str(ours)
+        else:
+            assert torch.equal(theirs, ours)
 
 
 def test_the_slices_of_two_processes_are_the_batch_of_one(items):
@@ -257,7 +329,8 @@ def test_loading_leaves_the_global_random_states_alone(items):
 PROGRAM = """
     import os, sys, time
     sys.path.insert(0, {root!r})
-    from coldframe.data import DummyClips, train_loader
+    from coldframe.data import DummyClips
+    from coldframe.loader import train_loader
     clips = DummyClips(100, num_classes=4, num_frames=3, size=8, seed=1)
     loader = train_loader(clips, seed=0, start_step=0, num_steps=10**6, batch_size=4, num_workers=2)
     next(loader)

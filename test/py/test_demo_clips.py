@@ -37,6 +37,13 @@ def test_lists_name_existing_clips_with_balanced_labels(data_root: Path) -> None
     assert not list(data_root.rglob(".*"))
 
 
+def test_the_list_to_select_on_is_a_balanced_part_of_the_training_list(data_root: Path) -> None:
+    train, fit, select = ((data_root / f"{name}.txt").read_text() for name in ("train", "fit", "select"))
+    assert fit + select == train
+    assert sorted(line.split(" ")[1] for line in select.splitlines()) == [str(label) for label in range(8)]
+    assert [demo.count_selected(count) for count in (8, 9, 24, 100, 1000, 5000)] == [0, 8, 8, 16, 160, 160]
+
+
 @pytest.mark.parametrize("label", range(8))
 def test_clips_decode_to_what_was_drawn(data_root: Path, label: int) -> None:
     clip = demo.plan_clip(0, "train", label)

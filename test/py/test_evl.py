@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from coldframe.clip import LayerFeatures
 from coldframe.evl import EVL
+from coldframe.motion import prepare_features
 
 N, T, GRID, C, HEADS, DIM, NUM_LAYERS, NUM_CLASSES = 2, 3, (2, 4), 6, 5, 7, 2, 9
 L = 1 + GRID[0] * GRID[1]
@@ -137,6 +138,29 @@ def test_logits_and_every_gradient_equal_the_plain_way(modules):
     assert all(
         expected[name].abs().max() > 1e-6 for name in expected if "k_proj.bias" not in name and "tokens" not in name
     )
+
+
+@pytest.mark.parametrize("grid", [(1, 9), (3, 17), (2, 24)])
+def test_wide_grids_are_summed_in_column_groups(grid, monkeypatch):
+    monkeypatch.setitem(globals(), "GRID", grid)
+    monkeypatch.setitem(globals(), "L", 1 + grid[0] * grid[1])
+    evl, tokens = make(grid=grid), make_tokens()
+    inputs = [tensor.requires_grad_() for layer in tokens for tensor in layer.values()]
+    ours, plain = evl(make_features(tokens)), plain_logits(evl, tokens)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-10)
+    expected = gradients(plain, evl, inputs)
+    for name, gradient in gradients(ours, evl, inputs).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-10, msg=name)
+
+
+def test_features_prepared_for_all_trials_give_the_same_bits():
+    evl, features = make(torch.float32), make_features(make_tokens(torch.float32))
+    prepared = [prepare_features(layer, GRID) for layer in features]
+    before = [tensor.clone() for layer in prepared for tensor in (layer.out_NTLC, *layer.maps.previous)]
+    logits = evl(prepared)
+    assert torch.equal(logits, evl(features))
+    F.cross_entropy(logits, LABELS).backward()
+    assert all(map(torch.equal, before, [t for layer in prepared for t in (layer.out_NTLC, *layer.maps.previous)]))
 
 
 def test_single_precision_stays_within_a_hundred_thousandth():

@@ -13,7 +13,7 @@ import coldframe.augment
 import coldframe.clip
 import coldframe.cohort
 import coldframe.data
-import coldframe.evl
+import coldframe.motion
 import coldframe.upstream
 import coldframe.video
 import coldframe.weights
@@ -96,8 +96,8 @@ def half_scale(query, key):
     return original_attention(query * 0.5, key)
 
 
-def shifted_skew(maps, grid):
-    return original_skew(maps, grid).roll(1, -1)
+def shifted_skew(maps, grid, columns):
+    return original_skew(maps, grid, columns).roll(1, -1)
 
 
 def swapped_qkv(state):
@@ -107,11 +107,11 @@ def swapped_qkv(state):
 
 
 original_split = coldframe.weights._split_qkv
-original_attention, original_skew = coldframe.clip.mean_attention, coldframe.evl.skew
+original_attention, original_skew = coldframe.clip.mean_attention, coldframe.motion.skew
 CODE = {
     "gelu": (coldframe.clip, "QUICK_GELU_SLOPE", 1.7, "logits"),
     "maps": (coldframe.clip, "mean_attention", half_scale, "neighbour maps"),
-    "motion": (coldframe.evl, "skew", shifted_skew, "decoder frame features"),
+    "motion": (coldframe.motion, "skew", shifted_skew, "decoder frame features"),
     "conversion": (coldframe.weights, "_split_qkv", swapped_qkv, "converted weights (tensors that differ)"),
 }
 DATA_CODE = {

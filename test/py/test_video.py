@@ -30,7 +30,19 @@ VARIANTS = {
     "vfr.mp4": {"times": np.cumsum([random.Random(1).choice([20, 40, 40, 170]) for _ in range(40)]).tolist()},
     "vfr.mkv": {"times": np.cumsum([random.Random(2).choice([20, 40, 40, 170]) for _ in range(40)]).tolist()},
     "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:bframes=3:open-gop=1:keyint=10"}},
+    "hevc_pyramid.mkv": {
+        "codec": "libx265",
+        "options": {"x265-params": "log-level=none:bframes=4:b-pyramid=1:keyint=16"},
+    },
     "vp9.webm": {"codec": "libvpx-vp9", "b_frames": 0},
+    "vp9_hidden.webm": {
+        "codec": "libvpx-vp9",
+        "b_frames": 0,
+        "gop": 30,
+        "options": {"deadline": "good", "cpu-used": "4", "auto-alt-ref": "1", "lag-in-frames": "16"},
+    },
+    "av1.mp4": {"codec": "libsvtav1", "b_frames": 0, "options": {"preset": "12", "svtav1-params": "keyint=16"}},
+    "av1.mkv": {"codec": "libsvtav1", "b_frames": 0, "gop": 16, "options": {"preset": "12"}},
     "vp8.webm": {"codec": "libvpx", "b_frames": 0},
     "mpeg4.avi": {"codec": "mpeg4", "gop": 12},
     "mpeg4.mp4": {"codec": "mpeg4", "gop": 12},
@@ -126,6 +138,17 @@ def test_large_files_are_read_twice_and_give_the_same_frames(clip, monkeypatch):
     kept = read_frames(str(path), lambda n: [3, 50, 99])
     monkeypatch.setattr("coldframe.video._KEPT_BYTES", 100)
     np.testing.assert_array_equal(read_frames(str(path), lambda n: [3, 50, 99]), kept)
+
+
+def test_a_video_that_changes_its_size_gives_the_frames_of_either_part(clip, tmp_path):
+    path = tmp_path / "both.h264"
+    larger = make_clip(tmp_path / "larger.h264", size=(128, 96))
+    path.write_bytes(clip("raw.h264").read_bytes() + larger.read_bytes())
+    every = decode_everything(path)
+    for indices in ([3, 20], [45, 79], [39]):
+        np.testing.assert_array_equal(read_frames(str(path), lambda n, at=indices: at), [every[i] for i in indices])
+    with pytest.raises(BadVideo, match=r"changes its size within the clip: \[\(96, 64\), \(128, 96\)\]"):
+        read_frames(str(path), lambda n: [39, 40])
 
 
 def test_probe_tells_what_is_there(clip):

@@ -1,0 +1,170 @@
+"""Batches, each decoded by all workers together, copied once, and ready before it is asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import signal
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+from coldframe.data import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
+from coldframe.video import BadVideo
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def train_loader(
+    clips: TrainClips | DummyClips,
+    *,
+    seed: int,
+    start_step: int,
+    num_steps: int,
+    batch_size: int,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    clips_per_video: int = 1,
+    pin_memory: bool = False,
+) -> Generator[Batch]:
+    """Yields one Batch for each of steps start_step..num_steps-1: this rank's slice of batch_size (of all ranks) clips.
+
+    Each video of the training order gives clips_per_video clips in a row. The same bytes for any num_workers and from
+    wherever it starts; torch's global random state is left alone. Workers start with the call, and closing the
+    iterator ends them. A batch without a readable video has N = 0.
+    """
+    if batch_size % (world_size * clips_per_video):
+        raise ValueError(
+            f"train.batch_size  is {batch_size}. It must be a multiple of the {world_size} processes times "
+            f"data.clips_per_video ({clips_per_video})."
+        )
+    per_rank, num_videos = batch_size // world_size, batch_size // world_size // clips_per_video
+
+    def batches() -> Iterator[list[Place]]:
+        first = rank * per_rank
+        for step in range(start_step, num_steps):
+            order = sample_order(len(clips), seed, (step * batch_size + first) // clips_per_video, num_videos)
+            yield [(step, first + i, order[i // clips_per_video]) for i in range(per_rank)]
+
+    num_places = (num_steps - start_step) * per_rank
+    return _load(clips, batches(), num_places, per_rank, num_workers, pin_memory, clips_per_video)
+
+
+def eval_loader(
+    views: EvalViews | DummyClips,
+    *,
+    batch_size: int,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> Generator[Batch]:
+    """Yields Batches of up to batch_size videos, all views of each; every world_size-th video from rank on (upstream
+    create_val_loader), each exactly once."""
+    mine = range(rank, len(views), world_size)
+    batches = (list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size))
+    return _load(views, batches, len(mine), batch_size, num_workers, pin_memory)
+
+
+def _load(
+    dataset: TrainClips | EvalViews | DummyClips,
+    batches: Iterable[list[Any]],
+    num_places: int,
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool,
+    clips_per_video: int = 1,
+) -> Generator[Batch]:
+    """Returns an iterator of whole batches, each decoded by all workers together: the first is there sooner, and what
+    lies ready is about two batches rather than two per worker."""
+    videos = math.ceil(batch_size / clips_per_video)
+    chunk = math.ceil(videos / max(1, num_workers)) * clips_per_video
+    loader = DataLoader(
+        dataset,
+        batch_sampler=(batch[i : i + chunk] for batch in batches for i in range(0, len(batch), chunk)),
+        num_workers=num_workers,
+        collate_fn=partial(_collate, dataset.shape),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
+    )
+    # Workers start here, in the caller's thread, and decode while the caller does something else.
+    whole = _join_parts(iter(loader), num_places, batch_size, pin_memory)
+    return _read_ahead(whole) if pin_memory else whole
+
+
+def _join_parts(parts: Iterator[Batch], num_places: int, batch_size: int, pin_memory: bool) -> Generator[Batch]:
+    waiting: list[Batch] = []
+    for part in parts:
+        waiting.append(part)
+        num_seen = sum(len(part.labels) + len(part.bad) for part in waiting)
+        if num_seen == min(batch_size, num_places):
+            yield _join(waiting, pin_memory)
+            waiting, num_places = [], num_places - num_seen
+
+
+def _read_ahead(batches: Generator[Batch]) -> Generator[Batch]:
+    """Yields the batches; a thread joins and pins the next one while the step before is computed."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            coming = thread.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = thread.submit(next, batches, None)
+                yield batch
+        finally:
+            thread.submit(batches.close)
+
+
+def _collate(shape: tuple[int, ...], items: list[Item]) -> Batch:
+    """Returns the part of a batch; in a worker its clips are written once, into the memory that both sides share."""
+    good = [(item.clip, item.label, item.index) for item in items if isinstance(item.clip, Tensor)]
+    clips = _empty((len(good), *shape))
+    if good:
+        torch.stack([clip for clip, _, _ in good], out=clips)
+    return Batch(
+        clips,
+        torch.tensor([label for _, label, _ in good], dtype=torch.int64),
+        torch.tensor([index for _, _, index in good], dtype=torch.int64),
+        [item.clip for item in items if isinstance(item.clip, BadVideo)],
+        sum(item.seconds for item in items),
+    )
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    # As torch's default_collate does.
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def _join(parts: list[Batch], pin_memory: bool) -> Batch:
+    """Returns the parts as one batch: one copy where there is more than one part or memory has to be pinned."""
+    columns = ([p.clips for p in parts], [p.labels for p in parts], [p.indices for p in parts])
+    clips, labels, indices = (
+        _concatenate(column, pin_memory) if pin_memory or len(parts) > 1 else column[0] for column in columns
+    )
+    return Batch(clips, labels, indices, [b for p in parts for b in p.bad], sum(p.item_seconds for p in parts))
+
+
+def _concatenate(tensors: list[Tensor], pin_memory: bool) -> Tensor:
+    shape = sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:]
+    return torch.cat(tensors, out=torch.empty(shape, dtype=tensors[0].dtype, pin_memory=pin_memory))
+
+
+def _start_worker(worker_id: int) -> None:
+    """Leaves interrupts to the main process (Ctrl-C reaches the whole process group), and dies with it.
+
+    Linux counts the thread that started the worker as its parent: start loaders from a thread that lasts.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

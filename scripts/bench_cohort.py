@@ -1,0 +1,83 @@
+"""Times a step of a cohort of many trials against a cohort of one, and so against as many separate runs.
+
+    py/python.sh scripts/bench_cohort.py [--preset ViT-B/16] [--frames 8] [--batch 8] [--trials 8] [--quick]
+
+Both cohorts are in one process and take turns, from normalised clips in memory: decoding, which a cohort shares too, is
+not in the ratio. The default batch is 8: a trial's update costs the same for any batch, the backbone does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bench_features import BACKBONES, make_settings
+from coldframe import build
+from coldframe.cohort import Cohort
+from coldframe.settings import Settings
+from timing import Ratio, emit, measure, ratio
+
+CPU = torch.device("cpu")
+
+
+def vary(settings: Settings, number: int) -> Settings:
+    """Returns settings of another rate, depth and choice of temporal modules for each number."""
+    decoder = replace(settings.model.decoder, num_layers=1 + number % settings.model.decoder.num_layers)
+    switches = {"conv": number % 2 == 0, "cross_attention": number % 3 != 0, "position_embedding": number % 4 != 3}
+    temporal = replace(settings.model.temporal, **switches)
+    train = replace(settings.train, lr=settings.train.lr * 2**-number, seed=number)
+    return replace(settings, model=replace(settings.model, decoder=decoder, temporal=temporal), train=train)
+
+
+class Step:
+    """A training step of a cohort of these settings on a batch of noise."""
+
+    def __init__(self, trials: list[Settings], backbone: build.VisionTransformer) -> None:
+        built = [build.build_trial(str(i), settings, backbone, CPU, "fp32") for i, settings in enumerate(trials)]
+        self.cohort, self.number = Cohort(built, backbone, CPU, "fp32"), 0
+        data, batch_size = trials[0].data, trials[0].train.batch_size
+        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size)
+        self.labels_N = torch.arange(batch_size)
+
+    def __call__(self) -> None:
+        self.cohort.step(self.number, self.clips_NCTHW, self.labels_N)
+        self.number += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
+    args = parser.parse_args()
+    preset = "small" if args.quick else args.preset
+    with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
+        settings = make_settings(preset, args.frames, args.batch, Path(name))
+    backbone, _, _ = build.build_backbone(settings, CPU, "fp32")
+    steps = {
+        "one": Step([settings], backbone),
+        "many": Step([replace(settings, train=replace(settings.train, seed=i)) for i in range(args.trials)], backbone),
+        "mixed": Step([vary(settings, i) for i in range(args.trials)], backbone),
+    }
+    seconds = measure(steps, rounds=2 if args.quick else 5)
+    cost = ratio(seconds["many"], seconds["one"])
+    gain = Ratio(args.trials / cost.median, args.trials / cost.high, args.trials / cost.low)
+    best = {f"{name}_seconds": min(values) for name, values in seconds.items()}
+    about = {"preset": preset, "frames": args.frames, "batch": args.batch, "trials": args.trials,
+             "keeps_freed_memory": os.environ.get("MALLOC_MMAP_MAX_") == "0"}  # fmt: skip
+    is_asked = not args.quick and args.trials == 8
+    most, least = ({"least": 1.7, "goal": 1.4}, {"least": 4.5, "goal": 5.5}) if is_asked else ({}, {})
+    emit("cohort of many against a cohort of one", cost, **most, **best, **about)
+    emit("as many separate runs against the cohort", gain, **least, **about)
+    emit("cohort of differing trials against a cohort of one", ratio(seconds["mixed"], seconds["one"]), **about)
+
+
+if __name__ == "__main__":
+    main()

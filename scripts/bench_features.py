@@ -1,0 +1,136 @@
+"""Times a training step from cached features against a full step of our own, for each form and precision.
+
+    py/python.sh scripts/bench_features.py [--preset ViT-B/16] [--frames 8] [--batch 4] [--quick]
+
+py/python.sh gives the program's own environment. A full step starts from normalised clips in memory: decoding, which a
+cache saves too, is not in the ratio. The cached step reads real shards, through what training reads them with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from coldframe import build
+from coldframe.cohort import Cohort
+from coldframe.data import Batch
+from coldframe.extract import Extraction
+from coldframe.features import Cache, StoredFeatures, open_cache
+from coldframe.settings import Features, Settings
+from timing import emit, measure, ratio
+
+BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config-schema.ts, PRESETS)
+    "ViT-B/16": (768, 12, 12, 16),
+    "ViT-L/14": (1024, 24, 16, 14),
+    "small": (192, 12, 3, 32),
+}
+WAYS = [(form, precision) for form in ("maps", "inputs", "one") for precision in ("fp16", "fp32")]
+CPU = torch.device("cpu")
+
+
+def make_settings(preset: str, num_frames: int, batch_size: int, folder: Path) -> Settings:
+    """Returns the recipe of a preset, on noise instead of videos."""
+    sys.path.append(str(Path(__file__).parent.parent / "test" / "py"))
+    from small import settings
+
+    width, num_layers, num_heads, patch_size = BACKBONES[preset]
+    (folder / "list.txt").write_text("".join(f"noise\t{i}\n" for i in range(2 * batch_size)))
+    sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads, "patch_size": patch_size}
+    backbone = {
+        f"model__backbone__{key}": value for key, value in {**sizes, "input_size": 224, "mlp_factor": 4}.items()
+    }
+    decoder = {"num_layers": 4, "qkv_dim": width, "num_heads": width // 64, "mlp_factor": 4}
+    made: Settings = settings(
+        **backbone,
+        **{f"model__decoder__{key}": value for key, value in decoder.items()},
+        data__num_frames=num_frames,
+        data__size=224,
+        data__num_classes=400,
+        data__train_list=str(folder / "list.txt"),
+        train__batch_size=batch_size,
+        train__steps=10**6,
+    )
+    return made
+
+
+class FullStep:
+    """Backbone, decoder and optimizer on one batch."""
+
+    def __init__(self, settings: Settings) -> None:
+        backbone, _, _ = build.build_backbone(settings, CPU, "fp32")
+        trial = build.build_trial("main", settings, backbone, CPU, "fp32")
+        self.cohort, self.step = Cohort([trial], backbone, CPU, "fp32"), 0
+        data, batch_size = settings.data, settings.train.batch_size
+        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size)
+        self.labels_N = torch.arange(batch_size)
+
+    def __call__(self) -> None:
+        self.cohort.step(self.step, self.clips_NCTHW, self.labels_N)
+        self.step += 1
+
+
+class CachedStep:
+    """The same from a cache on disk."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        lists: dict[str, str | None] = {"train": str(folder / "list.txt"), "val": None}
+        name = f"{settings.features.form}-{settings.features.precision}"
+        settings = replace(settings, data=replace(settings.data, features=str(folder / name), dummy=True))
+        extraction = Extraction(settings, lists)
+        while not extraction.advance(60, lambda: None)["done"]:
+            pass
+        extraction.close()
+        self.cache: Cache = open_cache([settings], next(iter(extraction.manifest.key.values())), lists)
+        trial = build.build_trial("main", settings, extraction.backbone, CPU, "fp32")
+        source = StoredFeatures(self.cache.layout, extraction.backbone)
+        self.cohort, self.step = Cohort([trial], source, CPU, "fp32"), 0
+        self.batches: Iterator[Batch] = self.cache.training_batches(settings, str(folder / "list.txt"), 0, False)
+        self.wait_seconds: list[float] = []
+
+    def __call__(self) -> None:
+        started = time.perf_counter()
+        batch = next(self.batches)
+        self.wait_seconds.append(time.perf_counter() - started)
+        self.cohort.step(self.step, batch.clips, batch.labels)
+        self.step += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
+    args = parser.parse_args()
+    preset = "small" if args.quick else args.preset
+    with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
+        settings = make_settings(preset, args.frames, args.batch, Path(name))
+        steps: dict[str, CachedStep] = {}
+        for form, precision in WAYS:
+            changed = replace(settings, features=Features(form, precision, train_views=1))
+            steps[f"{form} {precision}"] = CachedStep(changed, Path(name))
+        seconds = measure({"full": FullStep(settings), **steps}, rounds=2 if args.quick else 5, warmup=2)
+        for key, step in steps.items():
+            about = {
+                "preset": preset,
+                "frames": args.frames,
+                "batch": args.batch,
+                "clip_bytes": step.cache.layout.clip_bytes,
+            }
+            wait = sum(step.wait_seconds[2:]) / max(1e-9, sum(seconds[key]))
+            timing = {"full_seconds": min(seconds["full"]), "step_seconds": min(seconds[key]), "data_wait": wait}
+            # The other forms trade time for room: they run one block again, or all that the decoder reads.
+            goals = {"least": 9.0, "goal": 14.0} if key.startswith("maps") else {}
+            emit(f"step from cached features, {key}", ratio(seconds["full"], seconds[key]), **goals, **about, **timing)
+            step.batches.close()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()

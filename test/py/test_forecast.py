@@ -1,0 +1,181 @@
+"""The forecast against what it forecasts: parameters of real models, and the tensors that a real step makes.
+
+What is counted is every tensor alive at once besides weights, so that the comparison needs no quiet machine; what a
+process takes on top of its tensors, `coldframe bench memory` measures.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import small
+from coldframe import build, forecast
+from coldframe.cohort import Cohort, Trial
+from coldframe.session import Session
+from coldframe.settings import Settings
+
+CPU = torch.device("cpu")
+# Large enough that weights and small vectors do not hide what grows with the clips.
+WIDE: dict[str, Any] = {
+    "data__num_frames": 5,
+    "data__size": 96,
+    "model__backbone__input_size": 96,
+    "model__backbone__width": 192,
+    "model__backbone__mlp_factor": 4,
+    "model__backbone__num_layers": 4,
+    "train__batch_size": 6,
+    "eval__batch_size": 3,
+}
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that operations made and that are still alive, and the most there ever were."""
+
+    def __init__(self, known: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self._take(tensor.untyped_storage())
+        return result
+
+    def _take(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._leave, key, storage.nbytes())
+
+    def _leave(self, key: int, num_bytes: int) -> None:
+        self._seen.discard(key)
+        self.live -= num_bytes
+
+
+def build_cohort(settings: Settings) -> Cohort:
+    backbone, _, _ = build.build_backbone(settings, CPU, "fp32")
+    return Cohort([build.build_trial("main", settings, backbone, CPU, "fp32")], backbone, CPU, "fp32")
+
+
+def weights_of(trial: Trial, cohort: Cohort) -> list[torch.Tensor]:
+    states = [value for state in trial.optimizer.state.values() for value in state.values()]
+    average = list(trial.average.values())
+    return [*trial.model.parameters(), *cohort.backbone.parameters(), *states, *average]
+
+
+def count_step(settings: Settings) -> int:
+    """Returns the most bytes at once in a second step, when all that stays is there."""
+    cohort, data = build_cohort(settings), settings.data
+    clips = torch.randn(settings.train.batch_size, 3, data.num_frames, data.size, data.size)
+    labels = torch.zeros(len(clips), dtype=torch.int64)
+    cohort.step(0, clips, labels)
+    counter = LiveBytes([clips, labels, *weights_of(cohort.trials[0], cohort)])
+    with counter:
+        cohort.step(1, clips, labels)
+    return counter.peak
+
+
+def count_scores(settings: Settings) -> int:
+    cohort, data, views = build_cohort(settings), settings.data, settings.eval
+    num_clips = views.batch_size * views.spatial_views * views.temporal_views
+    clips = torch.randn(num_clips, 3, data.num_frames, data.size, data.size)
+    with LiveBytes([clips, *weights_of(cohort.trials[0], cohort)]) as counter:
+        cohort.scores(clips)
+    return counter.peak
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train__batch_size": 9},
+        {"data__num_frames": 11},
+        {"model__decoder__num_layers": 1},
+        {"model__decoder__num_layers": 4},
+        {"model__backbone__mlp_factor": 2},
+        {"model__temporal__cross_attention": False},
+        {"model__temporal__cross_attention": False, "model__temporal__conv": False},
+        {"model__temporal__conv": False},
+        {"train__micro_batches": 3},
+        {"model__backbone__freeze": False},
+        {"model__backbone__freeze": False, "model__backbone__train_blocks": 2},
+    ],
+    ids=str,
+)
+def test_the_tensors_of_a_step_are_those_forecast(changes: dict[str, Any]) -> None:
+    settings = small.settings(**{**WIDE, **changes})
+    trained = forecast.describe_model(settings)["parameters_trained"]
+    waits = settings.train.micro_batches > 1
+    most = max(forecast.count_transients(settings, 0 if waits else trained, "fp32"))
+    most += forecast.count_features(settings, "fp32") + waits * 4 * trained
+    assert count_step(settings) == pytest.approx(most, rel=0.06)
+
+
+def test_the_tensors_of_an_evaluation_are_those_forecast() -> None:
+    settings = small.settings(**WIDE)
+    memory = forecast.describe_model(settings)["memory"]
+    clips = forecast.BATCHES_IN_FLIGHT * 6 * 3 * 5 * 96**2 * 4  # videos and views of WIDE
+    alone = memory["evaluation_bytes"] - memory["trial_bytes"] - clips
+    backbone = forecast.PROCESS_BYTES + 4 * forecast._count_backbone(settings.model.backbone)
+    assert count_scores(settings) == pytest.approx(alone - backbone, rel=0.06)
+
+
+@pytest.mark.parametrize("switch", ["conv", "position_embedding", "cross_attention"])
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_parameters_and_trial_bytes_are_those_of_the_real_model(switch: str, num_layers: int) -> None:
+    settings = small.settings(**{f"model__temporal__{switch}": False, "model__decoder__num_layers": num_layers})
+    cohort = build_cohort(settings)
+    described, counted = forecast.describe_model(settings), build.count_parameters(cohort)
+    assert described["parameters_total"] == counted["total"]
+    assert described["parameters_trained"] == counted["trained"]
+    assert described["memory"]["trial_bytes"] == 3 * 4 * counted["trained"]
+
+
+def test_parameters_trained_follow_the_blocks_that_are() -> None:
+    for train_blocks in (None, 1, 2):
+        changes = {"model__backbone__freeze": False, "model__backbone__train_blocks": train_blocks}
+        settings = small.settings(**changes)
+        counted = build.count_parameters(build_cohort(settings))["trained"]
+        assert forecast.describe_model(settings)["parameters_trained"] == counted
+
+
+def test_the_parts_add_up_and_a_cohort_shares_all_but_its_own() -> None:
+    one, averaged = (
+        forecast.describe_model(small.settings(train__ema_decay=decay))["memory"] for decay in (None, 0.99)
+    )
+    parts = ("shared_bytes", "features_bytes", "trial_bytes", "transient_bytes")
+    assert one["training_bytes"] == sum(one[part] for part in parts)
+    assert averaged["trial_bytes"] * 3 == one["trial_bytes"] * 4
+    assert [averaged[part] for part in parts if part != "trial_bytes"] == [
+        one[part] for part in parts if part != "trial_bytes"
+    ]
+
+
+def test_operations_are_split_and_stored_features_leave_out_the_backbone() -> None:
+    live = forecast.describe_model(small.settings())
+    assert live["flops_per_view"] == live["backbone_flops_per_view"] + live["decoder_flops_per_view"]
+    stored = {
+        form: forecast.describe_model(small.settings(data__features="cache", features__form=form))
+        for form in ("maps", "inputs")
+    }
+    assert stored["maps"]["backbone_flops_per_view"] == 0
+    assert 0 < stored["inputs"]["backbone_flops_per_view"] < live["backbone_flops_per_view"]
+    assert stored["maps"]["decoder_flops_per_view"] == live["decoder_flops_per_view"]
+
+
+def test_the_session_forecasts_many_settings_at_once() -> None:
+    many = [small.settings_json(model__decoder__num_layers=1 + i % 3, train__lr=0.1 * (1 + i)) for i in range(9)]
+    models = Session().forecast(many)["models"]
+    assert len(models) == 9
+    assert models[0] == models[3]
+    assert models[0]["memory"]["trial_bytes"] < models[1]["memory"]["trial_bytes"]
