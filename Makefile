@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 NODE_DONE := node_modules/.done
 
-.PHONY: help setup demo demo-clips demo-ablation train evaluate test check lint types jest pytest parity clean
+.PHONY: help setup demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages lint types jest pytest test-slurm test-ray parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -48,11 +48,19 @@ demo-ablation: demo-clips ## the demo without its three temporal modules: what t
 	yarn -s train --config configs/demo.yaml --run-dir runs/demo-ablation --set model.temporal.conv=false \
 	  --set model.temporal.position_embedding=false --set model.temporal.cross_attention=false
 
+sweep-demo: demo-clips ## 12 trials in one cohort on the demo's clips, halved twice: sweep, status, report
+	yarn -s coldframe sweep --config configs/sweeps/demo.yaml --run-dir runs/sweep-demo
+	yarn -s coldframe sweep status runs/sweep-demo
+	yarn -s coldframe sweep report runs/sweep-demo
+
 train: setup ## make train CONFIG=configs/my.yaml [RUN_DIR=runs/my] [ARGS="--set train.lr=1e-3"]
 	yarn -s train --config $(CONFIG) --run-dir $(RUN_DIR) $(ARGS)
 
 evaluate: setup ## make evaluate CONFIG=configs/my.yaml: the newest checkpoint of its run
 	yarn -s evaluate --config $(CONFIG) --checkpoint $(RUN_DIR)/checkpoints/latest $(ARGS)
+
+bench: setup ## every ratio of the README's table, on this machine
+	yarn -s coldframe bench all $(ARGS)
 
 test: setup lint types ## everything: lint, types, every test
 	yarn -s jest
@@ -61,6 +69,10 @@ test: setup lint types ## everything: lint, types, every test
 check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
+
+test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 || { echo 'chromium was not found: apt-get install chromium'; exit 1; }; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	yarn -s jest --testMatch '**/*.pages.ts'
 
 lint: setup
 	yarn -s lint
@@ -76,6 +88,19 @@ jest: setup
 
 pytest: setup
 	.venv/bin/pytest $(ARGS)
+
+test-slurm: setup ## the slurm executor on a private Slurm of this machine (as root; installs slurm-wlm and munge)
+	@export SLURM_TEST_HOME=$$(mktemp -d); export SLURM_CONF=$$SLURM_TEST_HOME/slurm.conf; \
+	trap 'scripts/slurm_up.sh down; rm -rf $$SLURM_TEST_HOME' EXIT; \
+	scripts/slurm_up.sh up && yarn -s jest --config jest.heavy.config.js test/heavy/slurm $(ARGS)
+
+test-ray: setup .cache/ray-venv/.done ## the ray executor on a Ray of its own, installed under .cache
+	yarn -s jest --config jest.heavy.config.js test/heavy/ray $(ARGS)
+
+.cache/ray-venv/.done: requirements-ray.txt
+	test -x .cache/ray-venv/bin/python || $(PYTHON) -m venv .cache/ray-venv
+	.cache/ray-venv/bin/pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	@touch $@
 
 parity: setup ## replays the fixtures of the original against this code
 	.venv/bin/python scripts/parity.py test/fixtures/parity

@@ -1,12 +1,12 @@
 /** The process entry: runs main, prints the last error, sets the exit code. */
 
-import { Interrupted, RuntimeFailure, UserError } from './errors.ts';
+import { Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
 import { main } from './main.ts';
 import { reportError } from './report.ts';
 
 function exitCode(error: unknown): number {
   if (error instanceof UserError) return 2;
-  if (error instanceof RuntimeFailure) return 3;
+  if (error instanceof RuntimeFailure || error instanceof Fenced) return 3;
   return error instanceof Interrupted ? 130 : 1;
 }
 

@@ -5,7 +5,7 @@ import { type Config, loadConfig, parseConfig } from './config.ts';
 import { readClasses } from './data-list.ts';
 import { UserError } from './errors.ts';
 import type { Report } from './report.ts';
-import { findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
+import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
 
@@ -15,18 +15,20 @@ export interface ConvertRequest {
   output: string;
   /** Needed for a file of the original, which holds none. */
   config: string | undefined;
+  /** Which of a cohort's. */
+  trial: string | undefined;
   set: string[];
 }
 
 /** Writes a checkpoint, optimizer included, in the other format. */
 export async function convert(request: ConvertRequest, report: Report): Promise<void> {
-  const { config, classes } = readModel(request);
+  const { name, config, classes } = readModel(request);
   const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
   try {
     const session = new Session(runtime);
     const { notes } = await session.open({
       mode: 'train', // with the optimizer
-      trials: [{ name: 'main', settings: config }],
+      trials: [{ name, settings: config }],
       lists: { train: null, val: null },
       classes,
       run_dir: null,
@@ -39,15 +41,26 @@ export async function convert(request: ConvertRequest, report: Report): Promise<
   }
 }
 
-function readModel({ checkpoint, config: file, set }: ConvertRequest): { config: Config; classes: string[] | null } {
+interface Model {
+  /** Of its trial. */
+  name: string;
+  config: Config;
+  classes: string[] | null;
+}
+
+function readModel({ checkpoint, config: file, trial, set }: ConvertRequest): Model {
   if (file !== undefined) {
     const { config } = loadConfig(file, { set });
-    return { config, classes: config.data.classes === null ? null : readClasses(config.data.classes) };
+    const name = isUpstreamFile(checkpoint)
+      ? 'main'
+      : chooseTrial(checkpoint, readCheckpoint(checkpoint).header, trial);
+    return { name, config, classes: config.data.classes === null ? null : readClasses(config.data.classes) };
   }
   if (isUpstreamFile(checkpoint)) {
     throw new UserError(`${checkpoint}  is a checkpoint of the original: say with --config which model it is.`);
   }
   const { folder, header } = readCheckpoint(checkpoint);
-  const config = parseConfig(JSON.stringify(header.config.main), `${folder}/checkpoint.json`);
-  return { config, classes: header.classes };
+  const name = chooseTrial(checkpoint, header, trial);
+  const config = parseConfig(JSON.stringify(header.config[name]), `${folder}/checkpoint.json`);
+  return { name, config, classes: header.classes };
 }

@@ -29,6 +29,22 @@ export class RuntimeFailure extends Error {
   }
 }
 
+/** Torch found no memory for what the configuration asks. Exit code 2: a smaller micro-batch fits. */
+export class OutOfMemory extends UserError {
+  constructor(problems: string | string[]) {
+    super(problems);
+    this.name = 'OutOfMemory';
+  }
+}
+
+/** A later attempt has taken the run folder over; this one must not write there any more. Exit code 3. */
+export class Fenced extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'Fenced';
+  }
+}
+
 /** An exception in Python that is not the user's to fix. Exit code 1, with its traceback. */
 export class PythonBug extends Error {
   readonly traceback: string;
@@ -46,6 +62,15 @@ export class Interrupted extends Error {
     super(message);
     this.name = 'Interrupted';
   }
+}
+
+export type FailureClass = 'user' | 'bug' | 'lost' | 'out_of_memory';
+
+/** What a scheduler decides by: `user` needs a person, `lost` may be tried again, `out_of_memory` with less at once. */
+export function classifyFailure(error: unknown): FailureClass {
+  if (error instanceof OutOfMemory) return 'out_of_memory';
+  if (error instanceof UserError) return 'user';
+  return error instanceof RuntimeFailure ? 'lost' : 'bug';
 }
 
 /** Returns why a file could not be read, in words, and what to do; `wanted` says what should be there. */

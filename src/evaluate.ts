@@ -8,7 +8,7 @@ import { type Config, loadConfig, parseConfig } from './config.ts';
 import { Interrupted, UserError } from './errors.ts';
 import { type CheckedList, checkLists, describeList } from './inputs.ts';
 import type { Report } from './report.ts';
-import { findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
+import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
 import { type Opened, type OpenRequest, type Result, Session } from './session.ts';
 
@@ -23,12 +23,14 @@ type Results = Record<string, Result>;
 export async function evaluate(
   config: Config,
   checkpoint: string,
+  trial: string | undefined,
   output: string | undefined,
   report: Report,
 ): Promise<void> {
   if (config.data.val_list === null) throw new UserError('data.val_list  is not set. `evaluate` needs it.');
   const folder = findCheckpoint(checkpoint);
-  const stored = isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header.classes;
+  const header = isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header;
+  const name = header === null ? 'main' : chooseTrial(checkpoint, header, trial);
   await withScratch(async (scratch) => {
     const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
     starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
@@ -36,11 +38,11 @@ export async function evaluate(
       await starting.then((runtime) => runtime.close());
       throw error;
     });
-    const classes = lists.classes ?? stored;
+    const classes = lists.classes ?? header?.classes ?? null;
     const list = { train: null, val: lists.val?.checkedFile ?? null };
-    const request = describeOpen('evaluate', config, folder, classes, list);
+    const request = describeOpen('evaluate', { name, settings: config }, folder, classes, list);
     await withSession(starting, request, report, async (session, opened) => {
-      const target = resolve(output ?? nameOutput(folder, opened.step, config, lists.val));
+      const target = resolve(output ?? nameOutput(folder, opened.step, name, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
       const about = { step: opened.step, checkpoint: folder, list: describeList(lists.val), classes, results };
       writeFileAtomic.sync(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
@@ -49,9 +51,16 @@ export async function evaluate(
   });
 }
 
-function nameOutput(checkpoint: string, step: number, config: Config, list: CheckedList | undefined): string {
+function nameOutput(
+  checkpoint: string,
+  step: number,
+  trial: string,
+  config: Config,
+  list: CheckedList | undefined,
+): string {
   const { spatial_views, temporal_views } = config.eval;
-  const name = `step-${step}-${spatial_views}x${temporal_views}-${list?.sha256.slice(0, 8) ?? 'dummy'}`;
+  const of = trial === 'main' ? '' : `${trial}-`;
+  const name = `step-${step}-${of}${spatial_views}x${temporal_views}-${list?.sha256.slice(0, 8) ?? 'dummy'}`;
   const parent = dirname(checkpoint);
   const run = basename(parent) === 'checkpoints' ? dirname(parent) : parent;
   return join(run, 'evaluations', name);
@@ -92,15 +101,20 @@ function describeClasses(perClass: Result['per_class']): object[] {
 export async function predict(
   checkpoint: string,
   videos: string[],
+  trial: string | undefined,
   top: number,
   set: string[],
   report: Report,
 ): Promise<void> {
   const { folder, header } = readCheckpoint(checkpoint);
-  const config = readTrainedConfig(header.config.main, folder, set);
+  const name = chooseTrial(checkpoint, header, trial);
+  const config = readTrainedConfig(header.config[name], folder, set);
   const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
   if (missing.length > 0) throw new UserError(missing);
-  const request = describeOpen('predict', config, folder, header.classes, { train: null, val: null });
+  const request = describeOpen('predict', { name, settings: config }, folder, header.classes, {
+    train: null,
+    val: null,
+  });
   await withSession(startRuntime({ stallSeconds: config.launch.stall_seconds }), request, report, async (session) => {
     const unreadable: string[] = [];
     for (const path of videos) {
@@ -117,12 +131,12 @@ export async function predict(
 
 function describeOpen(
   mode: OpenRequest['mode'],
-  config: Config,
+  trial: OpenRequest['trials'][number],
   checkpoint: string,
   classes: string[] | null,
   lists: OpenRequest['lists'],
 ): OpenRequest {
-  return { mode, trials: [{ name: 'main', settings: config }], lists, classes, run_dir: null, resume: checkpoint };
+  return { mode, trials: [trial], lists, classes, run_dir: null, resume: checkpoint };
 }
 
 /** The configuration a checkpoint was trained with; `--set` changes it, for example where the weights lie here. */

@@ -3,25 +3,35 @@
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { findBirth } from './processes.ts';
 
 const POLL_SECONDS = 0.2;
 const EMPTY_SECONDS = 10; // a lock is written right after it is made
 
 /** Waits until no other process has `FILE.lock`, takes it, and returns what gives it back. A dead holder's is taken over. */
 export async function lockFile(file: string, note: (text: string) => void, signal: AbortSignal): Promise<() => void> {
-  const lock = `${file}.lock`;
-  const mine = `${process.pid} ${hostname()}`;
   for (let isTold = false; ; ) {
+    const taken = tryLock(file);
+    if (typeof taken === 'function') return taken;
+    if (!isTold) note(`${file} is being fetched by another process: waiting. If that is not so, remove ${file}.lock.`);
+    isTold = true;
+    await sleep(POLL_SECONDS * 1000, undefined, { signal });
+  }
+}
+
+/** Takes `FILE.lock` and returns what gives it back, or else who has it. A dead holder's is taken over. */
+export function tryLock(file: string): (() => void) | { pid: string; host: string } {
+  const lock = `${file}.lock`;
+  for (;;) {
     try {
-      writeFileSync(lock, mine, { flag: 'wx' });
+      writeFileSync(lock, `${process.pid} ${hostname()} ${findBirth(process.pid) ?? ''}`.trimEnd(), { flag: 'wx' });
       return () => rmSync(lock, { force: true });
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
     if (takeAway(lock)) continue;
-    if (!isTold) note(`${file} is being fetched by another process: waiting. If that is not so, remove ${lock}.`);
-    isTold = true;
-    await sleep(POLL_SECONDS * 1000, undefined, { signal });
+    const [pid = '', host = ''] = readFileSync(lock, 'utf8').split(' ');
+    return { pid, host };
   }
 }
 
@@ -42,9 +52,10 @@ function takeAway(lock: string): boolean {
 }
 
 function isLeftOver(holder: string, ageSeconds: number): boolean {
-  const [pid, host] = holder.split(' ');
+  const [pid, host, birth] = holder.split(' ');
   if (host === undefined) return ageSeconds > EMPTY_SECONDS;
   if (host !== hostname()) return false; // nobody here can tell
+  if (birth !== undefined) return findBirth(Number(pid)) !== birth; // another may have the number by now
   try {
     process.kill(Number(pid), 0);
     return false;

@@ -19,6 +19,12 @@ export const CHECKPOINT = {
   describe: 'checkpoint folder, such as runs/demo/checkpoints/latest',
   coerce: lastOf,
 } as const;
+export const TRIAL = {
+  type: 'string',
+  requiresArg: true,
+  describe: 'which trial, of a checkpoint that holds several',
+  coerce: lastOf,
+} as const;
 export const JSON_LINES = {
   type: 'boolean',
   default: false,

@@ -1,6 +1,6 @@
 /** The only file that prints: events as lines for people or as JSON lines, notes and progress on stderr. */
 
-import { Interrupted, PythonBug, RuntimeFailure, UserError } from './errors.ts';
+import { Fenced, Interrupted, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 import { type RunEvent, stampEvent, type TimedEvent } from './events.ts';
 
 interface Bar {
@@ -33,6 +33,20 @@ export class Report {
     this.journal?.(timed);
     const line = this.json ? JSON.stringify(timed) : describeEvent(timed);
     if (line !== undefined) this.print(line);
+  }
+
+  /** Events of one kind, one a trial; of many trials people get one line. */
+  events(events: RunEvent[]): void {
+    const [first, ...more] = events;
+    if (first === undefined) return;
+    const summarize = SUMMARIZE[first.kind];
+    if (this.json || more.length === 0 || summarize === undefined) {
+      for (const event of events) this.event(event);
+      return;
+    }
+    const timed = events.map(stampEvent);
+    for (const event of timed) this.journal?.(event);
+    this.print(summarize(timed));
   }
 
   /** What the user asked for, on stdout. */
@@ -85,6 +99,19 @@ export function formatBytes(bytes: number): string {
   return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
 }
 
+/** Returns rows as lines of left-aligned columns. */
+export function formatTable(rows: string[][]): string {
+  const widths = rows.reduce<number[]>((most, row) => row.map((cell, i) => Math.max(most[i] ?? 0, cell.length)), []);
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
 /** Prints how a command failed: on stderr for people, and as a `failed` event on stdout under `--json`. */
 export function reportError(error: unknown, json: boolean): void {
   const known = error instanceof Error ? error : new Error(String(error));
@@ -96,7 +123,7 @@ export function reportError(error: unknown, json: boolean): void {
 }
 
 function describeError(error: Error): string {
-  if (error instanceof UserError || error instanceof Interrupted) return error.message;
+  if (error instanceof UserError || error instanceof Interrupted || error instanceof Fenced) return error.message;
   if (error instanceof RuntimeFailure) {
     const lines = error.lines.length > 0 ? ['The last lines it wrote:', ...error.lines.map((line) => `  ${line}`)] : [];
     return [error.message, ...lines].join('\n');
@@ -132,16 +159,91 @@ const DESCRIBE: Record<string, Describe> = {
   saved: (e) => `saved ${e.path}`,
   bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
   dropped: (e) => `trial ${e.trial} dropped: ${e.why}`,
+  rung: (e) => `rung at step ${e.step}: ${e.num_left} of ${e.num_points} points go on`,
   restarted: (e) => `starting again at step ${e.step}: ${e.why}`,
   interrupted: (e) => `interrupted at step ${e.step}; the same command goes on from there`,
-  finished: (e) => `finished at step ${e.step}`,
+  finished: (e) => (e.sweep === undefined ? `finished at step ${e.step}` : describeSweepEnd(e)),
   checked: (e) => `${e.list}: ${e.num_lines} videos, ${e.errors} errors, ${e.warnings} warnings`,
   predicted: (e) => {
     const classes = e.classes as { name: string; probability: number }[];
     return [`${e.path}`, ...classes.map((c) => `  ${percent(c.probability).padStart(9)}  ${c.name}`)].join('\n');
   },
+  clips_prepared: (e) => {
+    const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
+    const clips = num(e.num_clips) - num(e.num_bad);
+    return `prepared ${clips} clips, ${formatBytes(num(e.size_bytes))}${bad}\nTrain with \`--config ${e.config}\`.`;
+  },
+  planned: (e) =>
+    `${e.sweep}: ${e.num_trials} trials in ${e.num_cohorts} cohorts, ${num(e.ratio).toFixed(1)} times cheaper than each alone (forecast)`,
+  attempt: () => undefined,
+  cohort: () => undefined,
+  launched: (e) => `${e.cohort} started${num(e.attempt) > 1 ? ` (attempt ${e.attempt})` : ''}`,
+  ended: (e) => {
+    const why = e.why === null ? '' : `: ${e.why}`;
+    const then = e.outcome === 'retry' && e.class !== 'out_of_memory' ? 'lost, to be tried again' : e.outcome;
+    return `${e.cohort} ${e.outcome === 'retry' ? then : e.outcome} after ${formatDuration(num(e.seconds))}${why}`;
+  },
+  split: (e) => `${e.cohort} goes on as ${(e.into as string[]).join(', ')}: ${e.why}`,
+  result: (e) => `${e.cohort} ${e.trial} ${e.state}: top-1 ${percent(num(e.top1))}${e.why ? ` (${e.why})` : ''}`,
+  final: (e) =>
+    `${e.trial} on the validation list: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${e.num_videos} videos`,
+  reported: (e) => `${e.num_points} points: ${e.path} (${formatBytes(num(e.size_bytes))}), ${e.csv}, ${e.json}`,
   failed: () => undefined, // printed once, by cli.ts, with what the user can do
 };
+
+/** One line for the trials of a cohort; the journal has each. */
+const SUMMARIZE: Record<string, (events: TimedEvent[]) => string> = {
+  step: (events) => {
+    const [e] = events;
+    const loss = spread(events, 'loss', Math.min, (value) => value.toFixed(4));
+    const top1 = spread(events, 'top1', Math.max, percent);
+    const rate = `${num(e?.clips_per_second).toFixed(1)} clips/s  waiting for data ${percent(num(e?.data_seconds) / num(e?.step_seconds))}`;
+    return `step ${e?.step}/${e?.steps}  ${events.length} trials  loss ${loss}  top-1 ${top1}  ${rate}  ETA ${formatDuration(num(e?.eta_seconds))}`;
+  },
+  evaluated: (events) => {
+    const [e] = events;
+    const bad = e?.num_bad ? `; ${e.num_bad} videos could not be read` : '';
+    const top1 = spread(events, 'top1', Math.max, percent);
+    return `evaluated ${events.length} trials at step ${e?.step}: top-1 ${top1} on ${e?.num_videos} videos, ${e?.views} views${bad}`;
+  },
+  result: (events) => {
+    const count = (state: string) => events.filter((event) => event.state === state).length;
+    const counts = ['finished', 'pruned', 'diverged', 'failed'].map((state) => [count(state), state] as const);
+    const told = counts.filter(([number]) => number > 0).map((pair) => pair.join(' '));
+    const finished = events.filter((event) => event.state === 'finished' && event.top1 !== null);
+    const best = finished.length === 0 ? '' : `; top-1 ${spread(finished, 'top1', Math.max, percent)}`;
+    return `${events[0]?.cohort}: ${told.join(', ')}${best}`;
+  },
+  dropped: (events) => `dropped ${events.map(({ trial }) => trial).join(', ')}`,
+};
+
+function describeSweepEnd(e: TimedEvent): string {
+  const best = e.best as { point: string; mean: number; trial: string } | undefined;
+  const final = e.final as { top1: number; num_videos: number } | null;
+  const params = Object.entries((e.params ?? {}) as object).map(([key, value]) => `${key} ${value}`);
+  const where = e.selection === 'validation' ? 'the validation list, which it was chosen on' : 'the selection list';
+  const lines = [
+    `${e.sweep} finished: ${e.run_dir}, ${formatDuration(num(e.seconds))} of training and evaluation`,
+    best && `best: ${best.point} (${params.join(', ')}), ${e.metric} ${percent(best.mean)} on ${where}`,
+    final &&
+      `its trial ${best?.trial}: top-1 ${percent(final.top1)} on ${final.num_videos} videos of the validation list`,
+    num(e.num_failed) > 0 && `${e.num_failed} trials failed: see \`coldframe sweep report ${e.run_dir}\``,
+  ];
+  return lines.filter(Boolean).join('\n');
+}
+
+function spread(
+  events: TimedEvent[],
+  field: string,
+  choose: (...values: number[]) => number,
+  show: (value: number) => string,
+): string {
+  const known = events.filter((event) => typeof event[field] === 'number');
+  const values = known.map((event) => num(event[field]));
+  const best = choose(...values);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return `best ${show(best)} (${known[values.indexOf(best)]?.trial}), mean ${show(mean)}`;
+}
 
 function describeEvent(event: TimedEvent): string | undefined {
   const describe = DESCRIBE[event.kind];

@@ -1,10 +1,20 @@
 /** The run folder: what a run leaves behind, and how it is written so that a reader always sees whole files. */
 
-import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, truncateSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import writeFileAtomic from 'write-file-atomic';
-import { UserError } from './errors.ts';
+import { Fenced, UserError } from './errors.ts';
 import type { TimedEvent } from './events.ts';
 
 export interface Status {
@@ -16,9 +26,26 @@ export interface Status {
 
 export class RunFolder {
   readonly dir: string;
+  /** The number this process writes under; a folder that a later attempt has taken over is closed to it. */
+  readonly attempt: number | undefined;
+  /** How often a cluster has started this attempt again by itself: the later start fences off the earlier one. */
+  readonly #restart = Number(process.env.COLDFRAME_RESTART ?? 0);
 
-  constructor(dir: string) {
+  constructor(dir: string, attempt?: number) {
     this.dir = resolve(dir);
+    this.attempt = attempt;
+  }
+
+  isFenced(): boolean {
+    if (this.attempt === undefined) return false;
+    const current = this.readJson('attempt.json') as { attempt: number; restart?: number } | undefined;
+    if (current === undefined || current.attempt < this.attempt) return false;
+    return current.attempt > this.attempt || (current.restart ?? 0) > this.#restart;
+  }
+
+  /** Throws Fenced when a later attempt has the folder. Asked before every write. */
+  refuseFenced(): void {
+    if (this.isFenced()) throw new Fenced(`${this.dir}  a later attempt than ${this.attempt} has taken over.`);
   }
 
   path(...parts: string[]): string {
@@ -26,7 +53,18 @@ export class RunFolder {
   }
 
   create(): void {
+    this.refuseFenced();
     mkdirSync(this.path('lists'), { recursive: true });
+    if (this.attempt === undefined || this.#restart === 0) return;
+    const current = this.readJson('attempt.json') as object | undefined;
+    this.writeJson('attempt.json', { ...current, attempt: this.attempt, restart: this.#restart });
+  }
+
+  /** A sign of life for a scheduler on another machine. */
+  beat(): void {
+    if (this.attempt === undefined || this.isFenced() || !existsSync(this.path('attempt.json'))) return;
+    const now = new Date();
+    utimesSync(this.path('attempt.json'), now, now);
   }
 
   /** Makes the journals ready for appending: a line torn by a kill is cut off. */
@@ -36,10 +74,12 @@ export class RunFolder {
   }
 
   append(event: TimedEvent): void {
+    this.refuseFenced();
     appendFileSync(this.path('events.jsonl'), `${JSON.stringify(event)}\n`);
   }
 
   writeJson(name: string, value: unknown): void {
+    this.refuseFenced();
     mkdirSync(dirname(this.path(name)), { recursive: true });
     writeFileAtomic.sync(this.path(name), `${JSON.stringify(value, null, 2)}\n`);
   }
@@ -63,6 +103,7 @@ export class RunFolder {
   addBadVideo(path: string, reason: string): number {
     const known = this.badVideos();
     if (!known.has(path)) {
+      this.refuseFenced();
       known.add(path);
       appendFileSync(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\n`);
     }
@@ -78,6 +119,25 @@ export class RunFolder {
       this.bad = new Set(lines.map((line) => line.slice(0, line.indexOf('\t'))));
     }
     return this.bad;
+  }
+
+  /** The events of a kind up to a step, the oldest first; a torn last line is none. */
+  readEvents(kind: string, step: number): TimedEvent[] {
+    const file = this.path('events.jsonl');
+    const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : [];
+    const found = lines
+      .filter((line) => line.includes(`"kind":"${kind}"`))
+      .map((line) => JSON.parse(line) as TimedEvent);
+    return found.filter((event) => event.kind === kind && (event.step ?? 0) <= step);
+  }
+
+  /** The steps that have a complete evaluation, ascending. */
+  listEvaluations(): number[] {
+    const folder = this.path('evaluations');
+    const names = existsSync(folder) ? readdirSync(folder) : [];
+    const steps = names.map((name) => Number(/^step-(\d+)$/.exec(name)?.[1] ?? Number.NaN));
+    const isComplete = (step: number): boolean => existsSync(join(folder, `step-${step}`, 'result.json'));
+    return steps.filter((step) => !Number.isNaN(step) && isComplete(step)).sort((a, b) => a - b);
   }
 
   hasCheckpoint(): boolean {
@@ -122,7 +182,9 @@ function dropTornLine(file: string): void {
 const FREE_KEYS =
   /^(run|eval|launch)\.|^data\.(num_workers|reader|train_list|val_list|root|train_root|val_root|classes)$/;
 
-interface Change {
+const MAX_TOLD = 20; // of a run of another kind every key differs
+
+export interface Change {
   key: string;
   before: string;
   after: string;
@@ -131,17 +193,23 @@ interface Change {
 /** What keeps a run folder's checkpoints from being continued with this configuration. */
 function findChanges(folder: RunFolder, config: object): Change[] {
   if (!folder.hasCheckpoint()) return [];
-  return listChanges(folder.readJson('config.json'), config, '').filter(({ key }) => !FREE_KEYS.test(key));
+  const ofTrial = (key: string): string => key.replace(/^trials\.[^.]+\./, '');
+  return listChanges(folder.readJson('config.json'), config, '').filter(({ key }) => !FREE_KEYS.test(ofTrial(key)));
 }
 
 /** The run folder when the user names none: runs/NAME, or NAME-2, -3 ... where another configuration has it. */
 export function chooseRunDir(name: string, config: object, note: (text: string) => void): string {
   for (let n = 1; ; n++) {
     const dir = join('runs', n === 1 ? name : `${name}-${n}`);
+    if (existsSync(join(dir, 'sweep.json'))) {
+      note(`${dir} holds a sweep`);
+      continue;
+    }
     const changes = findChanges(new RunFolder(dir), config);
     if (changes.length === 0) return dir;
-    const keys = changes.map(({ key, before }) => `${key}: ${before}`).join(', ');
-    note(`${dir} holds a run with another configuration (${keys})`);
+    const keys = changes.slice(0, MAX_TOLD).map(({ key, before }) => `${key}: ${before}`);
+    const more = changes.length > MAX_TOLD ? `, and ${changes.length - MAX_TOLD} keys more` : '';
+    note(`${dir} holds a run with another configuration (${keys.join(', ')}${more})`);
   }
 }
 
@@ -150,14 +218,16 @@ export function refuseChangedConfig(folder: RunFolder, config: object): void {
   const changes = findChanges(folder, config);
   if (changes.length === 0) return;
   throw new UserError([
-    ...changes.map(
-      ({ key, before, after }) => `${key}  is ${after}; the run in ${folder.dir} was started with ${before}.`,
-    ),
+    ...changes
+      .slice(0, MAX_TOLD)
+      .map(({ key, before, after }) => `${key}  is ${after}; the run in ${folder.dir} was started with ${before}.`),
+    ...(changes.length > MAX_TOLD ? [`${changes.length - MAX_TOLD} keys more differ.`] : []),
     'Take the old values back, choose another --run-dir, or start anew with --resume never (the old run is kept aside).',
   ]);
 }
 
-function listChanges(before: unknown, after: unknown, key: string): Change[] {
+/** Returns the keys in which two nested objects differ. */
+export function listChanges(before: unknown, after: unknown, key: string): Change[] {
   const isSection = (value: unknown): value is Record<string, unknown> =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   if (isSection(before) && isSection(after)) {
@@ -173,6 +243,7 @@ export interface CheckpointHeader {
   step: number;
   classes: string[] | null;
   config: Record<string, unknown>;
+  trials: Record<string, unknown>;
 }
 
 /** Returns the path that Python takes as a checkpoint: a folder of ours, or a file of the original. */
@@ -205,4 +276,15 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
   } catch (error) {
     throw new UserError(`${join(folder, 'checkpoint.json')}  cannot be read: ${(error as Error).message}.`);
   }
+}
+
+/** Returns which trial of a checkpoint is meant: the named one, or its only one. */
+export function chooseTrial(path: string, header: CheckpointHeader, name: string | undefined): string {
+  const names = Object.keys(header.trials);
+  const [only] = names;
+  if (only === undefined) throw new UserError(`${path}  holds no trial. Take another checkpoint.`);
+  if (name === undefined && names.length === 1) return only;
+  if (name !== undefined && names.includes(name)) return name;
+  const what = name === undefined ? '' : ` and no ${name}`;
+  throw new UserError(`${path}  holds the trials ${names.join(', ')}${what}. Name one of them with --trial.`);
 }

@@ -1,7 +1,7 @@
 /** The rooms of the project: who may import whom, who prints, who exits, how long a file may be. Read from the sources. */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, posix } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { PROJECT } from './support.ts';
 
@@ -9,27 +9,80 @@ import { PROJECT } from './support.ts';
 const TYPESCRIPT = [
   ['cli'],
   ['main'],
-  ['options', 'train', 'evaluate', 'ensemble', 'convert', 'plan', 'doctor', 'weights', 'import-command'],
-  ['inputs'],
-  ['session'],
+  ['sweep-commands'],
+  [
+    'options',
+    'sweep',
+    'train',
+    'evaluate',
+    'ensemble',
+    'convert',
+    'plan',
+    'fit',
+    'features',
+    'prepare',
+    'bench',
+    'doctor',
+    'weights',
+    'import-command',
+    'sweep-status',
+    'sweep-report',
+    'compare',
+  ],
+  ['report-page'],
+  ['report-tables'],
+  ['sweep-folder', 'report-html'],
+  ['training-run', 'sweep-plan', 'sweep-pulse'],
+  ['sweep-tasks', 'inputs', 'pace'],
+  ['scheduler', 'sweep-guard', 'session', 'stop-request', 'suggest', 'sweep-file'],
   ['runtime'],
-  ['supervisor'],
-  ['config', 'report', 'runs', 'download'],
-  ['config-keys', 'data-list', 'events', 'file-lock', 'shell-words', 'sweep-types'],
-  ['config-schema', 'upstream-flags', 'yaml-source'],
+  ['selection', 'space-keys', 'supervisor'],
+  [
+    'journal',
+    'heartbeat',
+    'leaderboard',
+    'bracket',
+    'cohort-file',
+    'cohorts',
+    'config',
+    'space',
+    'sweep-schema',
+    'report',
+    'runs',
+    'download',
+    'standing',
+  ],
+  ['config-resolve'],
+  ['executors/slurm', 'executors/ray'],
+  [
+    'executors/local',
+    'executors/remote',
+    'config-keys',
+    'data-list',
+    'events',
+    'file-lock',
+    'shell-words',
+    'sweep-types',
+  ],
+  ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'upstream-flags', 'yaml-source'],
   ['errors'],
 ];
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens the session lazily. */
 const PYTHON = [
   ['session'],
-  ['forecast', 'identify'],
+  ['extract', 'forecast', 'identify', 'prepare'],
   ['build'],
   ['upstream'],
   ['checkpoint', 'evaluate', 'metrics'],
   ['cohort'],
+  ['features'],
+  ['manifest'],
+  ['loader'],
   ['data', 'evl'],
+  ['motion'],
   ['augment', 'clip', 'environment', 'weights'],
-  ['serve', 'settings', 'video'],
+  ['reader', 'transcode'],
+  ['serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
 ];
 const LAZY = ['serve -> session'];
 
@@ -37,12 +90,18 @@ const read = (...parts: string[]): string => readFileSync(join(PROJECT, ...parts
 const filesOf = (folder: string, ending: string): string[] =>
   readdirSync(join(PROJECT, folder)).filter((name) => name.endsWith(ending) && name !== '__init__.py');
 
+const typescriptFiles = (): string[] => [
+  ...filesOf('src', '.ts'),
+  ...filesOf(join('src', 'executors'), '.ts').map((name) => `executors/${name}`),
+];
+
 /** Arrows `from -> to` that a TypeScript file draws, types and lazy imports included. */
 function arrowsOfTypeScript(name: string): string[] {
   const imports = read('src', name).matchAll(
-    /(?:^|\n)(?:import|export)\s[^;]*?'\.\/([\w-]+)\.ts'|import\('\.\/([\w-]+)\.ts'\)/g,
+    /(?:^|\n)(?:import|export)\s[^;]*?'((?:\.\.\/|\.\/(?:executors\/)?)[\w-]+)\.ts'|import\('(\.\/[\w-]+)\.ts'\)/g,
   );
-  return [...imports].map(([, plain, lazy]) => `${basename(name, '.ts')} -> ${plain ?? lazy}`);
+  const targetOf = (path: string): string => posix.join(posix.dirname(name), path);
+  return [...imports].map(([, plain, lazy]) => `${name.replace(/\.ts$/, '')} -> ${targetOf(plain ?? lazy ?? '')}`);
 }
 
 /** Arrows that a Python file draws when it is loaded, and those it draws later; those for types alone are no arrows. */
@@ -72,10 +131,10 @@ function findFaults(layers: string[][], names: string[], arrows: string[]): stri
 
 describe('arrows point downwards', () => {
   test('in TypeScript', () => {
-    const files = filesOf('src', '.ts');
+    const files = typescriptFiles();
     const arrows = files.flatMap(arrowsOfTypeScript);
-    expect(arrows).toEqual(expect.arrayContaining(['cli -> main', 'main -> train', 'train -> runtime']));
-    const names = files.map((name) => basename(name, '.ts'));
+    expect(arrows).toEqual(expect.arrayContaining(['cli -> main', 'main -> train', 'sweep -> executors/local']));
+    const names = files.map((name) => name.replace(/\.ts$/, ''));
     expect(findFaults(TYPESCRIPT, names, arrows)).toEqual([]);
   });
 
@@ -97,8 +156,7 @@ describe('arrows point downwards', () => {
 });
 
 describe('only one room', () => {
-  const typescript = (pattern: RegExp): string[] =>
-    filesOf('src', '.ts').filter((name) => pattern.test(read('src', name)));
+  const typescript = (pattern: RegExp): string[] => typescriptFiles().filter((name) => pattern.test(read('src', name)));
 
   test('starts Python', () => expect(typescript(/(from|import\() ?'pythonia'/)).toEqual(['runtime.ts']));
   test('reads YAML; others may write it', () =>

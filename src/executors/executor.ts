@@ -22,10 +22,13 @@ export interface Executor {
   readonly slots: number;
   /** Starts a job; returns what finds it again, a line of text for the journal. */
   start(job: Job): Promise<string>;
+  /** Starts jobs with one request; returns their handles in the same order. Either all are started or none. */
+  startMany?(jobs: Job[]): Promise<string[]>;
   /** What an earlier runner started under this key; undefined when it never came to that. */
   find(key: string): Promise<string | undefined>;
   /** The state of each handle. */
   watch(handles: string[]): Promise<Map<string, JobState>>;
+  /** Asks the command to save and end, and does not wait for that; a second call ends it at once. */
   cancel(handle: string): Promise<void>;
   close(): Promise<void>;
 }

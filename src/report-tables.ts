@@ -1,0 +1,155 @@
+/** The tables of the report: complete without its script. */
+
+import { type PointView, shortenKeys } from './leaderboard.ts';
+import { formatDuration } from './report.ts';
+import { day, escapeHtml, LABELS, MAX_ROWS, percent, showSummary, showValue } from './report-html.ts';
+import { type SweepView, sumCost } from './sweep-folder.ts';
+
+export interface Pruning {
+  step: number;
+  cohort: string;
+  trial: string;
+  point: string;
+  reason?: string;
+  rank?: number;
+  num_points?: number;
+  metric?: number | null;
+  why?: string;
+}
+
+export function renderLeaderboard(view: SweepView): string {
+  const { metric } = view.sweep;
+  const shown = view.points.slice(0, MAX_ROWS);
+  const other = metric === 'top1' ? 'top5' : 'top1';
+  const values = shown.flatMap((point) => point[metric]?.mean ?? []);
+  const range = { low: Math.min(...values), high: Math.max(...values) };
+  const column = (name: string, isNumber: boolean, title = ''): string =>
+    `<th scope="col"${isNumber ? ' class="number"' : ''}${title === '' ? '' : ` title="${escapeHtml(title)}"`}><button type="button">${escapeHtml(name)}</button></th>`;
+  const labels = shortenKeys(view.keys);
+  const head = [
+    ...[column('rank', true), column('point', false), column('state', false), column(LABELS[metric], true)],
+    ...[column(LABELS[other], true), column('seeds', true), column('step', true)],
+    ...view.keys.map((key, index) => column(labels[index] ?? key, true, key)),
+  ];
+  const states = [...new Set(shown.map(({ state }) => state))].map((state) => `<option>${state}</option>`);
+  const hidden = view.points.length - shown.length;
+  return `<section>
+<h2>Leaderboard</h2>
+<p class="quiet">A row for each point; ${LABELS[metric]} is the mean over its seeds ± their standard deviation. Points that left early
+  stand below those that went further: only numbers at one step compare.${hidden > 0 ? ` The best ${MAX_ROWS} are shown; leaderboard.csv holds all ${view.points.length}.` : ''}</p>
+<div class="controls js-only">
+<input type="search" id="filter" placeholder="Filter, as in lr=0.001 pruned" aria-label="Filter the points by words">
+<select id="state" aria-label="State"><option value="">any state</option>${states.join('')}</select>
+<button type="button" id="clear">Show all</button><span id="count" class="quiet" aria-live="polite"></span>
+</div>
+<div class="scroll" id="leaderboard" role="region" aria-label="Leaderboard" tabindex="0"><table>
+<thead><tr>${head.join('')}</tr></thead>
+<tbody>
+${shown.map((point) => renderPoint(point, view, labels, range)).join('\n')}
+</tbody></table></div>
+</section>`;
+}
+
+function renderPoint(
+  point: PointView,
+  view: SweepView,
+  labels: string[],
+  range: { low: number; high: number },
+): string {
+  const { metric } = view.sweep;
+  const other = metric === 'top1' ? 'top5' : 'top1';
+  const words = view.keys.map((key, index) => `${labels[index]}=${showValue(point.params[key])}`);
+  const text = [point.point, point.state, ...point.trials.map(({ name }) => name), ...words].join(' ').toLowerCase();
+  const cell = (value: unknown, shown: string, kind = 'number'): string =>
+    `<td class="${kind}" data-value="${escapeHtml(value ?? '')}">${shown}</td>`;
+  const mean = point[metric]?.mean;
+  const share = mean === undefined ? 0 : range.high > range.low ? (mean - range.low) / (range.high - range.low) : 1;
+  const bar =
+    mean === undefined ? '' : `<span class="bar"><i style="width:${(8 + 92 * share).toFixed(0)}%"></i></span>`;
+  const seeds = point.trials.map(
+    ({ name, seed, state, ...trial }) => `${name}, seed ${seed}: ${percent(trial[metric])} ${state}`,
+  );
+  return `<tr data-point="${point.point}" data-state="${point.state}" data-text="${escapeHtml(text)}"${point === view.best ? ' class="best"' : ''}>${[
+    cell(point.rank, String(point.rank ?? '–')),
+    cell(
+      point.point,
+      `<button type="button" aria-pressed="false" title="${escapeHtml(seeds.join('\n'))}">${point.point}</button>`,
+      'point',
+    ),
+    cell(point.state, point.state, 'state'),
+    cell(mean, `${showSummary(point[metric])}${bar}`, 'number metric'),
+    cell(point[other]?.mean, showSummary(point[other])),
+    cell(point.numCounted, `${point.numCounted}/${point.trials.length}`),
+    cell(point.step, String(point.step ?? '–')),
+    ...view.keys.map((key) => cell(point.params[key], escapeHtml(showValue(point.params[key])))),
+  ].join('')}</tr>`;
+}
+
+function renderTable(head: string[], rows: string[][], label: string, textColumn: number): string {
+  const cells = (row: string[]): string =>
+    row.map((value, index) => `<td${index === textColumn ? ' class="text"' : ''}>${escapeHtml(value)}</td>`).join('');
+  return `<div class="scroll" role="region" aria-label="${escapeHtml(label)}" tabindex="0"><table>
+<thead><tr>${head.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join('')}</tr></thead>
+<tbody>${rows
+    .slice(0, MAX_ROWS)
+    .map((row) => `<tr>${cells(row)}</tr>`)
+    .join('\n')}</tbody></table></div>
+${rows.length > MAX_ROWS ? `<p class="quiet">The first ${MAX_ROWS} of ${rows.length}.</p>` : ''}`;
+}
+
+export function renderPrunings(view: SweepView, prunings: Pruning[]): string {
+  const rungs = view.sweep.bracket?.rungs ?? [];
+  const told = new Map(prunings.map((pruning) => [pruning.trial, pruning]));
+  const left = view.trials.filter(({ state }) => state === 'pruned' || state === 'diverged');
+  if (rungs.length === 0 && left.length === 0) return '';
+  const summary = rungs.map((step) => {
+    const gone = view.points.filter((point) => point.state === 'pruned' && point.step === step).length;
+    const came = view.points.filter(({ trials }) => trials.some((trial) => (trial.step ?? 0) >= step)).length;
+    return `<li>Step ${step}: ${came} came, ${came - gone} went on.</li>`;
+  });
+  const rows = left
+    .toSorted((a, b) => (a.step ?? 0) - (b.step ?? 0))
+    .map((trial) => {
+      const { rank, num_points, why } = told.get(trial.name) ?? {};
+      const place = rank === undefined ? '–' : `${rank} of ${num_points ?? '?'}`;
+      return [
+        String(trial.step ?? '–'),
+        trial.point,
+        trial.name,
+        trial.state,
+        percent(trial[view.sweep.metric]),
+        place,
+        trial.why ?? why ?? '',
+      ];
+    });
+  const head = ['step', 'point', 'trial', 'state', LABELS[view.sweep.metric], 'rank then', 'why'];
+  return `<section>
+<h2>What was left out, and why</h2>
+${summary.length > 0 ? `<p>At each rung the best ${percent(view.sweep.bracket?.keep).replace('.00', '')} of the points that were left in a cohort went on.</p><ul>${summary.join('')}</ul>` : ''}
+${rows.length > 0 ? renderTable(head, rows, 'Trials left out', 6) : '<p class="quiet">No trial was left out.</p>'}
+</section>`;
+}
+
+export function renderCost({ cohorts }: SweepView): string {
+  const { seconds, aloneSeconds } = sumCost(cohorts);
+  const most = Math.max(seconds, aloneSeconds ?? 0, 1e-9);
+  const bar = (name: string, value: number, kind: string): string =>
+    `<span>${name}: ${formatDuration(value)}</span><div class="${kind}" style="--share:${((100 * value) / most).toFixed(1)}%"></div>`;
+  const rows = cohorts.map(({ name, state, attempt, trials, seconds: own, cost, step, steps }) => [
+    ...[name, state, String(trials.length), String(attempt), step === null ? '–' : `${step}/${steps ?? '?'}`],
+    ...[formatDuration(own), cost === null ? '–' : `${(cost.alone / cost.together).toFixed(1)} times`],
+  ]);
+  return `<section>
+<h2>Cost</h2>
+<p class="quiet">Seconds of the cohorts are measured. What every trial would have taken alone, to its last step, follows from the forecast
+  number of operations of each.</p>
+<div class="bars">${bar('this sweep', seconds, '')}${aloneSeconds === null ? '' : bar('each trial alone', aloneSeconds, 'faint')}</div>
+${renderTable(['cohort', 'state', 'trials', 'attempts', 'step', 'took', 'alone (forecast)'], rows, 'Cohorts', -1)}
+</section>`;
+}
+
+export function renderIncidents({ incidents }: SweepView): string {
+  if (incidents.length === 0) return '';
+  const rows = incidents.map(({ time, cohort, what, why }) => [day(time), cohort, what, why]);
+  return `<section><h2>Failures and retries</h2>${renderTable(['when', 'cohort', 'what', 'why'], rows, 'Failures and retries', 3)}</section>`;
+}

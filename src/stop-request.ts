@@ -1,0 +1,55 @@
+/** What may end a run from outside: signals, and a later attempt at the same work. */
+
+import type { RunFolder } from './runs.ts';
+import type { Runtime } from './runtime.ts';
+
+const FENCE_SECONDS = 0.5;
+const BEATS = 6; // looks at the fence from one sign of life to the next
+
+/**
+ * SIGINT, SIGTERM and, but under nohup, SIGHUP ask the loop to stop after the call under way; a second one ends Python
+ * at once. So does a later attempt: its runtime waits for the lock of the folder, which only goes with this Python.
+ */
+export class StopRequest {
+  requested = false;
+  runtime: Runtime | undefined;
+  readonly #fence: NodeJS.Timeout;
+  readonly #handler = (): void => {
+    if (this.requested) this.runtime?.kill();
+    this.requested = true;
+  };
+
+  constructor(folder: RunFolder) {
+    process.on('SIGINT', this.#handler);
+    process.on('SIGTERM', this.#handler);
+    if (!process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', this.#handler); // the terminal was closed
+    let numLooks = 0;
+    this.#fence = setInterval(() => {
+      if (isLost(folder)) this.runtime?.kill();
+      else if (numLooks++ % BEATS === 0) beat(folder);
+    }, FENCE_SECONDS * 1000).unref();
+  }
+
+  release(): void {
+    clearInterval(this.#fence);
+    process.off('SIGINT', this.#handler);
+    process.off('SIGTERM', this.#handler);
+    process.off('SIGHUP', this.#handler);
+  }
+}
+
+/** A sign that cannot be given just now comes with the next one. */
+function beat(folder: RunFolder): void {
+  try {
+    folder.beat();
+  } catch {}
+}
+
+/** A file that cannot be read just now is no later attempt; the next write asks again, and says so. */
+function isLost(folder: RunFolder): boolean {
+  try {
+    return folder.isFenced();
+  } catch {
+    return false;
+  }
+}

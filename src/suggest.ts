@@ -1,0 +1,44 @@
+/** Points of a TPE search, asked of Optuna in a Python process of their own; a function of the sweep and its history. */
+
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import { z } from 'zod';
+import { RuntimeFailure } from './errors.ts';
+import { findPython } from './runtime.ts';
+import { namePoint } from './space.ts';
+import type { Params, Point, Sweep } from './sweep-types.ts';
+
+/** What became of a point; its value is the mean over its seeds. */
+export interface Told {
+  params: Params;
+  value: number | null;
+  /** pruned counts as worse the earlier it was, and without `intermediate` (a loss that was not finite) as worst of
+   * all; failed says nothing about the point. */
+  state: 'complete' | 'pruned' | 'failed';
+  /** Step -> value. */
+  intermediate: Record<string, number>;
+}
+
+const PY = fileURLToPath(new URL('../py', import.meta.url));
+const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
+const replySchema = z.object({ points: z.array(z.record(z.string(), value)) });
+
+/** Returns up to `num` new points, named from `firstIndex` on; fewer, or none, when the space has no more. */
+export async function suggestPoints(
+  sweep: Pick<Sweep, 'space' | 'seed'>,
+  num: number,
+  history: Told[],
+  firstIndex: number,
+  pending: Params[] = [],
+): Promise<Point[]> {
+  const request = { space: sweep.space, seed: sweep.seed, num, history, pending };
+  const { failed, stdout, stderr, shortMessage } = await execa(findPython(), ['-m', 'coldframe.suggest'], {
+    input: JSON.stringify(request),
+    env: { PYTHONPATH: PY, PYTHONUTF8: '1' },
+    reject: false,
+  });
+  const lines = stderr.split('\n').slice(-20);
+  if (failed) throw new RuntimeFailure(`suggest  no points were suggested: ${shortMessage}`, { lines });
+  const { points } = replySchema.parse(JSON.parse(stdout));
+  return points.map((params, index) => ({ name: namePoint(firstIndex + index), params }));
+}

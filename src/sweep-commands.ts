@@ -1,0 +1,86 @@
+/** `sweep`, what shows one, and `compare`. */
+
+import type { Argv } from 'yargs';
+import { CONFIG, JSON_LINES, lastOf, type Parsed, SET } from './options.ts';
+import { Report } from './report.ts';
+
+const DIR = { type: 'string', demandOption: true, describe: 'folder of the sweep' } as const;
+
+export const sweepCommands = (command: Argv) =>
+  command
+    .command('status <dir>', 'where a sweep stands', statusOptions, runStatus)
+    .command('report <dir>', 'one HTML page, a CSV and a JSON of all results', reportOptions, runReport)
+    .command('$0', 'run many trials, or go on with them', sweepOptions, runSweepCommand);
+
+const sweepOptions = (command: Argv) =>
+  command
+    .option('config', { ...CONFIG, describe: 'YAML sweep file' })
+    .option('set', SET)
+    .option('run-dir', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'folder of the sweep (default runs/<name of the file>)',
+      coerce: lastOf,
+    })
+    .option('dry-run', {
+      type: 'boolean',
+      default: false,
+      describe: 'print trials, cohorts, memory and cost; run nothing',
+    })
+    .option('json', JSON_LINES);
+
+async function runSweepCommand(args: Parsed<typeof sweepOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  const { readSweep } = await import('./sweep-file.ts');
+  const { sweep, notes } = readSweep(args.config, { set: args.set });
+  for (const note of notes) report.note(note);
+  const { chooseSweepDir } = await import('./sweep-guard.ts');
+  const dir = args['run-dir'] ?? chooseSweepDir(sweep);
+  if (args['dry-run']) {
+    const { showPlan } = await import('./sweep-plan.ts');
+    return showPlan(sweep, dir, report);
+  }
+  await report.enableProgress();
+  const { runSweep } = await import('./sweep.ts');
+  await runSweep({ sweep, dir }, report);
+}
+
+const statusOptions = (command: Argv) =>
+  command
+    .positional('dir', DIR)
+    .option('watch', { type: 'boolean', default: false, describe: 'draw again every 2 seconds' })
+    .option('json', JSON_LINES);
+
+async function runStatus(args: Parsed<typeof statusOptions>): Promise<void> {
+  const { showStatus } = await import('./sweep-status.ts');
+  await showStatus(args.dir, new Report({ json: args.json }), { watch: args.watch });
+}
+
+const reportOptions = (command: Argv) =>
+  command
+    .positional('dir', DIR)
+    .option('output', {
+      type: 'string',
+      requiresArg: true,
+      describe: 'file to write (default: report.html in the folder)',
+      coerce: lastOf,
+    })
+    .option('json', JSON_LINES);
+
+async function runReport(args: Parsed<typeof reportOptions>): Promise<void> {
+  const { writeReport } = await import('./sweep-report.ts');
+  await writeReport(args.dir, new Report({ json: args.json }), { output: args.output });
+}
+
+export const compareOptions = (command: Argv) =>
+  command
+    .positional('runs', {
+      ...{ type: 'string', array: true, demandOption: true },
+      describe: 'run folders, sweep folders, or RUN:TRIAL',
+    } as const)
+    .option('json', JSON_LINES);
+
+export async function runCompare(args: Parsed<typeof compareOptions>): Promise<void> {
+  const { compareRuns } = await import('./compare.ts');
+  await compareRuns(args.runs, new Report({ json: args.json }));
+}

@@ -1,0 +1,230 @@
+/** A sweep folder as one view: what its journal says and, of cohorts that are not done, what they say themselves. */
+
+import { existsSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { z } from 'zod';
+import { showPath, UserError } from './errors.ts';
+import {
+  type Attempt,
+  emptyState,
+  type FinalResult,
+  parseLines,
+  reduce,
+  type SweepLine,
+  type SweepState,
+  type TimedEntry,
+} from './journal.ts';
+import { type PointView, rankPoints, type TrialState, type TrialView } from './leaderboard.ts';
+
+export interface CohortView {
+  name: string;
+  trials: string[];
+  state: 'waiting' | 'running' | 'finished' | 'failed' | 'cancelled' | 'split';
+  attempt: number;
+  step: number | null;
+  steps: number | null;
+  nextRung: number | null;
+  etaSeconds: number | null;
+  /** Of all its attempts, the ones that failed too. */
+  seconds: number;
+  /** Operations of the cohort, and of its trials each alone. */
+  cost: { together: number; alone: number } | null;
+}
+
+export interface Incident {
+  time: string;
+  cohort: string;
+  what: string;
+  why: string;
+}
+
+export interface SweepView {
+  dir: string;
+  sweep: SweepLine;
+  /** `stopped`: its runner is gone, and the work is not done. */
+  state: 'running' | 'finished' | 'failed' | 'interrupted' | 'stopped';
+  message: string | null;
+  began: string;
+  updated: string;
+  etaSeconds: number | null;
+  /** The keys that the points set, in the order of the sweep file. */
+  keys: string[];
+  /** Best first. */
+  points: PointView[];
+  trials: TrialView[];
+  cohorts: CohortView[];
+  incidents: Incident[];
+  final: FinalResult | null;
+  best: PointView | null;
+}
+
+const share = z.number().nullish().default(null);
+/** status.json of a sweep and of a cohort; what a reader needs may not be there yet. */
+const statusSchema = z.object({
+  ...{ state: z.string(), step: share, steps: share, rung: share, eta_seconds: share, pid: share },
+  ...{ updated: z.string().nullish(), message: z.string().nullish(), host: z.string().nullish() },
+});
+const trialStatus = z.object({ state: z.string().nullish(), step: share, top1: share, top5: share });
+const cohortStatusSchema = statusSchema.extend({ trials: z.record(z.string(), trialStatus).nullish() });
+type Status = z.output<typeof statusSchema>;
+type CohortStatus = z.output<typeof cohortStatusSchema>;
+
+/** Returns the view of a sweep folder. Throws UserError where there is none. */
+export function readSweepFolder(dir: string): SweepView {
+  const folder = resolve(dir);
+  const entries = readEntries(dir);
+  const state = emptyState();
+  for (const entry of entries) reduce(state, entry);
+  const { sweep } = state;
+  if (sweep === undefined)
+    throw new UserError(`${showPath(dir)}  its sweep was stopped before it began. Run the same \`sweep\` again.`);
+  const statuses = new Map([...state.cohorts.keys()].map((name) => [name, readCohortStatus(folder, state, name)]));
+  const cohorts = [...state.cohorts.keys()].map((name) => viewCohort(state, name, statuses.get(name)));
+  const trials = viewTrials(state, cohorts, statuses);
+  const points = rankPoints(trials, sweep.metric);
+  const final = state.final ?? null;
+  const first = points.find((point) => point.rank === 1);
+  return {
+    ...{ dir: folder, sweep, final, cohorts, trials, points, incidents: listIncidents(entries) },
+    ...judgeState(state, entries, readStatus(statusSchema, join(folder, 'status.json'))),
+    began: entries[0]?.time ?? '',
+    keys: [...new Set(trials.flatMap(({ params }) => Object.keys(params)))],
+    best: points.find(({ point }) => point === final?.point) ?? first ?? null,
+  };
+}
+
+/** Returns whether a folder is a sweep's. */
+export function isSweepFolder(dir: string): boolean {
+  return existsSync(join(dir, 'journal.jsonl'));
+}
+
+function readEntries(dir: string): TimedEntry[] {
+  const file = join(dir, 'journal.jsonl');
+  if (!existsSync(dir))
+    throw new UserError(`${showPath(dir)}  does not exist. Give a sweep folder, such as runs/NAME.`);
+  if (!existsSync(file)) {
+    const what = existsSync(join(dir, 'config.json')) ? 'is the folder of one training run' : 'holds no journal.jsonl';
+    throw new UserError(`${showPath(dir)}  ${what}. Give the folder of a sweep, such as runs/NAME.`);
+  }
+  const text = readFileSync(file, 'utf8');
+  return parseLines(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file)); // the runner may be writing the last one
+}
+
+function readStatus<Output>(schema: z.ZodType<Output>, file: string): Output | undefined {
+  try {
+    return schema.parse(JSON.parse(readFileSync(file, 'utf8')));
+  } catch {
+    return undefined; // not started yet: the journal says all there is
+  }
+}
+
+/** Of cohorts that began; of thousands that wait no file is looked for. */
+function readCohortStatus(folder: string, state: SweepState, name: string): CohortStatus | undefined {
+  if (!state.attempts.has(name)) return undefined;
+  return readStatus(cohortStatusSchema, join(folder, 'cohorts', name, 'status.json'));
+}
+
+/** A runner writes its status each second; one that is silent for a minute is gone, though its number may live on. */
+const SILENCE_SECONDS = 60;
+
+function judgeState(
+  state: SweepState,
+  entries: TimedEntry[],
+  status: Status | undefined,
+): Pick<SweepView, 'state' | 'message' | 'updated' | 'etaSeconds'> {
+  const updated = status?.updated ?? entries.at(-1)?.time ?? '';
+  const told = { message: status?.message ?? null, updated, etaSeconds: null };
+  if (state.finished) return { ...told, state: 'finished' };
+  if (status?.state === 'failed' || status?.state === 'interrupted') return { ...told, state: status.state };
+  const silent = (Date.now() - Date.parse(updated)) / 1000;
+  const isHere = status?.host === hostname() && status.pid !== null;
+  if (status !== undefined && silent < SILENCE_SECONDS && (!isHere || isAlive(status.pid ?? 0)))
+    return { ...told, state: 'running', etaSeconds: status.eta_seconds };
+  const runner = status?.pid == null ? 'The runner' : `The runner (process ${status.pid} on ${status.host})`;
+  const message = `${runner} is gone, last seen ${updated}. The same \`sweep\` command goes on where it stopped.`;
+  return { ...told, state: 'stopped', message };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+function viewCohort(state: SweepState, name: string, live: Status | undefined): CohortView {
+  const line = state.cohorts.get(name);
+  const attempts = state.attempts.get(name) ?? [];
+  const last = attempts.at(-1);
+  const isOpen = last !== undefined && last.ended === undefined;
+  const ended = last?.ended?.outcome;
+  return {
+    ...{ name, trials: line?.trials ?? [], cost: line?.cost ?? null, attempt: last?.attempt ?? 0 },
+    ...{ step: live?.step ?? null, steps: live?.steps ?? null },
+    state: state.replaced.has(name) ? 'split' : isOpen ? 'running' : !ended || ended === 'retry' ? 'waiting' : ended,
+    nextRung: isOpen ? (live?.rung ?? null) : null,
+    etaSeconds: isOpen ? (live?.eta_seconds ?? null) : null,
+    seconds: attempts.reduce((sum, attempt) => sum + timeAttempt(attempt, live), 0),
+  };
+}
+
+/** Not until now: a cohort that died with its runner cost nothing since. */
+function timeAttempt({ began, ended }: Attempt, live: Status | undefined): number {
+  if (ended !== undefined) return ended.seconds;
+  return Math.max(0, (Date.parse(live?.updated ?? began) - Date.parse(began)) / 1000);
+}
+
+function viewTrials(
+  state: SweepState,
+  cohorts: CohortView[],
+  statuses: Map<string, CohortStatus | undefined>,
+): TrialView[] {
+  const none = { cohort: null, state: 'waiting' as const, step: null, top1: null, top5: null, rungs: [], why: null };
+  const trials = new Map([...state.trials].map(([name, trial]): [string, TrialView] => [name, { ...none, ...trial }]));
+  for (const cohort of cohorts) {
+    if (cohort.state === 'split') continue;
+    const live = statuses.get(cohort.name)?.trials ?? {};
+    for (const name of cohort.trials) {
+      const trial = trials.get(name);
+      const { state: now, ...numbers } = live[name] ?? {};
+      if (trial === undefined) continue;
+      Object.assign(trial, numbers, { cohort: cohort.name });
+      if (cohort.state === 'running') trial.state = nameState(now);
+    }
+  }
+  for (const { trial: name, cohort, state: ended, step, top1, top5, rungs, why } of state.results.values()) {
+    const trial = trials.get(name);
+    if (trial !== undefined) Object.assign(trial, { cohort, state: ended, step, top1, top5, rungs, why });
+  }
+  return [...trials.values()];
+}
+
+function nameState(state: string | null | undefined): TrialState {
+  return state === 'finished' || state === 'pruned' || state === 'diverged' ? state : 'running';
+}
+
+function listIncidents(entries: TimedEntry[]): Incident[] {
+  return entries.flatMap((entry): Incident[] => {
+    const { time } = entry;
+    if (entry.kind === 'split')
+      return [{ time, cohort: entry.cohort, what: `split into ${entry.into.join(', ')}`, why: entry.why }];
+    if (entry.kind === 'cohort' && entry.micro_batches !== undefined)
+      return [{ time, cohort: entry.cohort, what: `micro_batches ${entry.micro_batches}`, why: 'to fit into memory' }];
+    if (entry.kind !== 'ended' || entry.outcome === 'finished') return [];
+    const ending = entry.outcome === 'retry' ? `${entry.class ?? 'ended early'}, tried again` : entry.outcome;
+    return [{ time, cohort: entry.cohort, what: `attempt ${entry.attempt}: ${ending}`, why: entry.why ?? '' }];
+  });
+}
+
+/** Returns the seconds that cohorts took, and what running each trial alone would have taken, by the forecast. */
+export function sumCost(cohorts: CohortView[]): { seconds: number; aloneSeconds: number | null } {
+  const seconds = cohorts.reduce((sum, cohort) => sum + cohort.seconds, 0);
+  const known = cohorts.filter(({ seconds: own, cost }) => own === 0 || cost !== null);
+  const aloneSeconds = known.reduce(
+    (sum, { seconds: own, cost }) => sum + (cost === null ? 0 : (own * cost.alone) / cost.together),
+    0,
+  );
+  return { seconds, aloneSeconds: known.length === cohorts.length && seconds > 0 ? aloneSeconds : null };
+}

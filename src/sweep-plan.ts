@@ -1,0 +1,204 @@
+/** What comes next in a sweep: the points of a round, their cohorts, and what they will cost. */
+
+import { totalmem } from 'node:os';
+import { resolve } from 'node:path';
+import { type Forecast, forecastCost, groupTrials, type PlannedCohort, shapesOf } from './cohorts.ts';
+import type { Config } from './config-schema.ts';
+import { showPath } from './errors.ts';
+import { findDevices } from './executors/local.ts';
+import { checkLists } from './inputs.ts';
+import { type CohortLine, emptyState, type SweepState, type TrialResult } from './journal.ts';
+import { formatBytes, formatTable, type Report } from './report.ts';
+import { startRuntime } from './runtime.ts';
+import { Session } from './session.ts';
+import { suggestPoints, type Told } from './suggest.ts';
+import { describeParams, finalConfig, makeTrials, planPoints, roundSize } from './sweep-file.ts';
+import type { Point, Sweep, Trial } from './sweep-types.ts';
+
+const USABLE_MEMORY = 0.8; // of a machine's: the rest is the system's, the page cache's and the runner's
+
+export type AskForecasts = (shapes: Config[]) => Promise<Forecast[]>;
+
+export interface PlannedRound {
+  trials: Trial[];
+  cohorts: PlannedCohort[];
+  lines: CohortLine[];
+  forecasts: Forecast[];
+}
+
+/** Asks Python, which needs seconds to start: once for all shapes. */
+export async function askForecasts(shapes: Config[]): Promise<Forecast[]> {
+  const [first] = shapes;
+  if (first === undefined) return [];
+  const runtime = await startRuntime({ stallSeconds: first.launch.stall_seconds });
+  try {
+    const { models } = await new Session(runtime).forecast(shapes);
+    return models.map(({ memory, backbone_flops_per_view, decoder_flops_per_view }) => ({
+      ...memory,
+      backbone_flops_per_view,
+      decoder_flops_per_view,
+    }));
+  } finally {
+    await runtime.close();
+  }
+}
+
+/** Returns the points to try next, none when the sweep has had all. The journal decides, so that a killed runner's successor asks the same. */
+export async function nextPoints(sweep: Sweep, state: SweepState): Promise<Point[]> {
+  if (sweep.method !== 'tpe') return state.rounds === 0 ? planPoints(sweep) : [];
+  const known = new Set([...state.trials.values()].map(({ point }) => point));
+  const left = (sweep.trials ?? 0) - known.size;
+  if (left <= 0) return [];
+  const sizes = [...state.cohorts.values()].map(({ trials }) => trials.length / sweep.seeds.length);
+  const size = roundSize(sweep, sizes.length === 0 ? null : Math.floor(Math.max(...sizes)));
+  return suggestPoints(sweep, Math.min(left, size), tellHistory(sweep, state), known.size + 1);
+}
+
+/** What is known of every point: its mean over the seeds. */
+function tellHistory(sweep: Sweep, state: SweepState): Told[] {
+  const points = new Map<string, { params: Point['params']; results: TrialResult[] }>();
+  for (const { name, point, params } of state.trials.values()) {
+    const one = points.get(point) ?? { params, results: [] };
+    points.set(point, one);
+    const result = state.results.get(name);
+    if (result !== undefined) one.results.push(result);
+  }
+  return [...points.values()].map(({ params, results }) => tellPoint(params, results, sweep.objective));
+}
+
+function tellPoint(params: Point['params'], results: TrialResult[], metric: 'top1' | 'top5'): Told {
+  const finished = results.filter(({ state }) => state === 'finished').flatMap((one) => one[metric] ?? []);
+  if (finished.length > 0) return { params, value: mean(finished), state: 'complete', intermediate: {} };
+  if (results.every(({ state }) => state === 'failed'))
+    return { params, value: null, state: 'failed', intermediate: {} };
+  const byStep = new Map<number, number[]>();
+  for (const { step, ...rung } of results.flatMap(({ rungs }) => rungs)) {
+    const value = rung[metric];
+    if (value !== null) byStep.set(step, [...(byStep.get(step) ?? []), value]);
+  }
+  const intermediate = Object.fromEntries([...byStep].map(([step, values]) => [step, mean(values)]));
+  return { params, value: null, state: 'pruned', intermediate };
+}
+
+const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Groups the trials of some points into cohorts that fit into the memory of a slot. */
+export async function planRound(
+  sweep: Sweep,
+  points: Point[],
+  state: SweepState,
+  ask: AskForecasts,
+): Promise<PlannedRound> {
+  const trials = makeTrials(sweep, points, state.trials.size + 1);
+  const { shapes, shapeOf } = shapesOf(trials);
+  const forecasts = await ask(shapes);
+  const cohorts = groupTrials(trials, {
+    forecasts,
+    memory_bytes: findMemory(sweep),
+    max_trials: sweep.cohort.max_trials,
+    first_index: state.cohorts.size + 1,
+  });
+  const byName = new Map(trials.map(({ name }, index) => [name, forecasts[shapeOf[index] ?? 0]]));
+  const forecastOf = (name: string): Forecast => {
+    const forecast = byName.get(name);
+    if (forecast === undefined) throw new Error(`nothing was forecast for ${name}`);
+    return forecast;
+  };
+  const lines = cohorts.map((cohort): CohortLine => {
+    const { together, alone } = forecastCost([cohort], forecastOf, sweep.bracket);
+    const names = cohort.trials.map(({ name }) => name);
+    return { cohort: cohort.name, trials: names, forecast_bytes: cohort.forecast_bytes, cost: { together, alone } };
+  });
+  return { trials, cohorts, lines, forecasts };
+}
+
+/** What a slot may use: as the sweep file says, else its share of this machine; of a GPU or another machine nothing is known here. */
+function findMemory(sweep: Sweep): number | null {
+  const { kind, slots, memory_bytes: given } = sweep.executor;
+  if (given !== null || kind !== 'local') return given;
+  if (sweep.config.launch.device !== 'cpu' && findDevices().length > 0) return null;
+  const limit = process.constrainedMemory() || totalmem(); // of a container
+  return Math.floor((USABLE_MEMORY * Math.min(limit, totalmem())) / slots);
+}
+
+/** Lists and weights are read once before anything starts; each cohort would only say the same. */
+export async function checkInputs(sweep: Sweep, trial: Trial, report: Report): Promise<void> {
+  await checkLists(trial.settings, ['train', 'val'], null, report);
+  if (sweep.selection === 'separate') await checkLists(finalConfig(sweep, trial), ['val'], null, report);
+}
+
+export interface PlanSum {
+  num_trials: number;
+  num_cohorts: number;
+  /** Multiply-adds. */
+  cost: { together: number; alone: number };
+  ratio: number;
+}
+
+export function sumPlan(lines: CohortLine[]): PlanSum {
+  const together = lines.reduce((sum, { cost }) => sum + (cost?.together ?? 0), 0);
+  const alone = lines.reduce((sum, { cost }) => sum + (cost?.alone ?? 0), 0);
+  const numTrials = lines.reduce((sum, { trials }) => sum + trials.length, 0);
+  return { num_trials: numTrials, num_cohorts: lines.length, cost: { together, alone }, ratio: alone / together };
+}
+
+const MAX_SHOWN = 20;
+
+/** `sweep --dry-run`: what would be run, and what it would take; nothing is written. */
+export async function showPlan(
+  sweep: Sweep,
+  dir: string,
+  report: Report,
+  ask: AskForecasts = askForecasts,
+): Promise<void> {
+  const state = emptyState();
+  const points = await nextPoints(sweep, state);
+  const { trials, lines } = await planRound(sweep, points, state, ask);
+  const [first] = trials;
+  if (first !== undefined) await checkInputs(sweep, first, report);
+  const sum = sumPlan(lines);
+  const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));
+  if (report.json) {
+    const plan = { sweep: sweep.name, run_dir: resolve(dir), num_points: points.length, ...sum };
+    report.event({ kind: 'planned', ...plan, cohorts: lines, trials: told });
+    return;
+  }
+  const rows = told
+    .slice(0, MAX_SHOWN)
+    .map(({ name, point, params, seed }) => [name, point, `seed ${seed}`, describeParams(params)]);
+  report.print(formatTable(rows));
+  if (told.length > MAX_SHOWN) report.print(`... ${told.length} trials in all`);
+  report.print('');
+  report.print(formatTable(lines.slice(0, MAX_SHOWN).map(describeCohort)));
+  if (lines.length > MAX_SHOWN) report.print(`... ${lines.length} cohorts in all`);
+  report.print(`\n${describePlan(sweep, dir, points.length, sum)}`);
+}
+
+function describeCohort({ cohort, trials, forecast_bytes: bytes, cost }: CohortLine): string[] {
+  const memory = bytes === null ? 'memory not known' : `about ${formatBytes(bytes)}`;
+  const range = trials.length === 1 ? trials[0] : `${trials[0]} ... ${trials.at(-1)}`;
+  const ratio = cost === null ? '' : `${(cost.alone / cost.together).toFixed(1)} times cheaper than each alone`;
+  return [cohort, `${trials.length} trials`, range ?? '', memory, ratio];
+}
+
+function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum): string {
+  const { method, trials, objective, selection, selection_list: list, bracket, executor, config } = sweep;
+  const rounds = method === 'tpe' ? `, the first ${numPoints} of ${trials}; the others follow from their results` : '';
+  const rungs =
+    bracket === null ? 'none' : `after ${bracket.rungs.join(', ')} steps the best ${100 * bracket.keep} % go on`;
+  const where = selection === 'validation' ? `${config.data.val_list}: the VALIDATION list itself` : list;
+  return formatTable([
+    ['points', `${numPoints} (${method}${rounds}), ${sum.num_trials} trials in ${sum.num_cohorts} cohorts`],
+    ['pruning', rungs],
+    ['selection', `${objective} on ${where}`],
+    [
+      'cost',
+      `${showCount(sum.cost.together)} multiply-adds, ${sum.ratio.toFixed(1)} times cheaper than each alone (forecast)`,
+    ],
+    ['executor', `${executor.kind}, ${executor.slots} at a time`],
+    ['folder', `${showPath(dir)}: sweep.json, journal.jsonl, cohorts/, final/, best.yaml`],
+    ['', 'Dry run: nothing was written.'],
+  ]);
+}
+
+const showCount = (value: number): string => value.toExponential(2);

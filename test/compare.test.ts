@@ -1,0 +1,177 @@
+/** `compare`: runs side by side, from folders as training, cohorts and sweeps leave them. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { compareRuns } from '../src/compare.ts';
+import { Report } from '../src/report.ts';
+import { coldframe } from './support.ts';
+import { writeSweep } from './sweeps.ts';
+
+const ROOT = mkdtempSync(join(tmpdir(), 'coldframe-'));
+let count = 0;
+let dir = '';
+beforeEach(() => {
+  dir = join(ROOT, String(++count));
+});
+afterAll(() => rmSync(ROOT, { recursive: true }));
+
+function write(file: string, value: unknown): void {
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify(value));
+}
+
+const LIST = { file: '/lists/val.txt', sha256: '5'.repeat(64), size_bytes: 9, num_lines: 200 };
+const result = (top1: number, num_videos = 200) => ({
+  top1,
+  top5: 0.9,
+  num_videos,
+  num_bad: 0,
+  views: 3,
+  per_class: [],
+});
+const settings = (lr: number, list = '/lists/val.txt') => ({
+  data: { val_list: list, val_root: null, mean: [1, 2, 3] },
+  train: { lr, steps: 300 },
+  eval: { every: 100 },
+});
+
+function writeRun(name: string, { lr = 1e-3, top1 = 0.8, list = LIST, commit = 'c0ffee', videos = 200 } = {}): string {
+  const run = join(dir, name);
+  write(join(run, 'config.json'), settings(lr));
+  const environment = { git_commit: commit, device: 'cpu', precision: 'fp32', backbone_sha256: 'b'.repeat(64) };
+  write(join(run, 'environment.json'), { ...environment, packages: { torch: '2.13.0' }, free_disk_bytes: lr });
+  for (const step of [100, 300])
+    write(join(run, `evaluations/step-${step}/result.json`), {
+      step,
+      list,
+      results: { main: result(step === 300 ? top1 : 0.1, videos) },
+    });
+  write(join(run, 'evaluations/step-300-3x4-abcdef01/result.json'), {
+    step: 300,
+    list,
+    results: { main: result(0.99) },
+  });
+  return run;
+}
+
+interface Compared {
+  runs: { run: string; trial: string; step: number; result: { top1: number; num_videos: number } }[];
+  config: { key: string; values: unknown[] }[];
+  environment: { key: string; values: unknown[] }[];
+  comparable: boolean;
+  warnings: string[];
+}
+
+function compare(...names: string[]): Compared {
+  const report = new Report({ json: true });
+  let printed = '';
+  report.print = (text) => {
+    printed = text;
+  };
+  compareRuns(names, report);
+  return JSON.parse(printed);
+}
+
+describe('training runs', () => {
+  test('are shown by their last own evaluation, with the keys and surroundings that differ and no others', () => {
+    const found = compare(writeRun('a'), writeRun('b', { lr: 2e-3, top1: 0.7, commit: 'beef' }));
+    expect(found.runs.map(({ trial, step, result: { top1 } }) => [trial, step, top1])).toEqual([
+      ['main', 300, 0.8],
+      ['main', 300, 0.7],
+    ]);
+    expect(found.config).toEqual([{ key: 'train.lr', values: [1e-3, 2e-3] }]);
+    expect(found.environment).toEqual([{ key: 'git_commit', values: ['c0ffee', 'beef'] }]);
+    expect([found.comparable, found.warnings]).toEqual([true, []]);
+  });
+
+  test('of different lists are not comparable', () => {
+    const other = { ...LIST, file: '/lists/other.txt', sha256: '6'.repeat(64) };
+    const found = compare(writeRun('a'), writeRun('b'), writeRun('c', { list: other }));
+    expect(found.comparable).toBe(false);
+    expect(found.warnings).toEqual([
+      expect.stringMatching(/c was evaluated on another list than .*a \(.*other\.txt, 6+\.\.\./),
+    ]);
+  });
+
+  test('of one list with different numbers of videos are told', () => {
+    const found = compare(writeRun('a'), writeRun('b', { videos: 198 }));
+    expect(found.warnings).toEqual([expect.stringContaining('200 and 198 of its videos')]);
+  });
+
+  test('that cannot be read are named all at once, with what is missing', () => {
+    mkdirSync(join(dir, 'empty'), { recursive: true });
+    const young = writeRun('young');
+    rmSync(join(young, 'evaluations'), { recursive: true });
+    const old = writeRun('old');
+    rmSync(join(old, 'environment.json'));
+    const names = [join(dir, 'none'), join(dir, 'empty'), young, old, `${writeRun('a')}:t0009`];
+    const act = (): Compared => compare(...names);
+    for (const text of ['none  does not exist', 'empty  holds no config.json', 'young  has no evaluation yet'])
+      expect(act).toThrow(text);
+    expect(act).toThrow('environment.json is missing');
+    expect(act).toThrow('no trial t0009 was evaluated there. It has main.');
+    expect(() => compare(names[0] ?? '')).toThrow('Give two or more');
+  });
+
+  test('are printed side by side', async () => {
+    const { code, stdout } = await coldframe(['compare', writeRun('a'), writeRun('b', { lr: 2e-3 })]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/b +main +300 +80\.00 % +90\.00 % +200 +val\.txt 55555555/);
+    expect(stdout).toMatch(/train\.lr +0\.001 +0\.002/);
+  });
+});
+
+describe('trials', () => {
+  function writeCohort(run: string): void {
+    const trials = ['t0001', 't0002'].map((name, index) => ({
+      name,
+      settings: settings(1e-3 * (index + 1), '/lists/select.txt'),
+    }));
+    write(join(run, 'cohort.json'), { format: 1, trials });
+    write(join(run, 'environment.json'), { git_commit: 'c0ffee' });
+    const list = { ...LIST, file: '/lists/select.txt', sha256: '7'.repeat(64) };
+    write(join(run, 'evaluations/step-100/result.json'), {
+      step: 100,
+      list,
+      results: { t0001: result(0.4), t0002: result(0.3) },
+    });
+    write(join(run, 'evaluations/step-300/result.json'), { step: 300, list, results: { t0001: result(0.6) } });
+  }
+
+  test('of a cohort are named after a colon; a pruned one shows its last evaluation', () => {
+    const run = join(dir, 'cohort');
+    writeCohort(run);
+    const found = compare(`${run}:t0001`, `${run}:t0002`);
+    expect(found.runs.map(({ step, result: { top1 } }) => [step, top1])).toEqual([
+      [300, 0.6],
+      [100, 0.3],
+    ]);
+    expect(found.config).toEqual([{ key: 'train.lr', values: [1e-3, 2e-3] }]);
+    expect(() => compare(run, `${run}:t0001`)).toThrow('holds several trials');
+  });
+
+  test('a sweep stands for its best trial on the validation list, with the settings of that evaluation', () => {
+    const sweep = join(dir, 'sweep');
+    mkdirSync(sweep, { recursive: true });
+    writeSweep(sweep, { points: 2, seeds: [0], bare: true });
+    writeCohort(join(sweep, 'cohorts', 'c0002'));
+    const act = (): Compared => compare(sweep, writeRun('a', { lr: 2e-3, top1: 0.7 }));
+    expect(act).toThrow('sweep.json is missing');
+    write(join(sweep, 'sweep.json'), { config: settings(9) });
+    write(join(sweep, 'final/result.json'), { step: 300, list: LIST, results: { t0002: result(0.8125) } });
+    const found = act();
+    expect(found.runs[0]).toMatchObject({ run: sweep, trial: 't0002', step: 300, result: { top1: 0.8125 } });
+    expect([found.config, found.comparable]).toEqual([[], true]);
+    expect(compare(`${sweep}:t0002`, sweep).runs[0]).toMatchObject({ step: 100, result: { top1: 0.3 } });
+    expect(() => compare(`${sweep}:t0099`, sweep)).toThrow('no trial t0099 has begun there');
+  });
+
+  test('a sweep without a final result says how to name a trial of it', () => {
+    mkdirSync(dir, { recursive: true });
+    writeSweep(dir, { state: 'running', bare: true });
+    expect(() => compare(dir, dir)).toThrow(
+      `has no final result yet. Let the sweep finish, or give a trial, as in ${dir}:t0001`,
+    );
+  });
+});

@@ -1,0 +1,148 @@
+/** The executor on a real Ray on this machine; `make test-ray` installs it, and each test file starts a head of its own. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { UserError } from '../../src/errors.ts';
+import { RayExecutor } from '../../src/executors/ray.ts';
+import { findByVariable, signal } from '../../src/processes.ts';
+import { folder, runners, Sweep, undisturbed } from '../fake-sweeps.ts';
+import { PROJECT, until } from '../support.ts';
+import { logOf, own, removeOwn, shell, waitFor } from './remote-jobs.ts';
+
+jest.setTimeout(180_000);
+const RAY = join(process.env.RAY_VENV ?? join(PROJECT, '.cache', 'ray-venv'), 'bin', 'ray');
+const PORT = 28300;
+const address = `http://127.0.0.1:${PORT}`;
+const MARK = 'COLDFRAME_RAY_TEST';
+const mark = `${MARK}-${process.pid}`;
+const temporary = mkdtempSync(join(tmpdir(), 'ray-')); // short: Ray makes sockets below it
+let head: ChildProcess;
+
+async function startHead(): Promise<void> {
+  const ports = [`--port=${PORT + 1}`, `--dashboard-port=${PORT}`, '--dashboard-host=127.0.0.1'];
+  const size = ['--num-cpus=2', '--object-store-memory=80000000', '--disable-usage-stats'];
+  const args = ['start', '--head', '--block', '--include-dashboard=true', ...ports, ...size, `--temp-dir=${temporary}`];
+  const env = { ...process.env, NODE_OPTIONS: '', [MARK]: mark };
+  head = spawn(RAY, args, { env, stdio: 'ignore' });
+  for (const end = Date.now() + 120_000; !(await isUp()); await sleep(500))
+    if (Date.now() > end) throw new Error('Ray did not come up');
+}
+
+function isUp(): Promise<boolean> {
+  return new Promise((settle) => {
+    const call = request(`${address}/api/jobs/`, (response) => {
+      response.resume();
+      settle(response.statusCode === 200);
+    });
+    call.on('error', () => settle(false));
+    call.end();
+  });
+}
+
+/** Kills all that belongs to the head: as if its machine were lost. */
+async function killHead(): Promise<void> {
+  const left = (): number[] => findByVariable(MARK).flatMap(({ pid, value }) => (value === mark ? [pid] : []));
+  head.kill('SIGKILL');
+  for (let tries = 0; tries < 20 && left().length > 0; tries++, await sleep(200))
+    for (const pid of left()) signal(pid, 'SIGKILL');
+}
+
+beforeAll(startHead);
+afterEach(() => {
+  for (const { child } of runners) child.kill('SIGKILL');
+});
+afterAll(async () => {
+  await killHead();
+  removeOwn();
+  for (const dir of [folder, temporary]) rmSync(dir, { recursive: true, force: true });
+});
+
+const notes: string[] = [];
+const make = (more: object = {}): RayExecutor =>
+  new RayExecutor({
+    ...{ slots: 2, settings: { address, num_cpus: 0.5, num_gpus: null }, pollSeconds: 0.2, stop: { requested: 0 } },
+    ...{ note: (text: string) => notes.push(text), ...more },
+  });
+
+describe('a job', () => {
+  test('ends with its exit code, in its folder, with its environment and log; started twice it runs once', async () => {
+    const executor = make();
+    const job = shell('echo $GIVEN; pwd; echo trouble >&2; exit 7');
+    const handle = await executor.start(job);
+    expect(await executor.start(job)).toBe(handle);
+    const ended = await waitFor(executor, handle, 'ended');
+    expect(ended).toEqual({ state: 'ended', code: 7, why: 'ended with exit code 7' });
+    expect(logOf(job)).toBe(`it's\n${own}\ntrouble\n`);
+    const killed = await waitFor(executor, await executor.start(shell('kill -KILL $$')), 'ended');
+    expect(killed).toMatchObject({ code: null });
+  });
+
+  test('is found by a later runner', async () => {
+    const job = shell('exit 0');
+    const handle = await make().start(job);
+    expect(await make().find(job.key)).toBe(handle);
+    expect(await make().find('shell-of-nobody')).toBeUndefined();
+    expect(await waitFor(make(), handle, 'ended')).toMatchObject({ code: 0 });
+  });
+
+  test('that is cancelled has time to save, more than the three seconds of Ray', async () => {
+    const executor = make();
+    const job = shell('trap "sleep 4; echo saved; exit 130" TERM; echo ready; while :; do sleep 0.05; done');
+    const handle = await executor.start(job);
+    await until(() => logOf(job) !== '', 60);
+    await executor.cancel(handle);
+    expect(await waitFor(executor, handle, 'ended')).toMatchObject({ code: null, why: 'was stopped' });
+    expect(logOf(job)).toMatch(/saved\n$/);
+  });
+
+  test('that is deaf is killed after the time of grace', async () => {
+    const executor = make({ graceSeconds: 1 });
+    const job = shell('trap "" TERM; echo ready; while :; do sleep 0.05; done');
+    const handle = await executor.start(job);
+    await until(() => logOf(job) !== '', 60);
+    await executor.cancel(handle);
+    expect(await waitFor(executor, handle, 'ended')).toMatchObject({ code: null });
+  });
+});
+
+const executor = `kind: ray, slots: 2, poll_seconds: 0.2, ray: {address: "${address}", num_cpus: 0.5}`;
+/** Ray's jobs have the environment of its head: the plan is part of the program. */
+const behave = (sweep: Sweep, plan: Record<string, string[]> = {}): string[] => ['env', ...sweep.variables({ plan })];
+
+describe('a sweep', () => {
+  test('has the table of a local one', async () => {
+    const sweep = new Sweep('plain', executor);
+    expect(await sweep.run({}, behave(sweep))).toBeUndefined();
+    expect(sweep.table()).toEqual(await undisturbed());
+    expect(sweep.done('evaluate')).toHaveLength(1);
+  });
+
+  test("reports a job's own error and stops", async () => {
+    const sweep = new Sweep('user', executor);
+    const error = await sweep.run({}, behave(sweep, { c0001: ['user'] }));
+    expect(error).toBeInstanceOf(UserError);
+    expect(error?.message).toContain('c0001  train.txt:3  no such clip');
+  });
+
+  test('whose runner is killed, and whose head is lost with its jobs, ends with the same table', async () => {
+    const sweep = new Sweep('lost', executor);
+    const plan = { c0001: ['wait'], c0002: ['wait', 'ok'] };
+    const runner = sweep.start({}, behave(sweep, plan));
+    await until(() => sweep.done('start').length === 2, 60);
+    await runner.kill();
+    const running = sweep.run({}, behave(sweep, plan));
+    await sleep(1000);
+    expect(sweep.done('start')).toHaveLength(2);
+    await killHead();
+    await startHead();
+    sweep.release();
+    expect(await running).toBeUndefined();
+    expect(sweep.table()).toEqual(await undisturbed());
+    expect(sweep.endings().filter(([, outcome]) => outcome === 'retry')).toHaveLength(2);
+    expect(new Set(sweep.done('step')).size).toBe(12);
+  });
+});
