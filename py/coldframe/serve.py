@@ -47,6 +47,41 @@ _progress_fd: int | None = None
 _last_progress = 0.0
 
 
+class _Deaths:
+    """News of dead loader workers. torch raises it from SIGCHLD in whatever line runs; between two verbs that line is
+    the bridge's, and the interpreter would end without a word. So there it is kept for the next verb."""
+
+    def __init__(self) -> None:
+        self._tell: Any = None
+        self._is_listening = False
+        self._news: tuple[int, Any] | None = None
+
+    def hear(self) -> None:
+        """Lets the news through from now on, and raises what came meanwhile."""
+        self._is_listening = True
+        news, self._news = self._news, None
+        if news is not None:
+            self._tell(*news)
+
+    def keep(self) -> None:
+        """Keeps the news from now on."""
+        self._is_listening = False
+        handler = signal.getsignal(signal.SIGCHLD)
+        is_main = threading.current_thread() is threading.main_thread()  # others may not set handlers
+        if is_main and callable(handler) and handler != self._on_signal:  # the first loader has put torch's in place
+            self._tell = handler
+            signal.signal(signal.SIGCHLD, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self._is_listening:
+            self._tell(signum, frame)
+        else:
+            self._news = (signum, frame)
+
+
+_deaths = _Deaths()
+
+
 def handle(request: str) -> str:
     """Returns the reply to one request: `{ok: true, result, non_finite}` or `{ok: false, error}`. Never raises."""
     return answer(request, _call)
@@ -55,10 +90,14 @@ def handle(request: str) -> str:
 def answer(request: str, call: Callable[[str, dict[str, Any]], dict[str, Any]]) -> str:
     """Returns the reply to one request, with `call(verb, arguments)` doing the work."""
     try:
+        _deaths.hear()
         arguments = json.loads(request)
         verb = arguments.pop("verb")
-        return _encode(call(verb, arguments))
+        reply = _encode(call(verb, arguments))
+        _deaths.keep()
+        return reply
     except BaseException as error:  # a SystemExit from some library must not end the runtime either
+        _deaths.keep()
         traceback.print_exc()  # the log keeps every traceback, whatever the other side shows
         return _encode_error(error)
 

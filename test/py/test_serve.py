@@ -122,3 +122,30 @@ def test_progress_touches_the_log_only_after_start(tmp_path: Path):
         os.utime(log, ns=(0, 0))
         subprocess.run([sys.executable, "-c", code], stderr=file, check=True, timeout=30)
     assert log.read_text() == ""
+
+
+DEATH_BETWEEN_VERBS = """
+import json, os, signal, time
+from torch.utils.data import DataLoader
+from coldframe import serve
+
+loader = iter(DataLoader(range(100), num_workers=2))
+
+def ask(call):
+    return json.loads(serve.answer('{"verb": "advance"}', call))
+
+print(ask(lambda verb, arguments: {"value": next(loader).item()})["ok"])
+os.kill(loader._workers[0].pid, signal.SIGKILL)
+time.sleep(0.5)
+print("still here")
+print(ask(lambda verb, arguments: {})["error"]["message"])
+os._exit(0)
+"""
+
+
+def test_a_loader_worker_that_dies_between_two_verbs_is_told_by_the_next_one():
+    outcome = run_python(DEATH_BETWEEN_VERBS)
+    first, second, third = outcome.stdout.splitlines()
+    assert (first, second) == ("True", "still here"), outcome.stderr
+    assert "DataLoader worker" in third
+    assert "killed by signal" in third
