@@ -70,6 +70,8 @@ check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
 
+test-all: test test-pages test-slurm test-ray ## and the heavy ones: a browser, a Slurm, a Ray
+
 test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 || { echo 'chromium was not found: apt-get install chromium'; exit 1; }; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 	yarn -s jest --testMatch '**/*.pages.ts'
