@@ -4,11 +4,10 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { type Config, resolvedSchema } from './config-schema.ts';
 import { explainReadError, showPath, UserError } from './errors.ts';
-import type { CohortFile, Trial } from './sweep-types.ts';
+import { type CohortFile, TRIAL_TRAIN_KEYS, type Trial } from './sweep-types.ts';
 
 /** What comes after the frozen backbone: here the trials of a cohort may differ. */
-export const TRIAL_KEYS =
-  /^model\.(decoder|temporal|head)\.|^train\.(lr|backbone_lr|weight_decay|decay_all|warmup_steps|clip_grad_norm|label_smoothing|ema_decay|seed)$/;
+const TRIAL_KEYS = new RegExp(`^model\\.(decoder|temporal|head)\\.|^train\\.(${TRIAL_TRAIN_KEYS.join('|')})$`);
 
 const trialSchema = z.strictObject({
   name: z.string().regex(/^[A-Za-z0-9_-]+$/, 'names files: letters, digits, _ and - only'),

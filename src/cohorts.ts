@@ -2,7 +2,7 @@
 
 import type { Config } from './config-schema.ts';
 import { UserError } from './errors.ts';
-import type { Bracket, Trial } from './sweep-types.ts';
+import { type Bracket, TRIAL_TRAIN_KEYS, type Trial } from './sweep-types.ts';
 
 /** What one trial takes; of a cohort the first is there once, of the next two the most counts, the last adds up. */
 export interface Forecast {
@@ -39,25 +39,10 @@ export interface Cost {
   sharing_ratio: number;
 }
 
-/** Keys that a trial of a cohort may have for itself, besides all of `model` behind the backbone. */
-const TRIAL_KEYS = new Set([
-  ...[
-    'lr',
-    'backbone_lr',
-    'weight_decay',
-    'decay_all',
-    'warmup_steps',
-    'clip_grad_norm',
-    'label_smoothing',
-    'ema_decay',
-    'seed',
-  ],
-]);
-
 /** Returns a text that is equal for trials that may share a cohort. */
 function groupKeyOf({ data, model, features, train, eval: evaluation, run, launch }: Config): string {
   const sections = [data, model.backbone, features, evaluation, run, launch].map(toText);
-  const shared = Object.entries(train).filter(([key]) => !TRIAL_KEYS.has(key));
+  const shared = Object.entries(train).filter(([key]) => !TRIAL_TRAIN_KEYS.includes(key));
   return `${sections.join()}${shared.join()}`;
 }
 

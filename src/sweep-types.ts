@@ -6,6 +6,12 @@ export type Value = string | number | boolean | null;
 /** Dotted keys of the configuration. */
 export type Params = Record<string, Value>;
 
+/** Keys of `train` that a trial of a cohort may have for itself, besides all of `model` behind the backbone. */
+export const TRIAL_TRAIN_KEYS = [
+  ...['lr', 'backbone_lr', 'weight_decay', 'decay_all', 'warmup_steps', 'clip_grad_norm'],
+  ...['label_smoothing', 'ema_decay', 'seed'],
+];
+
 /** One configuration to train. Points of a sweep with several seeds have one trial a seed. */
 export interface Trial {
   /** t0001 ...: names files, so letters and digits only. */
