@@ -39,15 +39,34 @@ class LayerNorm(nn.LayerNorm):
 
 
 class QuickGELU(nn.Module):
-    """The sigmoid approximation of GELU that CLIP was trained with. Where no graph is built it overwrites its input."""
+    """The sigmoid approximation of GELU that CLIP was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
-        # An image at a time stays in a CPU's cache, and three tensors of the size of x are not needed.
-        for part in torch.split(x, 1) if x.device.type == "cpu" else (x,):
-            part.mul_((QUICK_GELU_SLOPE * part).sigmoid_())
-        return x
+        return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
+
+
+class MLP(nn.Sequential):
+    """A block's two linear layers, under the names they have in CLIP's files.
+
+    Quick GELU is silu(s x) / s. Where no graph is built, the two products take the slope s in as their factors, so that
+    one pass in place is left of three and no tensor of the hidden width besides.
+    """
+
+    def __init__(self, width: int, mlp_width: int, activation: Activation) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, mlp_width)
+        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        self.c_proj = nn.Linear(mlp_width, width)
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or not isinstance(self.gelu, QuickGELU):
+            out_BLC: Tensor = super().forward(x_BLC)
+            return out_BLC
+        slope, flat_MC = QUICK_GELU_SLOPE, x_BLC.flatten(0, -2)
+        hidden = torch.addmm(self.c_fc.bias, flat_MC, self.c_fc.weight.T, beta=slope, alpha=slope)
+        F.silu(hidden, inplace=True)
+        out_MC = torch.addmm(self.c_proj.bias, hidden, self.c_proj.weight.T, alpha=1 / slope)
+        return out_MC.view_as(x_BLC)
 
 
 class Attention(nn.Module):
@@ -82,10 +101,7 @@ class Block(nn.Module):
         super().__init__()
         self.attn = Attention(width, num_heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, mlp_width))
-        self.mlp.add_module("gelu", QuickGELU() if activation == "quick_gelu" else nn.GELU())
-        self.mlp.add_module("c_proj", nn.Linear(mlp_width, width))
+        self.mlp = MLP(width, mlp_width, activation)
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,17 +200,21 @@ def neighbour_maps(query_BHLD: Tensor, key_BHLD: Tensor, num_frames: int) -> tup
 def mean_attention(query_NTHPD: Tensor, key_NTHPD: Tensor) -> Tensor:
     """Returns softmax(q k^T / sqrt(D)) averaged over heads, (N, T, P, P) float32.
 
-    One head at a time: all heads at once would hold H times the memory.
+    Part by part: all at once would hold H times the memory. On a CPU a part is a frame, so that its heads' scores stay
+    in the cache.
     """
-    num_heads, dim = query_NTHPD.shape[2], query_NTHPD.shape[4]
-    scale = dim**-0.5
-    total: Tensor | None = None
-    for query, key in zip(_widen(query_NTHPD).unbind(2), _widen(key_NTHPD).unbind(2), strict=True):
-        scores_NTPP = (query * scale) @ key.transpose(-1, -2)
-        attention = _widen(scores_NTPP).softmax(dim=-1)
-        total = attention if total is None else total + attention
-    assert total is not None
-    return total / num_heads
+    size = 1 if query_NTHPD.device.type == "cpu" else 8
+    clips = [
+        torch.cat([_attend(q, k).mean(dim=1) for q, k in zip(query.split(size), key.split(size), strict=True)])
+        for query, key in zip(query_NTHPD, key_NTHPD, strict=True)
+    ]
+    return torch.stack(clips)
+
+
+def _attend(query_THPD: Tensor, key_THPD: Tensor) -> Tensor:
+    """Returns softmax(q k^T / sqrt(D)) over the keys, (T, H, P, P) float32."""
+    scores = (_widen(query_THPD) * query_THPD.shape[-1] ** -0.5) @ _widen(key_THPD).transpose(-1, -2)
+    return _widen(scores).softmax(dim=-1)
 
 
 def freeze(backbone: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:

@@ -199,8 +199,7 @@ def _pass_bytes(settings: Settings, num_clips: int, itemsize: int) -> int:
     """Returns the most that is alive until the features are ready, they included.
 
     That is in the last block's mlp, beside the old stream, which is the features before: its new stream, norm, packed
-    query, key and value (they wait for the maps), hidden layer and output. Or when its maps are summed over heads; or
-    when all maps are being skewed.
+    query, key and value (they wait for the maps), hidden layer and output. Or when all maps are being skewed.
     """
     raw, tokens, maps = (of(settings, num_clips) for of in (_raw_bytes, _token_bytes, _map_bytes))
     skewing = raw + _feature_bytes(settings, num_clips, itemsize) - settings.model.decoder.num_layers * tokens
@@ -210,8 +209,7 @@ def _pass_bytes(settings: Settings, num_clips: int, itemsize: int) -> int:
     before = raw - tokens - 2 * maps
     stream = settings.model.decoder.num_layers == 1 or itemsize != FLOAT_BYTES
     mlp = (6 + stream + settings.model.backbone.mlp_factor) * tokens * itemsize / FLOAT_BYTES
-    mapping = 4 * tokens * itemsize / FLOAT_BYTES + 5 * maps
-    return max(skewing, before + round(max(mlp, mapping)))
+    return max(skewing, before + round(mlp))
 
 
 def _backward_bytes(settings: Settings, num_clips: int, gradient: int, itemsize: int) -> int:
