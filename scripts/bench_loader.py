@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench_clips import make_bench_clips
 from coldframe import video
 from coldframe.data import EvalViews, TrainClips, normalize_
+from coldframe.h264 import non_reference_test
 from coldframe.loader import train_loader
 from coldframe.transcode import Encoding, transcode
 from plain_data import CLIP_MEAN, CLIP_STD, load_test_item, load_training_item
@@ -193,7 +194,7 @@ def bare_decode(path: str) -> Callable[[], None]:
         rng = np.random.RandomState(words[0])
         indices = video.training_indices(len(table.order), SHAPE["num_frames"], SHAPE["stride"], rng)
         positions = {table.order[index] for index in indices}
-        runs, droppable = video._runs(table, positions), video._non_reference_test(stream.codec_context)
+        runs, droppable = video._runs(table, positions), non_reference_test(stream.codec_context)
         needed = [
             [p for i, p in enumerate(table.kept) if first <= i <= last and (i in positions or not droppable(p))]
             for first, last in runs

@@ -17,6 +17,7 @@ import pytest
 
 from clips import cut_by_edit_list, make_clip, make_sound
 from coldframe import video
+from coldframe.h264 import non_reference_test
 from coldframe.prepare import Preparation, plan_targets, read_manifest
 from coldframe.transcode import Encoding, transcode
 from coldframe.video import BadVideo, read_frames
@@ -121,7 +122,7 @@ def test_no_frame_costs_more_than_three_packets(tmp_path: Path, gop: int) -> Non
 
     def count_packets(path: Path, wanted: list[int]) -> int:
         with video._opened(str(path)) as (container, stream):
-            table, droppable = video._scan(container, stream), video._non_reference_test(stream.codec_context)
+            table, droppable = video._scan(container, stream), non_reference_test(stream.codec_context)
             positions = {table.order[index] for index in wanted}
             runs = video._runs(table, positions)
             packets = enumerate(table.kept or [])

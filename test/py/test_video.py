@@ -219,14 +219,18 @@ def test_a_truncated_file_gives_the_frames_that_are_there(folder, tmp_path):
     assert [read_number(frame) for frame in frames[:-3]] == list(range(len(frames) - 3))
 
 
+def flip_bits(whole: Path, seed: int) -> bytes:
+    rng, data = np.random.default_rng(seed), bytearray(whole.read_bytes())
+    for at in len(data) * 6 // 10 + rng.integers(0, 4000, 4):
+        data[at] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
 def test_a_damaged_frame_is_an_error_and_others_are_not(folder, tmp_path):
     whole = make_clip(folder / "long.mp4", num_frames=100, gop=25, options={"crf": "5"})
     path = tmp_path / "damaged.mp4"
     for seed in range(20):
-        rng, data = np.random.default_rng(seed), bytearray(whole.read_bytes())
-        for at in len(data) * 6 // 10 + rng.integers(0, 4000, 4):
-            data[at] ^= 1 << rng.integers(8)
-        path.write_bytes(data)
+        path.write_bytes(flip_bits(whole, seed))
         with av.open(str(path)) as container, contextlib.suppress(av.error.FFmpegError):
             flags = [frame.is_corrupt for frame in container.decode(video=0)]
             if len(flags) == 100 and any(flags):
@@ -236,6 +240,31 @@ def test_a_damaged_frame_is_an_error_and_others_are_not(folder, tmp_path):
     assert [read_number(frame) for frame in read_frames(str(path), lambda n: [3, 20])] == [3, 20]
     with pytest.raises(BadVideo, match=f"frame {flags.index(True)} of 100 is damaged"):
         read_frames(str(path), lambda n: list(range(n)))
+
+
+def test_frames_behind_damage_have_the_bytes_of_full_decoding_or_are_refused(tmp_path):
+    whole = make_clip(tmp_path / "long.mp4", num_frames=60, gop=15, options={"crf": "5", "preset": "medium"})
+    sound = read_frames(str(whole), lambda n: list(range(n)))
+    path, num_equal, num_refused = tmp_path / "damaged.mp4", 0, 0
+    for seed in range(4):
+        path.write_bytes(flip_bits(whole, seed))
+        with av.open(str(path)) as container:
+            times = sorted(packet.pts for packet in container.demux(video=0) if packet.size)
+        every: dict[int | None, np.ndarray] = {}
+        with av.open(str(path)) as container, contextlib.suppress(av.error.FFmpegError):
+            container.streams.video[0].codec_context.thread_count = 1  # what is painted over damage depends on it
+            every = {f.pts: f.to_ndarray(format="rgb24") for f in container.decode(video=0) if not f.is_corrupt}
+        for index, time in enumerate(times):
+            try:
+                found = read_frames(str(path), lambda n, i=index: [i])[0]
+            except BadVideo:
+                num_refused += 1
+                continue
+            # Or those of the file before the damage, where that lies in a frame which was not needed.
+            assert np.array_equal(found, sound[index]) or np.array_equal(found, every[time]), (seed, index)
+            num_equal += 1
+    assert num_equal > 100
+    assert num_refused > 5
 
 
 def test_a_packet_that_cannot_be_decoded_is_an_error_when_it_is_needed(folder, tmp_path):
