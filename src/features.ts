@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { Config } from './config.ts';
 import { countAllowed } from './data-list.ts';
 import { Interrupted, UserError } from './errors.ts';
-import { checkLists } from './inputs.ts';
+import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from './session.ts';
@@ -106,8 +106,7 @@ async function checkVideos(
 ): Promise<{ train: string | null; val: string | null }> {
   const wanted = config.data.val_list === null ? (['train'] as const) : (['train', 'val'] as const);
   const uncached = { ...config, data: { ...config.data, features: null } };
-  const { train, val } = await checkLists(uncached, [...wanted], scratch, report);
-  return { train: train?.checkedFile ?? null, val: val?.checkedFile ?? null };
+  return filesOf(await checkLists(uncached, [...wanted], scratch, report));
 }
 
 function tellForecast(forecast: FeaturesForecast, report: Report): void {
@@ -118,9 +117,15 @@ function tellForecast(forecast: FeaturesForecast, report: Report): void {
   if (forecast.fits) return;
   throw new UserError(
     `data.features  ${forecast.folder}: ${formatBytes(forecast.remaining_bytes)} more are needed (${forecast.remaining_bytes} bytes), and its disk has ` +
-      `${formatBytes(forecast.free_bytes)} free (${forecast.free_bytes} bytes). Free some, take another disk, fewer features.train_views, ` +
-      'features.precision: fp16, or features.form: one.',
+      `${formatBytes(forecast.free_bytes)} free (${forecast.free_bytes} bytes). Free some, take another disk, or less: ${listSmaller(forecast)}.`,
   );
+}
+
+function listSmaller({ precision, form }: FeaturesForecast): string {
+  const smaller = ['fewer features.train_views'];
+  if (precision === 'fp32') smaller.push('features.precision: fp16');
+  if (form !== 'one') smaller.push('features.form: one');
+  return smaller.join(', ');
 }
 
 function describeForecast(forecast: FeaturesForecast): string {

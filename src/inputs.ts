@@ -28,6 +28,12 @@ export interface CheckedLists {
 
 type Which = 'train' | 'val';
 
+/** The lists in the form that Python reads. */
+export const filesOf = ({ train, val }: CheckedLists) => ({
+  train: train?.checkedFile ?? null,
+  val: val?.checkedFile ?? null,
+});
+
 /** Checks lists, class names and weights; all problems come at once. `outDir` takes the lists in normalised form. */
 export async function checkLists(
   config: Config,

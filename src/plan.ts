@@ -1,44 +1,95 @@
 /** `train --dry-run`: everything is checked and sized, nothing is written. */
 
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Config } from './config.ts';
-import { checkLists } from './inputs.ts';
+import { UserError } from './errors.ts';
+import { type CheckedLists, checkLists, filesOf } from './inputs.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
-import { Session } from './session.ts';
+import { type FeaturesChecked, type ModelForecast, Session } from './session.ts';
+
+interface Plan {
+  lists: CheckedLists;
+  /** null: training reads the videos. */
+  features: FeaturesChecked | null;
+  model: ModelForecast;
+}
 
 export async function planTraining(config: Config, report: Report): Promise<void> {
+  // Only a feature cache is compared with the lists as Python reads them.
+  const scratch = config.data.features === null ? null : mkdtempSync(join(tmpdir(), 'coldframe-'));
   const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
   starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
-  const lists = await checkLists(config, ['train', 'val'], null, report).catch(async (error: unknown) => {
-    await starting.then((runtime) => runtime.close());
-    throw error;
-  });
-  const runtime = await starting;
   try {
-    const { model } = await new Session(runtime).describe(config);
-    if (model === null) throw new Error('describe gave no model');
-    const counts = Object.fromEntries(
-      Object.entries({ train: lists.train, val: lists.val }).map(([name, list]) => [name, list?.numLines ?? 0]),
-    );
-    if (report.json) {
-      report.event({ kind: 'planned', config, model, lists: counts });
-      return;
-    }
-    const { memory } = model;
-    const epochs = (config.train.steps * config.train.batch_size) / Math.max(1, counts.train ?? 0);
-    report.print(JSON.stringify(config, null, 2));
-    report.print(
-      [
-        '',
-        `data      ${counts.train} videos to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${config.data.num_classes} classes`,
-        `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
-        `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
-        'Dry run: nothing was written.',
-      ].join('\n'),
-    );
+    tellPlan(config, await makePlan(config, scratch, starting, report), report);
   } finally {
-    await runtime.close();
+    await starting.then((runtime) => runtime.close()).catch(() => {});
+    if (scratch !== null) rmSync(scratch, { recursive: true });
   }
+}
+
+/** Throws UserError with the problems of lists, weights, feature cache and model at once. */
+async function makePlan(
+  config: Config,
+  scratch: string | null,
+  starting: ReturnType<typeof startRuntime>,
+  report: Report,
+): Promise<Plan> {
+  const problems: string[] = [];
+  const lists = await collect(problems, checkLists(config, ['train', 'val'], scratch, report));
+  const session = new Session(await starting);
+  const features = await collect(problems, checkFeatures(session, config, lists ?? {}));
+  const { model } = (await collect(problems, session.describe(config))) ?? {};
+  if (problems.length > 0) throw new UserError(problems);
+  if (lists === undefined || features === undefined || !model) throw new Error('describe gave no model');
+  return { lists, features, model };
+}
+
+/** Lists that are wrong themselves are left out of the comparison, and so is all of it without the weights. */
+async function checkFeatures(session: Session, config: Config, lists: CheckedLists): Promise<FeaturesChecked | null> {
+  const { weights } = config.model.backbone;
+  if (config.data.features === null || (weights !== 'random' && !existsSync(weights))) return null;
+  return session.checkFeatures([config], filesOf(lists));
+}
+
+async function collect<T>(problems: string[], work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
+    return undefined;
+  }
+}
+
+function tellPlan(config: Config, { lists, features, model }: Plan, report: Report): void {
+  const counts = { train: lists.train?.numLines ?? 0, val: lists.val?.numLines ?? 0 };
+  if (report.json) {
+    report.event({ kind: 'planned', config, model, lists: counts, features });
+    return;
+  }
+  const { memory } = model;
+  const epochs = (config.train.steps * config.train.batch_size) / Math.max(1, counts.train);
+  report.print(JSON.stringify(config, null, 2));
+  report.print(
+    [
+      '',
+      `data      ${counts.train} videos to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${config.data.num_classes} classes`,
+      ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),
+      `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
+      `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
+      'Dry run: nothing was written.',
+    ].join('\n'),
+  );
+}
+
+function describeFeatures({ folder, bytes, ...cache }: FeaturesChecked): string {
+  const records = Object.entries(cache.num_records).map(([name, count]) => `${count} ${name} records`);
+  const bad = cache.num_bad > 0 ? ` (${cache.num_bad} could not be read)` : '';
+  const what = `${cache.form} of ${cache.num_layers} layers, ${cache.precision}`;
+  return `${what}: ${records.join(', ')}${bad}, ${formatBytes(bytes)} in ${folder}`;
 }
 
 function formatCount(value: number): string {

@@ -8,7 +8,7 @@ import { stringify } from 'yaml';
 import type { Config } from './config.ts';
 import { countAllowed } from './data-list.ts';
 import { Interrupted, UserError } from './errors.ts';
-import { checkLists } from './inputs.ts';
+import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type BadVideo, type ClipsForecast, type OpenRequest, Session } from './session.ts';
@@ -88,8 +88,7 @@ async function checkVideos(config: Config, scratch: string, report: Report): Pro
     throw new UserError('data.train_list  is not set, nor is data.val_list. Give a list of `<path> <label>` lines.');
   const backbone = { ...model.backbone, weights: 'random' };
   const plain = { ...config, data: { ...data, features: null }, model: { ...model, backbone } };
-  const { train, val } = await checkLists(plain, wanted, scratch, report);
-  return { train: train?.checkedFile ?? null, val: val?.checkedFile ?? null };
+  return filesOf(await checkLists(plain, wanted, scratch, report));
 }
 
 function countBad(video: BadVideo, bad: BadVideo[], numVideos: number, config: Config, report: Report): void {

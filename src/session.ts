@@ -138,6 +138,18 @@ const inspectSchema = z.object({
   notes: z.array(z.string()),
 });
 
+const featuresCheckedSchema = z.object({
+  folder: z.string(),
+  form: z.string(),
+  precision: z.string(),
+  num_layers: z.number(),
+  num_records: z.record(z.string(), z.number()),
+  /** Records of videos that could not be read. */
+  num_bad: z.number(),
+  /** On the disk. */
+  bytes: z.number(),
+});
+
 const featuresForecastSchema = z.object({
   folder: z.string(),
   form: z.string(),
@@ -203,6 +215,7 @@ const clipsPreparedSchema = z.object({
 export type ClipsForecast = z.infer<typeof clipsForecastSchema>;
 export type ClipsPrepared = z.infer<typeof clipsPreparedSchema>;
 export type FeaturesBuilt = z.infer<typeof featuresBuiltSchema>;
+export type FeaturesChecked = z.infer<typeof featuresCheckedSchema>;
 export type FeaturesForecast = z.infer<typeof featuresForecastSchema>;
 export type BadVideo = z.infer<typeof badVideo>;
 export type Opened = z.infer<typeof openSchema>;
@@ -305,6 +318,11 @@ export class Session {
 
   predict(paths: string[], top: number) {
     return this.#call('predict', { paths, top }, predictSchema);
+  }
+
+  /** What the feature cache of trials that share it holds; a UserError where `open` would refuse it. */
+  checkFeatures(configs: object[], lists: OpenRequest['lists']) {
+    return this.#call('check_features', { trials: configs, lists }, featuresCheckedSchema);
   }
 
   /** What the feature cache of a configuration takes and saves; it can then be built. */

@@ -1,17 +1,18 @@
 /** What comes next in a sweep: the points of a round, their cohorts, and what they will cost. */
 
-import { totalmem } from 'node:os';
-import { resolve } from 'node:path';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir, totalmem } from 'node:os';
+import { join, resolve } from 'node:path';
 import { type Forecast, forecastCost, groupTrials, type PlannedCohort, shapesOf } from './cohorts.ts';
 import type { Config } from './config-schema.ts';
 import { showPath } from './errors.ts';
 import { findDevices } from './executors/local.ts';
-import { checkLists } from './inputs.ts';
+import { checkLists, filesOf } from './inputs.ts';
 import { type CohortLine, emptyState, type SweepState, type TrialResult } from './journal.ts';
 import { formatBytes, formatTable, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
-import { suggestPoints, type Told } from './suggest.ts';
+import type { Told } from './suggest.ts';
 import { describeParams, finalConfig, makeTrials, planPoints, roundSize } from './sweep-file.ts';
 import type { Point, Sweep, Trial } from './sweep-types.ts';
 
@@ -51,6 +52,7 @@ export async function nextPoints(sweep: Sweep, state: SweepState): Promise<Point
   if (left <= 0) return [];
   const sizes = [...state.cohorts.values()].map(({ trials }) => trials.length / sweep.seeds.length);
   const size = roundSize(sweep, sizes.length === 0 ? null : Math.floor(Math.max(...sizes)));
+  const { suggestPoints } = await import('./suggest.ts'); // it loads execa, which all others can do without
   return suggestPoints(sweep, Math.min(left, size), tellHistory(sweep, state), known.size + 1);
 }
 
@@ -121,10 +123,31 @@ function findMemory(sweep: Sweep): number | null {
   return Math.floor((USABLE_MEMORY * Math.min(limit, totalmem())) / slots);
 }
 
-/** Lists and weights are read once before anything starts; each cohort would only say the same. */
-export async function checkInputs(sweep: Sweep, trial: Trial, report: Report): Promise<void> {
-  await checkLists(trial.settings, ['train', 'val'], null, report);
-  if (sweep.selection === 'separate') await checkLists(finalConfig(sweep, trial), ['val'], null, report);
+/** Lists, weights and feature cache are read once before anything starts; each cohort would only say the same. */
+export async function checkInputs(sweep: Sweep, trials: Trial[], report: Report): Promise<void> {
+  const [first] = trials;
+  if (first === undefined) return;
+  if (sweep.config.data.features !== null) return checkCache(sweep, trials, first, report);
+  await checkLists(first.settings, ['train', 'val'], null, report);
+  if (sweep.selection === 'separate') await checkLists(finalConfig(sweep, first), ['val'], null, report);
+}
+
+/** With a feature cache the lists are compared as Python reads them. */
+async function checkCache(sweep: Sweep, trials: Trial[], first: Trial, report: Report): Promise<void> {
+  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
+  const runtime = await startRuntime();
+  const check = async (configs: [Config, ...Config[]], wanted: ('train' | 'val')[]) => {
+    const lists = await checkLists(configs[0], wanted, scratch, report);
+    await new Session(runtime).checkFeatures(configs, filesOf(lists));
+  };
+  try {
+    const [shape = first.settings, ...shapes] = shapesOf(trials).shapes;
+    await check([shape, ...shapes], ['train', 'val']);
+    if (sweep.selection === 'separate') await check([finalConfig(sweep, first)], ['val']);
+  } finally {
+    await runtime.close();
+    rmSync(scratch, { recursive: true });
+  }
 }
 
 export interface PlanSum {
@@ -153,9 +176,8 @@ export async function showPlan(
 ): Promise<void> {
   const state = emptyState();
   const points = await nextPoints(sweep, state);
-  const { trials, lines } = await planRound(sweep, points, state, ask);
-  const [first] = trials;
-  if (first !== undefined) await checkInputs(sweep, first, report);
+  const { trials, cohorts, lines } = await planRound(sweep, points, state, ask);
+  await checkInputs(sweep, cohorts[0]?.trials ?? [], report);
   const sum = sumPlan(lines);
   const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));
   if (report.json) {

@@ -161,9 +161,8 @@ class SweepRun {
     const { state } = this.#journal;
     const points = await nextPoints(this.#sweep, state);
     if (points.length === 0) return false;
-    const { trials, lines } = await planRound(this.#sweep, points, state, this.#forecast);
-    const [first] = trials;
-    if (state.rounds === 0 && first !== undefined) await checkInputs(this.#sweep, first, this.#report);
+    const { trials, cohorts, lines } = await planRound(this.#sweep, points, state, this.#forecast);
+    if (state.rounds === 0) await checkInputs(this.#sweep, cohorts[0]?.trials ?? [], this.#report);
     if (this.#stop.requested > 0) throw new Interrupted('stopped before the next round was planned');
     this.#journal.append(...lines.map((line) => ({ kind: 'cohort' as const, ...line })), {
       kind: 'trials',

@@ -6,7 +6,7 @@ import type { Config } from './config-schema.ts';
 import { countAllowed } from './data-list.ts';
 import { classifyFailure, Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
 import { stampEvent } from './events.ts';
-import { type CheckedLists, describeList, describeRun } from './inputs.ts';
+import { type CheckedLists, describeList, describeRun, filesOf } from './inputs.ts';
 import { Pace } from './pace.ts';
 import type { Report } from './report.ts';
 import type { RunFolder, Status } from './runs.ts';
@@ -101,7 +101,7 @@ export class TrainingRun {
     const request = {
       mode: 'train' as const,
       trials: this.cohort.trials.map(({ name, settings }) => ({ name, settings })),
-      lists: { train: this.lists.train?.checkedFile ?? null, val: this.lists.val?.checkedFile ?? null },
+      lists: filesOf(this.lists),
       classes: this.lists.classes ?? null,
       run_dir: this.folder.dir,
       resume,

@@ -8,6 +8,7 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,6 +20,7 @@ import {
   coldframe,
   type Ended,
   type Event,
+  hashFiles,
   makeClips,
   Running,
   readEvents,
@@ -54,6 +56,8 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
+const dryRun = (...more: string[]): Promise<Ended> => coldframe(['train', '--dry-run', ...options(...more)]);
+
 test('training before the build is refused and leaves nothing', async () => {
   const ended = await coldframe(['train', '--run-dir', join(folder, 'early'), ...options()]);
   expect(ended).toMatchObject({ code: 2 });
@@ -61,6 +65,7 @@ test('training before the build is refused and leaves nothing', async () => {
     `data.features  ${cache} holds no feature cache. Run \`coldframe features build\` first.\n`,
   );
   expect(existsSync(join(folder, 'early'))).toBe(false);
+  expect(await dryRun()).toMatchObject({ code: 2, stderr: ended.stderr });
 });
 
 describe('features forecast', () => {
@@ -113,6 +118,9 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
     /^(\d+) of 300 records are in .*cache; the same command goes on from there\n$/.exec(interrupted.stderr) ?? [];
   expect(Number(done)).toBeGreaterThan(0);
   expect(Number(done)).toBeLessThan(NUM_RECORDS);
+  const incomplete = await dryRun();
+  expect(incomplete.code).toBe(2);
+  expect(incomplete.stderr).toMatch(new RegExp(`train: ${288 - Number(done)} of 288 records are not built yet`));
 
   const finished = await coldframe(build());
   expect(finished).toMatchObject({ code: 0, stderr: '' });
@@ -128,6 +136,19 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
   ]);
 
   for (const part of ['train', 'val']) renameSync(join(videos, part), join(videos, `${part}-away`));
+  const before = hashFiles(folder);
+  const planned = eventOf(await dryRun(), 'planned');
+  const files = readdirSync(cache).filter((name) => name.endsWith('.safetensors'));
+  expect(planned?.features).toEqual({
+    ...{ folder: cache, form: 'maps', precision: 'fp32', num_layers: 2, num_bad: 0 },
+    num_records: { train: 24 * NUM_VIEWS, val: 12 },
+    bytes: files.reduce((sum, name) => sum + statSync(join(cache, name)).size, 0),
+  });
+  expect((await coldframe(['train', '--dry-run', '--config', config])).stdout).toMatch(
+    /\nfeatures {2}maps of 2 layers, fp32: 288 train records, 12 val records, [\d.]+ MiB in .*cache\n/,
+  );
+  expect(hashFiles(folder)).toEqual(before);
+
   const run = join(folder, 'run');
   const trained = await coldframe(['train', '--run-dir', run, ...options()]);
   expect(trained).toMatchObject({ code: 0, stderr: '' });
@@ -141,6 +162,29 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
     expect([name, eventOf(evaluated, 'evaluated')?.[name]]).toEqual([name, fromCache?.[name]]);
 });
 
+test('a sweep trains from the cache, chooses on a list of its own and ends on the validation list', async () => {
+  const [file, run, select] = [join(folder, 'sweep.yaml'), join(folder, 'sweep'), join(videos, 'select.txt')];
+  writeFileSync(select, readFileSync(join(videos, 'val.txt'), 'utf8').split('\n').slice(0, 8).join('\n'));
+  writeFileSync(file, `base: ${config}\nspace: {train.lr: [1.0e-3, 1.0e-2]}\nselection_list: ${select}\n`);
+  const sweep = ['sweep', '--config', file, '--run-dir', run, '--json'];
+  for (const more of [['--dry-run'], []]) {
+    const refused = await coldframe([...sweep, ...more]);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toMatch('data.val_list: the cache holds no features of this list');
+  }
+
+  expect(await coldframe([...build(), ...set(`data.val_list=${select}`)])).toMatchObject({ code: 2 }); // no train clips
+  renameSync(join(videos, 'train-away'), join(videos, 'train'));
+  const built = await coldframe([...build(), ...set(`data.val_list=${select}`)]);
+  expect(built).toMatchObject({ code: 0, stderr: '' });
+  renameSync(join(videos, 'train'), join(videos, 'train-away'));
+
+  expect(await coldframe([...sweep, '--dry-run'])).toMatchObject({ code: 0 });
+  const ended = await coldframe(sweep);
+  expect(ended).toMatchObject({ code: 0 });
+  expect(eventOf(ended, 'final')).toMatchObject({ num_videos: 12 });
+});
+
 test('a stale cache is refused with all that differs', async () => {
   const changes = ['data.stride=2', 'features.form=one', 'model.backbone.random_seed=3'];
   const ended = await coldframe(['train', '--run-dir', join(folder, 'stale'), ...options(...changes)]);
@@ -149,6 +193,28 @@ test('a stale cache is refused with all that differs', async () => {
   expect(ended.stderr).toMatch(/features\.form: "maps" in the cache, "one" here/);
   expect(ended.stderr).toMatch(/model\.backbone\.weights \(SHA-256\): \w{16}\.\.\. in the cache, \w{16}\.\.\. here/);
   expect(existsSync(join(folder, 'stale'))).toBe(false);
+  expect(await dryRun(...changes)).toMatchObject({ code: 2, stderr: ended.stderr });
+});
+
+test('a dry run tells what is wrong with the cache and with a list at once', async () => {
+  const ended = await dryRun('data.stride=2', `data.val_list=${join(folder, 'none.txt')}`);
+  expect(ended.code).toBe(2);
+  expect(ended.stderr).toMatch(/none\.txt/);
+  expect(ended.stderr).toMatch(/data\.stride: 4 in the cache, 2 here/);
+});
+
+test('a damaged manifest is told by a dry run as by training', async () => {
+  const file = join(cache, 'features.json');
+  const sound = readFileSync(file, 'utf8');
+  writeFileSync(file, sound.replace('"num_layers": 2', '"num_layers": 3'));
+  const ended = await coldframe(['train', '--run-dir', join(folder, 'damaged'), ...options()]);
+  const dry = await dryRun();
+  writeFileSync(file, sound);
+  expect(ended).toMatchObject({
+    code: 2,
+    stderr: `${file}  cannot be used: it is damaged, its checksum does not agree. Remove the folder and build the cache again.\n`,
+  });
+  expect(dry).toMatchObject({ code: 2, stderr: ended.stderr });
 });
 
 test.each([

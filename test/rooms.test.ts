@@ -1,6 +1,6 @@
 /** The rooms of the project: who may import whom, who prints, who exits, how long a file may be. Read from the sources. */
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join, posix } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { PROJECT } from './support.ts';
@@ -83,6 +83,7 @@ const PYTHON = [
   ['augment', 'clip', 'environment', 'weights'],
   ['reader', 'transcode'],
   ['serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
+  ['h264'],
 ];
 const LAZY = ['serve -> session'];
 
@@ -170,6 +171,19 @@ describe('only one room', () => {
     for (const name of ['clip', 'evl', 'video', 'augment', 'weights'])
       expect(arrowsOfPython(`${name}.py`).arrows).not.toContain(`${name} -> settings`);
   });
+});
+
+test('`sweep status` loads no package: schemas, YAML or processes would take longer than its work', () => {
+  const loads = (name: string): string[] => {
+    const source = existsSync(join(PROJECT, 'src', `${name}.ts`)) ? read('src', `${name}.ts`) : '';
+    const imports = source.matchAll(/(?:^|\n)import (?!type )[^;]*?'(?:\.\/)?(?!node:)([^';]+)'/g);
+    return [...imports].map(([, target = '']) => target);
+  };
+  const reached = new Set(['sweep-status']);
+  for (const name of reached) for (const target of loads(name)) reached.add(target.replace(/\.ts$/, ''));
+  expect([...reached].sort()).toEqual(expect.arrayContaining(['journal', 'leaderboard', 'report']));
+  const rooms = typescriptFiles().map((name) => name.replace(/\.ts$/, ''));
+  expect([...reached].filter((name) => !rooms.includes(name))).toEqual([]);
 });
 
 describe('every file of the project', () => {

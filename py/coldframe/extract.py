@@ -10,7 +10,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -94,6 +94,7 @@ class Extraction:
 
     def _take_up(self) -> Manifest:
         key, parts = describe_key(self.settings, self._backbone_sha256), describe_parts(self.settings, self.lists)
+        self._names = list(parts)
         wanted = Manifest(Layout.of(self.settings), key, self.precision, parts)
         have = read_manifest(self.folder)
         if have is None:
@@ -109,8 +110,8 @@ class Extraction:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The parts to build; the cache may hold another."""
-        return {name: part for name, part in self.manifest.parts.items() if self.lists[name] is not None}
+        """The parts to build, train and val; the cache may hold others."""
+        return self.manifest.by_role(self._names)
 
     # --- forecast ---
 
@@ -192,7 +193,8 @@ class Extraction:
     def advance(self, seconds: float, progress: Callable[[], None]) -> dict[str, Any]:
         """Returns how far the cache is after about `seconds` more, at least a pass, and the unreadable videos met."""
         if self._work is None:
-            self._lock = environment.RunLock(self.folder, "data.features")
+            with _writing(self.folder):
+                self._lock = environment.RunLock(self.folder, "data.features")
             self.manifest = self._take_up()  # again: another process may have built since
             self._work = self._build()
         self.new_bad, end = [], time.monotonic() + seconds
@@ -216,11 +218,12 @@ class Extraction:
         return self.parts[name].num_records // num_views
 
     def _build(self) -> Iterator[None]:
-        for leftover in self.folder.glob("*.partial"):
-            leftover.unlink()
         self.new_bad = self._known_bad()
         yield from self._verify()
-        self.manifest.write(self.folder)
+        with _writing(self.folder):
+            for leftover in self.folder.glob("*.partial"):
+                leftover.unlink()
+            self.manifest.write(self.folder)
         for name, part in self.parts.items():
             for gap in list(part.gaps()):
                 yield from self._fill(name, gap)
@@ -316,31 +319,40 @@ class Extraction:
         if not len(rows):
             return
         part = self.parts[self._part]
-        first = next(part.gaps()).start
-        file = self.folder / f"{self._part}-{first:08d}.safetensors"
+        first, name = next(part.gaps()).start, next(name for name in self._names if self.manifest.parts[name] is part)
+        file = self.folder / f"{name}-{first:08d}.safetensors"
         partial = file.with_suffix(".partial")
         checksums = np.array([zlib.crc32(row.data.cast("B")) for row in rows], dtype=np.int64)
         try:
-            save_file({"clips": rows, "crc32": checksums}, partial)
-            partial.chmod(0o644)  # safetensors writes for the owner alone
-            with partial.open("rb") as stream:
-                os.fsync(stream.fileno())
-            shard = Shard(file.name, first, len(rows), partial.stat().st_size, _sha256(partial))
-            partial.replace(file)
-            part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
-            self._num_pending = 0
-            self.manifest.write(self.folder)
-        except (OSError, SafetensorError) as error:
+            with _writing(file):
+                save_file({"clips": rows, "crc32": checksums}, partial)
+                partial.chmod(0o644)  # safetensors writes for the owner alone
+                with partial.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                shard = Shard(file.name, first, len(rows), partial.stat().st_size, _sha256(partial))
+                partial.replace(file)
+                part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
+                self._num_pending = 0
+                self.manifest.write(self.folder)
+        finally:
             partial.unlink(missing_ok=True)
-            raise ValueError(
-                f"{file}  cannot be written: {error}. Free some room; the same command goes on."
-            ) from error
 
     def close(self) -> None:
         """Ends the loader's workers and lets the next builder in."""
         self._work = None
         if self._lock is not None:
             self._lock.release()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises ValueError, for the user, where the disk does not take what is written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}  cannot be written: {error}. Make room or make it writable; the same command goes on."
+        ) from error
 
 
 def _sha256(file: Path) -> str:

@@ -15,7 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from .video import BadVideo
 
 Rows = npt.NDArray[Any]
 BATCHES_AHEAD = 1
+_MEND = "`coldframe features build` mends the cache."
 NUM_READERS = 4  # threads: they wait for the disk or copy, both without Python's lock
 
 
@@ -97,13 +98,26 @@ def _widen(x: Tensor) -> Tensor:
 
 
 class Cache:
-    """A whole cache that fits the configuration, ready to be read."""
+    """A whole cache that fits the configuration, ready to be read; of its parts, those of the lists in use."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self.layout = manifest.layout
         self._shards: dict[str, tuple[int, Rows]] = {}
         self._checked: set[tuple[str, int]] = set()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what is stored, in numbers of records and bytes on the disk."""
+        parts, layout = self.manifest.parts, self.layout
+        return {
+            "folder": str(self.folder),
+            "form": layout.form,
+            "precision": layout.precision,
+            "num_layers": layout.num_layers,
+            "num_records": {name: part.num_records for name, part in parts.items()},
+            "num_bad": sum(len(part.bad) for part in parts.values()),
+            "bytes": sum(shard.size_bytes for part in parts.values() for shard in part.shards),
+        }
 
     def read(self, name: str, record: int, row: Rows) -> str | None:
         """Fills `row` with a record, in one read; returns the reason where there is none.
@@ -116,17 +130,20 @@ class Cache:
             return part.bad[record]
         shard = part.shards[bisect.bisect_right(part.shards, record, key=lambda shard: shard.first) - 1]
         file = self.folder / shard.file
-        if shard.file not in self._shards:
-            self._shards[shard.file] = read_shard_header(file)
-        start, checksums = self._shards[shard.file]
-        place = record - shard.first
-        with file.open("rb", buffering=0) as stream:
-            stream.seek(start + place * row.nbytes)
-            num_read = stream.readinto(row.data.cast("B"))
+        try:
+            if shard.file not in self._shards:
+                self._shards[shard.file] = _read_shard_header(file, shard.num_records)
+            start, checksums = self._shards[shard.file]
+            place = record - shard.first
+            with file.open("rb", buffering=0) as stream:
+                stream.seek(start + place * row.nbytes)
+                num_read = stream.readinto(row.data.cast("B"))
+        except OSError as error:
+            raise ValueError(f"{file}  cannot be read: {error}. {_MEND}") from error
         if num_read == row.nbytes and (name, record) in self._checked:
             return None
         if num_read != row.nbytes or zlib.crc32(row.data.cast("B")) != checksums[place]:
-            raise ValueError(f"{file}  record {place} is damaged. `coldframe features build` mends the cache.")
+            raise ValueError(f"{file}  record {place} is damaged. {_MEND}")
         self._checked.add((name, record))
         return None
 
@@ -205,15 +222,19 @@ def choose_view(seed: int, step: int, position: int, num_views: int) -> int:
     return int(np.random.SeedSequence([seed, step, position]).generate_state(1)[0]) % num_views
 
 
-def read_shard_header(file: Path) -> tuple[int, Rows]:
+def _read_shard_header(file: Path, num_records: int) -> tuple[int, Rows]:
     """Returns where the rows of a shard begin, in bytes, and the checksum of each."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        start, end = header["crc32"]["data_offsets"]
-        stream.seek(8 + length + start)
-        checksums = np.frombuffer(stream.read(end - start), "<i8")
-    return 8 + length + int(header["clips"]["data_offsets"][0]), checksums
+        text = stream.read(min(length, file.stat().st_size))  # a damaged length may be any number
+        try:
+            header = json.loads(text)
+            start, end = header["crc32"]["data_offsets"]
+            stream.seek(8 + length + start)
+            checksums = np.frombuffer(stream.read(end - start), "<i8", num_records)
+            return 8 + length + int(header["clips"]["data_offsets"][0]), checksums
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{file}  has a damaged header. {_MEND}") from error
 
 
 def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, str | None]) -> Cache:
@@ -232,9 +253,9 @@ def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, 
         key, parts = describe_key(each, backbone_sha256), describe_parts(each, lists)
         problems += find_differences(have, Manifest(layout, key, have.computed_in, parts))
     wanted = describe_parts(settings[0], lists)
-    problems += [f"data.{name}_list: the cache holds none" for name in wanted.keys() - have.parts.keys()]
-    for name in wanted.keys() & have.parts.keys():
-        problems += _find_damage(folder, name, have.parts[name])
+    for name, part in wanted.items():
+        missing = [f"data.{part.role}_list: the cache holds no features of this list"]
+        problems += _find_damage(folder, have.parts[name]) if name in have.parts else missing
     if problems:
         lines = "\n  ".join(dict.fromkeys(problems))
         raise ValueError(
@@ -242,13 +263,13 @@ def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, 
             "Take the cache's values, run `coldframe features build` (for other values with another data.features), "
             "or train without (data.features: null)."
         )
-    return Cache(folder, have)
+    return Cache(folder, replace(have, parts=have.by_role(wanted)))
 
 
-def _find_damage(folder: Path, name: str, part: Part) -> list[str]:
+def _find_damage(folder: Path, part: Part) -> list[str]:
     problems = []
     if part.num_missing:
-        problems.append(f"{name}: {part.num_missing} of {part.num_records} records are not built yet")
+        problems.append(f"{part.role}: {part.num_missing} of {part.num_records} records are not built yet")
     for shard in part.shards:
         file = folder / shard.file
         size = file.stat().st_size if file.is_file() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch import Tensor
 from .data import read_list
 from .settings import Settings
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "features.json"
+_ANEW = "Remove the folder and build the cache again."
 DTYPES: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 
 
@@ -85,8 +86,12 @@ class Shard:
 
 @dataclass
 class Part:
-    """The records of one list, in shards; `bad` has the reason for each record that could not be computed."""
+    """The records of one list, in shards; `bad` has the reason for each record that could not be computed.
 
+    `role` is train or val. A cache may hold several lists to evaluate on: a sweep chooses on one and ends on another.
+    """
+
+    role: str
     num_records: int
     num_views: int
     key: dict[str, Any]
@@ -117,11 +122,16 @@ class Manifest:
     computed_in: str
     parts: dict[str, Part]
 
+    def by_role(self, wanted: Iterable[str]) -> dict[str, Part]:
+        """Returns the parts of these names that are there, by what they are for."""
+        return {self.parts[name].role: self.parts[name] for name in wanted if name in self.parts}
+
     def write(self, folder: Path) -> None:
         """Writes features.json beside, then renames it."""
         value = {"format": FORMAT, **asdict(self)}
         for name, part in self.parts.items():
             value["parts"][name]["bad"] = sorted(part.bad.items())
+        value["sha256"] = _hash_value(value)
         partial = folder / f"{MANIFEST}.partial"
         with partial.open("w", encoding="utf-8") as file:
             json.dump(value, file, indent=1, allow_nan=False)
@@ -136,9 +146,15 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not file.is_file():
         return None
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file}  cannot be read: {error}. Change its permissions.") from error
+    try:
+        value = json.loads(text)
         if value["format"] != FORMAT:
             raise ValueError(f"it has format {value['format']!r}, and this version of coldframe reads {FORMAT}")
+        if value.pop("sha256") != _hash_value(value):
+            raise ValueError("it is damaged, its checksum does not agree")
         parts = {
             name: Part(
                 **{**part, "shards": [Shard(**shard) for shard in part["shards"]], "bad": dict(map(tuple, part["bad"]))}
@@ -146,8 +162,14 @@ def read_manifest(folder: Path) -> Manifest | None:
             for name, part in value["parts"].items()
         }
         return Manifest(Layout(**value["layout"]), value["key"], value["computed_in"], parts)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}  cannot be used: {error}. Remove the folder and build the cache again.") from error
+    except KeyError as error:
+        raise ValueError(f"{file}  cannot be used: it has no {error}. {_ANEW}") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}  cannot be used: {error}. {_ANEW}") from error
+
+
+def _hash_value(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def describe_key(settings: Settings, backbone_sha256: str) -> dict[str, Any]:
@@ -166,12 +188,13 @@ def describe_key(settings: Settings, backbone_sha256: str) -> dict[str, Any]:
 
 
 def describe_parts(settings: Settings, lists: dict[str, str | None]) -> dict[str, Part]:
-    """Returns the empty parts that the given lists ask for; keys hold what the one part depends on."""
+    """Returns the empty parts that the given lists ask for, by name; keys hold what the one part depends on."""
     data, views = settings.data, settings.eval
     parts = {}
     if lists["train"] is not None:
         key = {
             "data.train_list (SHA-256)": _hash_file(data.train_list),
+            "data.train_root": data.train_root or data.root,
             "features.train_views": settings.features.train_views,
             "data.seed": data.seed,
             "data.augment": data.augment,
@@ -179,15 +202,17 @@ def describe_parts(settings: Settings, lists: dict[str, str | None]) -> dict[str
             "data.mirror": data.mirror,
             "data.short_clips": data.short_clips,
         }
-        parts["train"] = Part(len(read_list(lists["train"])) * settings.features.train_views, 1, key, [], {})
+        parts["train"] = Part("train", len(read_list(lists["train"])) * settings.features.train_views, 1, key, [], {})
     if lists["val"] is not None:
+        digest = _hash_file(data.val_list)
         key = {
-            "data.val_list (SHA-256)": _hash_file(data.val_list),
+            "data.val_list (SHA-256)": digest,
+            "data.val_root": data.val_root or data.root,
             "eval.spatial_views": views.spatial_views,
             "eval.temporal_views": views.temporal_views,
         }
         num_views = views.spatial_views * views.temporal_views
-        parts["val"] = Part(len(read_list(lists["val"])), num_views, key, [], {})
+        parts[f"val-{digest[:12]}"] = Part("val", len(read_list(lists["val"])), num_views, key, [], {})
     return parts
 
 
@@ -204,11 +229,12 @@ def find_differences(have: Manifest, wanted: Manifest) -> list[str]:
     pairs.append(("data.num_frames", theirs["num_frames"], ours["num_frames"]))
     pairs.append(("patches of a frame", theirs["num_patches"], ours["num_patches"]))
     pairs.append(("model.backbone.width", theirs["width"], ours["width"]))
+    pairs.append(("precision that it is computed in", have.computed_in, wanted.computed_in))
     pairs += [(name, have.key.get(name), value) for name, value in wanted.key.items()]
     for name, part in wanted.parts.items():
         if name in have.parts:
             pairs += [(key, have.parts[name].key.get(key), value) for key, value in part.key.items()]
-            pairs.append((f"records of data.{name}_list", have.parts[name].num_records, part.num_records))
+            pairs.append((f"records of data.{part.role}_list", have.parts[name].num_records, part.num_records))
     lines = [f"{name}: {_show(a)} in the cache, {_show(b)} here" for name, a, b in pairs if a != b]
     if have.layout.num_layers < wanted.layout.num_layers:
         lines.append(

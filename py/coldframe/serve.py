@@ -32,6 +32,7 @@ VERBS = (
     "probe",
     "predict",
     "inspect",
+    "check_features",
     "forecast_features",
     "build_features",
     "save_features",

@@ -203,6 +203,12 @@ class Session:
         """Returns what a file of weights or a checkpoint folder is. Raises ValueError that says what it is instead."""
         return identify.identify(Path(path))
 
+    def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:
+        """Returns what the feature cache of these settings holds. Raises ValueError where `open` would refuse it."""
+        settings = [Settings.from_json(each) for each in trials]
+        _, digest, _ = build.build_backbone(settings[0], environment.choose_device("cpu"), "fp32")
+        return open_cache(settings, digest, lists).describe()
+
     def forecast_features(self, settings: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:
         """Returns what the feature cache of a configuration takes and saves; it is then ready to be built."""
         self._extraction = Extraction(Settings.from_json(settings), lists)

@@ -1,10 +1,5 @@
-"""The feature cache: what comes out of it is what the backbone gives, whatever happens while it is built."""
+"""The feature cache: what comes out of it is what the backbone gives, and a cache of something else is refused."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,84 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from clips import make_clip
+from caches import NUM_CLIPS, NUM_VIEWS, evaluate, extract, make_request, make_videos, shard_of, train
 from coldframe import build
 from coldframe.clip import LayerFeatures
 from coldframe.cohort import Cohort
 from coldframe.data import normalize_, read_list
 from coldframe.extract import CLIPS_A_PASS, Extraction
 from coldframe.features import StoredFeatures, choose_view, open_cache
-from coldframe.manifest import read_manifest
 from coldframe.session import Session
 from coldframe.settings import Settings
-from small import settings_json
 
 CPU = torch.device("cpu")
-NUM_CLIPS, NUM_VIEWS = 7, 3
 FORMS = ("maps", "inputs", "one")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Seven videos that can be read, in lists of their own for training and evaluation."""
-    folder = tmp_path_factory.mktemp("videos")
-    paths = [make_clip(folder / f"{i}.mp4", num_frames=14 + i, seed=i, size=(48, 32)) for i in range(NUM_CLIPS)]
-    (folder / "bad.mp4").write_text("no video")
-    write_lists(folder, "good", paths)
-    write_lists(folder, "torn", [*paths[:3], folder / "bad.mp4", *paths[3:]])
-    return folder
-
-
-def write_lists(folder: Path, name: str, paths: list[Path]) -> None:
-    for kind in ("train", "val"):
-        lines = [f"{path}\t{i % 5}\n" for i, path in enumerate(paths)]
-        (folder / f"{name}-{kind}.txt").write_text("".join(lines))
-
-
-def make_request(
-    folder: Path, cache: Path, name: str = "good", **changes: Any
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns settings and lists, as TypeScript would hand them over."""
-    lists = {kind: str(folder / f"{name}-{kind}.txt") for kind in ("train", "val")}
-    common: dict[str, Any] = {
-        "data__dummy": False,
-        "data__train_list": lists["train"],
-        "data__val_list": lists["val"],
-        "data__augment": "rand-m7-n4-mstd0.5-inc1",
-        "data__features": str(cache),
-        "data__seed": 5,
-        "features__precision": "fp32",
-        "features__train_views": NUM_VIEWS,
-        "eval__spatial_views": 3,
-    }
-    return settings_json(**{**common, **changes}), lists
-
-
-def extract(settings: dict[str, Any], lists: dict[str, str]) -> dict[str, Any]:
-    extraction = Extraction(Settings.from_json(settings), dict(lists))
-    try:
-        return extraction.advance(1000, lambda: None)
-    finally:
-        extraction.close()
-
-
-def train(settings: dict[str, Any], lists: dict[str, str], step: int = 0) -> list[float]:
-    session = Session()
-    session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
-    session.step = step
-    losses = [step["trials"]["main"]["loss"] for step in session.advance(6)["steps"]]
-    session.close()
-    return losses
-
-
-def evaluate(settings: dict[str, Any], lists: dict[str, str], output: Path) -> dict[str, np.ndarray]:
-    session = Session()
-    session.open("evaluate", [{"name": "main", "settings": settings}], dict(lists), None, None)
-    while not session.evaluate(100, str(output))["done"]:
-        pass
-    session.close()
-    with np.load(output / "scores.npz") as scores:
-        return {"scores": scores["scores"], "labels": scores["labels"], "indices": scores["indices"]}
+    return make_videos(tmp_path_factory.mktemp("videos"))
 
 
 class LiveFeatures(StoredFeatures):
@@ -221,124 +155,6 @@ def test_clips_of_one_video_are_different_views_of_it(caches):
         assert not any(torch.equal(a, b) for a, b in zip(batch.clips[0::2], batch.clips[1::2], strict=True))
 
 
-# ---- building --------------------------------------------------------------------------------------------------------
-
-BUILDER = """
-import json, sys
-from coldframe import extract
-from coldframe.settings import Settings
-
-extract.SHARD_BYTES = 1 << 15
-settings, lists = json.loads(sys.stdin.readline())
-extraction = extract.Extraction(Settings.from_json(settings), lists)
-while not extraction.advance(0, lambda: None)["done"]:
-    print(len(extraction.manifest.parts["train"].shards), flush=True)
-    sys.stdin.readline()  # waits for a word of the test, or for the end of its words
-extraction.close()
-"""
-
-
-def start_builder(folder: Path, cache: Path) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    builder = subprocess.Popen([sys.executable, "-c", BUILDER], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    request = make_request(folder, cache, data__num_workers=1, features__train_views=2)
-    print(json.dumps(request), file=builder.stdin, flush=True)
-    return builder
-
-
-def files_of(cache: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in cache.iterdir() if file.name != "lock"}
-
-
-def test_a_builder_that_is_killed_goes_on_and_leaves_the_same_bytes(folder, tmp_path):
-    undisturbed = start_builder(folder, tmp_path / "whole")
-    assert undisturbed.communicate(timeout=60)[1] == ""
-    builder = start_builder(folder, tmp_path / "killed")
-    while int(builder.stdout.readline()) < 2:
-        print(file=builder.stdin, flush=True)
-    print(file=builder.stdin, flush=True)  # and in the middle of the next pass
-    os.kill(builder.pid, signal.SIGKILL)
-    builder.wait()
-    kept = read_manifest(tmp_path / "killed").parts["train"].shards
-    assert 2 <= len(kept) < len(read_manifest(tmp_path / "whole").parts["train"].shards)
-    written = {shard.file: (tmp_path / "killed" / shard.file).stat().st_mtime_ns for shard in kept}
-    again = start_builder(folder, tmp_path / "killed")
-    assert again.communicate(timeout=60)[1] == ""
-    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
-    assert written == {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in written}
-
-
-def test_a_build_that_is_stopped_keeps_all_that_was_computed(folder, tmp_path):
-    settings, lists = make_request(folder, tmp_path)
-    extraction = Extraction(Settings.from_json(settings), dict(lists))
-    while (reply := extraction.advance(0, lambda: None))["num_done"] < 8:
-        pass
-    extraction.flush()
-    extraction.close()
-    assert [s.num_records for s in read_manifest(tmp_path).parts["train"].shards] == [reply["num_done"]]
-    assert extract(settings, lists)["done"]
-    assert [shard.first for shard in read_manifest(tmp_path).parts["train"].shards] == [0, reply["num_done"]]
-    assert len(train(settings, lists)) == 6
-
-
-def test_a_damaged_shard_is_found_when_read_and_built_again(folder, tmp_path):
-    settings, lists = make_request(folder, tmp_path)
-    extract(settings, lists)
-    sound = files_of(tmp_path)
-    file = tmp_path / "train-00000000.safetensors"
-    damaged = bytearray(sound[file.name])
-    damaged[-100] ^= 1
-    file.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"train-00000000.safetensors  record \d+ is damaged. `coldframe features"):
-        train(settings, lists)
-    extract(settings, lists)
-    assert files_of(tmp_path) == sound
-
-
-def test_two_builders_do_not_write_one_folder(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.1)
-    settings, lists = make_request(folder, tmp_path)
-    first = Extraction(Settings.from_json(settings), dict(lists))
-    first.advance(0, lambda: None)
-    with pytest.raises(ValueError, match=r"is in use by process \d+ .* or choose another data.features"):
-        extract(settings, lists)
-    first.close()
-    assert extract(settings, lists)["done"]
-
-
-def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evaluation(folder, tmp_path):
-    settings, lists = make_request(folder, tmp_path / "cache", "torn", features__train_views=1, train__batch_size=8)
-    reply = extract(settings, lists)
-    assert {video["path"] for video in reply["bad"]} == {str(folder / "bad.mp4")}
-    assert (reply["num_bad"], reply["num_videos"]) == (2, 16)
-    session = Session()
-    session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
-    steps = session.advance(2)
-    assert [step["clips"] for step in steps["steps"]] == [7, 7]
-    assert steps["bad"] == [{"path": str(folder / "bad.mp4"), "reason": reply["bad"][0]["reason"]}] * 2
-    found = session.evaluate(100, str(tmp_path))["results"]["main"]
-    assert (found["num_videos"], found["num_bad"]) == (7, 1)
-    session.close()
-    assert extract(settings, lists)["bad"] == reply["bad"]  # also by a later start
-    failing = {**settings, "data": {**settings["data"], "on_bad_video": "fail"}}
-    with pytest.raises(ValueError, match=r"bad.mp4  is not a video"):
-        train(failing, lists)
-
-
-def test_the_forecast_has_the_bytes_that_are_then_written(folder, tmp_path):
-    settings, lists = make_request(folder, tmp_path, features__precision="fp16")
-    extraction = Extraction(Settings.from_json(settings), dict(lists))
-    forecast = extraction.forecast(lambda: None)
-    assert forecast["seconds"]["measured_clips"] == CLIPS_A_PASS["cpu"]
-    assert forecast["seconds"]["build"] > 0
-    assert forecast["fits"]
-    assert not list(tmp_path.iterdir())
-    extract(settings, lists)
-    written = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
-    assert forecast["bytes"]["total"] <= written < forecast["bytes"]["total"] + 2000  # headers and checksums
-    assert Extraction(Settings.from_json(settings), dict(lists)).forecast(lambda: None)["seconds"] is None
-
-
 def test_a_cache_of_something_else_is_refused_with_every_difference(caches, folder):
     settings, lists = caches["maps fp32"]
     changes = {
@@ -372,29 +188,26 @@ def test_another_list_is_refused(caches, folder):
         train(other, other_lists)
 
 
+def test_another_root_is_refused(caches, folder):
+    settings, lists = caches["maps fp32"]
+    other, _ = make_request(folder, Path(settings["data"]["features"]), data__train_root="/elsewhere")
+    with pytest.raises(ValueError, match=r'data.train_root: null in the cache, "/elsewhere" here'):
+        train(other, lists)
+
+
 def test_a_cache_that_is_not_whole_is_refused(folder, tmp_path):
     settings, lists = make_request(folder, tmp_path)
     with pytest.raises(ValueError, match=r"holds no feature cache. Run `coldframe features build` first"):
         train(settings, lists)
     extract(settings, {**lists, "val": None})
-    with pytest.raises(ValueError, match=r"data.val_list: the cache holds none"):
+    with pytest.raises(ValueError, match=r"data.val_list: the cache holds no features of this list"):
         train(settings, lists)
     extract(settings, lists)
     assert extract(settings, {**lists, "val": None})["num_total"] == NUM_CLIPS * NUM_VIEWS
-    (tmp_path / "val-00000000.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"val-00000000.safetensors is missing"):
+    shard_of(tmp_path, "val").unlink()
+    with pytest.raises(ValueError, match=r"val-[0-9a-f]{12}-00000000.safetensors is missing"):
         train(settings, lists)
     extract(settings, lists)
     (tmp_path / "features.json").write_text('{"format": 9}')
     with pytest.raises(ValueError, match=r"features.json  cannot be used: it has format 9"):
         train(settings, lists)
-
-
-def test_numbers_too_large_for_half_precision_are_refused(folder, tmp_path):
-    settings, lists = make_request(folder, tmp_path, features__precision="fp16")
-    extraction = Extraction(Settings.from_json(settings), dict(lists))
-    with torch.no_grad():
-        extraction.backbone.transformer.resblocks[-1].mlp.get_parameter("c_proj.bias").fill_(1e5)
-    with pytest.raises(ValueError, match=r"a feature is too large for it. Set fp32"):
-        extraction.advance(1000, lambda: None)
-    extraction.close()

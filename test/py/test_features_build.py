@@ -1,0 +1,276 @@
+"""The feature cache on its way to the disk and there: killed, stopped, forecast, damaged."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_videos, shard_of, train
+from coldframe import build
+from coldframe.cohort import Cohort
+from coldframe.data import read_list, sample_order
+from coldframe.extract import CLIPS_A_PASS, Extraction
+from coldframe.features import StoredFeatures, open_cache
+from coldframe.manifest import read_manifest
+from coldframe.session import Session
+from coldframe.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("videos"))
+
+
+BUILDER = """
+import json, sys
+from coldframe import extract
+from coldframe.settings import Settings
+
+extract.SHARD_BYTES = 1 << 15
+settings, lists = json.loads(sys.stdin.readline())
+extraction = extract.Extraction(Settings.from_json(settings), lists)
+while not extraction.advance(0, lambda: None)["done"]:
+    print(len(extraction.manifest.parts["train"].shards), flush=True)
+    sys.stdin.readline()  # waits for a word of the test, or for the end of its words
+extraction.close()
+"""
+
+
+def start_builder(folder: Path, cache: Path) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    builder = subprocess.Popen([sys.executable, "-c", BUILDER], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    request = make_request(folder, cache, data__num_workers=1, features__train_views=2)
+    print(json.dumps(request), file=builder.stdin, flush=True)
+    return builder
+
+
+def test_a_builder_that_is_killed_goes_on_and_leaves_the_same_bytes(folder, tmp_path):
+    undisturbed = start_builder(folder, tmp_path / "whole")
+    assert undisturbed.communicate(timeout=60)[1] == ""
+    builder = start_builder(folder, tmp_path / "killed")
+    while int(builder.stdout.readline()) < 2:
+        print(file=builder.stdin, flush=True)
+    print(file=builder.stdin, flush=True)  # and in the middle of the next pass
+    os.kill(builder.pid, signal.SIGKILL)
+    builder.wait()
+    kept = read_manifest(tmp_path / "killed").parts["train"].shards
+    assert 2 <= len(kept) < len(read_manifest(tmp_path / "whole").parts["train"].shards)
+    written = {shard.file: (tmp_path / "killed" / shard.file).stat().st_mtime_ns for shard in kept}
+    again = start_builder(folder, tmp_path / "killed")
+    assert again.communicate(timeout=60)[1] == ""
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+    assert written == {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in written}
+
+
+def test_a_build_that_is_stopped_keeps_all_that_was_computed(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path)
+    extraction = Extraction(Settings.from_json(settings), dict(lists))
+    while (reply := extraction.advance(0, lambda: None))["num_done"] < 8:
+        pass
+    extraction.flush()
+    extraction.close()
+    assert [s.num_records for s in read_manifest(tmp_path).parts["train"].shards] == [reply["num_done"]]
+    assert extract(settings, lists)["done"]
+    assert [shard.first for shard in read_manifest(tmp_path).parts["train"].shards] == [0, reply["num_done"]]
+    assert len(train(settings, lists)) == 6
+
+
+def test_two_builders_do_not_write_one_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.1)
+    settings, lists = make_request(folder, tmp_path)
+    first = Extraction(Settings.from_json(settings), dict(lists))
+    first.advance(0, lambda: None)
+    with pytest.raises(ValueError, match=r"is in use by process \d+ .* or choose another data.features"):
+        extract(settings, lists)
+    first.close()
+    assert extract(settings, lists)["done"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(folder, tmp_path):
+    cache = tmp_path / "taken"
+    cache.write_text("a file")
+    settings, lists = make_request(folder, cache)
+    with pytest.raises(ValueError, match=r"taken  cannot be written: .*File exists.* Make room or make it writable"):
+        extract(settings, lists)
+
+
+def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evaluation(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path / "cache", "torn", features__train_views=1, train__batch_size=8)
+    reply = extract(settings, lists)
+    assert {video["path"] for video in reply["bad"]} == {str(folder / "bad.mp4")}
+    assert (reply["num_bad"], reply["num_videos"]) == (2, 16)
+    session = Session()
+    session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
+    steps = session.advance(2)
+    assert [step["clips"] for step in steps["steps"]] == [7, 7]
+    assert steps["bad"] == [{"path": str(folder / "bad.mp4"), "reason": reply["bad"][0]["reason"]}] * 2
+    found = session.evaluate(100, str(tmp_path))["results"]["main"]
+    assert (found["num_videos"], found["num_bad"]) == (7, 1)
+    session.close()
+    assert extract(settings, lists)["bad"] == reply["bad"]  # also by a later start
+    failing = {**settings, "data": {**settings["data"], "on_bad_video": "fail"}}
+    with pytest.raises(ValueError, match=r"bad.mp4  is not a video"):
+        train(failing, lists)
+
+
+def test_the_forecast_has_the_bytes_that_are_then_written(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path, features__precision="fp16")
+    extraction = Extraction(Settings.from_json(settings), dict(lists))
+    forecast = extraction.forecast(lambda: None)
+    assert forecast["seconds"]["measured_clips"] == CLIPS_A_PASS["cpu"]
+    assert forecast["seconds"]["build"] > 0
+    assert forecast["fits"]
+    assert not list(tmp_path.iterdir())
+    extract(settings, lists)
+    written = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    assert forecast["bytes"]["total"] <= written < forecast["bytes"]["total"] + 2000  # headers and checksums
+    assert Extraction(Settings.from_json(settings), dict(lists)).forecast(lambda: None)["seconds"] is None
+
+
+def test_numbers_too_large_for_half_precision_are_refused(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path, features__precision="fp16")
+    extraction = Extraction(Settings.from_json(settings), dict(lists))
+    with torch.no_grad():
+        extraction.backbone.transformer.resblocks[-1].mlp.get_parameter("c_proj.bias").fill_(1e5)
+    with pytest.raises(ValueError, match=r"a feature is too large for it. Set fp32"):
+        extraction.advance(1000, lambda: None)
+    extraction.close()
+
+
+def test_one_cache_serves_several_lists_to_evaluate_on(folder, tmp_path):
+    """A sweep chooses on one list and evaluates its best trial on another."""
+    chosen, lists = make_request(folder, tmp_path / "cache")
+    torn = str(folder / "torn-val.txt")
+    final, final_lists = make_request(folder, tmp_path / "cache", data__val_list=torn)
+    final_lists["val"] = torn
+    extract(chosen, lists)
+    before = files_of(tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"data.val_list: the cache holds no features of this list"):
+        evaluate(final, final_lists, tmp_path)
+    extract(final, final_lists)
+    after = files_of(tmp_path / "cache")
+    assert len(after) == len(before) + 1
+    assert all(after[name] == before[name] for name in before if name != "features.json")
+    for settings, these, num_bad in ((chosen, lists, 0), (final, final_lists, 1)):
+        live = {**settings, "data": {**settings["data"], "features": None}}
+        cached, decoded = evaluate(settings, these, tmp_path), evaluate(live, these, tmp_path)
+        assert len(cached["indices"]) == len(read_list(these["val"])) - num_bad
+        np.testing.assert_array_equal(cached["indices"], decoded["indices"])
+        np.testing.assert_allclose(cached["scores"], decoded["scores"], atol=1e-5)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+TRAIN = "train-00000000.safetensors"
+
+
+def change_row(file: Path, row: int, *, true_checksum: bool) -> None:
+    """Flips the lowest bit of one stored number; with a checksum that agrees, makes noise of all of them."""
+    shard = load_file(file)
+    rows = shard["clips"].view(np.uint8)
+    if true_checksum:
+        shard["clips"][row] = np.random.default_rng(0).normal(size=shard["clips"].shape[1])
+        shard["crc32"][row] = zlib.crc32(rows[row].data)
+    else:
+        rows[row, 400] ^= 1
+    save_file(shard, file)
+
+
+def train_without_last(settings: dict, lists: dict, num_listed: int) -> list[float]:
+    """Returns the losses of the batches of a list of `num_listed` videos whose last one the cache knows nothing of."""
+    parsed = Settings.from_json(settings)
+    backbone, digest, _ = build.build_backbone(parsed, CPU, "fp32")
+    cache = open_cache([parsed], digest, dict(lists))
+    trial = build.build_trial("main", parsed, backbone, CPU, "fp32")
+    cohort = Cohort([trial], StoredFeatures(cache.layout, backbone), CPU, "fp32")
+    losses = []
+    for step in range(parsed.train.steps):
+        size = parsed.train.batch_size
+        order = [i for i in sample_order(num_listed, parsed.data.seed, step * size, size) if i < num_listed - 1]
+        rows = np.empty((len(order), cache.layout.numbers), np.float32)
+        for row, record in zip(rows, order, strict=True):
+            cache.read("train", record, row)
+        labels = torch.tensor([i % 5 for i in order])
+        losses.append(cohort.step(step, torch.from_numpy(rows), labels)["main"].loss)
+    return losses
+
+
+def test_what_lies_in_the_place_of_an_unreadable_video_reaches_no_number(folder, tmp_path):
+    changes = {"features__train_views": 1, "train__batch_size": NUM_CLIPS + 1}
+    late, late_lists = make_request(folder, tmp_path / "late", "late", **changes)
+    good, good_lists = make_request(folder, tmp_path / "good", **changes)
+    extract(late, late_lists)
+    extract(good, good_lists)
+    for role in ("train", "val"):
+        change_row(shard_of(tmp_path / "late", role), NUM_CLIPS, true_checksum=True)
+    assert train(late, late_lists) == train_without_last(good, good_lists, NUM_CLIPS + 1)
+    found, without = (evaluate(*request, tmp_path) for request in ((late, late_lists), (good, good_lists)))
+    assert found["indices"].tolist() == list(range(NUM_CLIPS))
+    np.testing.assert_array_equal(found["scores"], without["scores"])
+
+
+def test_a_damaged_record_ends_training_before_its_numbers_are_used_and_is_mended(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path, features__train_views=1)
+    extract(settings, lists)
+    sound, losses = files_of(tmp_path), train(settings, lists)
+    orders = [sample_order(NUM_CLIPS, 5, step * 4, 4) for step in range(2)]
+    record = next(i for i in orders[1] if i not in orders[0])
+    change_row(tmp_path / TRAIN, record, true_checksum=False)
+    session = Session()
+    session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
+    assert session.advance(1)["steps"][0]["trials"]["main"]["loss"] == losses[0]
+    before = [parameter.clone() for _, parameter in session.cohort.trials[0].named_parameters()]
+    with pytest.raises(ValueError, match=f"{TRAIN}  record {record} is damaged. `coldframe features build` mends"):
+        session.advance(1)
+    after = [parameter for _, parameter in session.cohort.trials[0].named_parameters()]
+    assert session.step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    session.close()
+    extract(settings, lists)
+    assert files_of(tmp_path) == sound
+
+
+def test_a_damaged_record_ends_an_evaluation_without_a_result(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path / "cache", features__train_views=1)
+    extract(settings, lists)
+    shard = shard_of(tmp_path / "cache", "val")
+    change_row(shard, 5, true_checksum=False)
+    with pytest.raises(ValueError, match=f"{shard.name}  record 5 is damaged"):
+        evaluate(settings, lists, tmp_path)
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_a_damaged_header_of_a_shard_is_told_with_the_repair(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path, features__train_views=1)
+    extract(settings, lists)
+    sound = files_of(tmp_path)
+    name_at = sound[TRAIN].index(b"crc32")
+    for at in (6, 8, name_at):  # the header's length, its first brace, a name in it
+        damaged = bytearray(sound[TRAIN])
+        damaged[at] ^= 1
+        (tmp_path / TRAIN).write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{TRAIN}  has a damaged header. `coldframe features build` mends"):
+            train(settings, lists)
+
+
+def test_a_damaged_manifest_is_told_with_the_repair(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path, features__train_views=1)
+    extract(settings, lists)
+    file = tmp_path / "features.json"
+    sound = file.read_text()
+    shifted = sound.replace('"first": 0', '"first": 1')  # rows of other clips, with checksums that agree
+    for damaged in (shifted, sound[:-9], sound.replace('"sha256"', '"sha255"'), "[]", sound.replace('"', "\xff", 1)):
+        assert damaged != sound
+        file.write_bytes(damaged.encode("latin-1"))
+        with pytest.raises(ValueError, match=r"features.json  cannot be used: .* Remove the folder and build"):
+            train(settings, lists)
