@@ -73,7 +73,7 @@ check: setup lint types ## lint, types and the quick tests
 test-all: test test-pages test-slurm test-ray ## and the heavy ones: a browser, a Slurm, a Ray
 
 test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
-	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 || { echo 'chromium was not found: apt-get install chromium'; exit 1; }; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
 	yarn -s jest --testMatch '**/*.pages.ts'
 
 lint: setup
@@ -97,6 +97,8 @@ test-slurm: setup ## the slurm executor on a private Slurm of this machine (as r
 	scripts/slurm_up.sh up && yarn -s jest --config jest.heavy.config.js test/heavy/slurm $(ARGS)
 
 test-ray: setup .cache/ray-venv/.done ## the ray executor on a Ray of its own, installed under .cache
+	@export RAY_TEST_HOME=$$(mktemp -d); \
+	trap 'kill -KILL -- $$(cat $$RAY_TEST_HOME/groups 2>/dev/null) 2>/dev/null; rm -rf $$RAY_TEST_HOME' EXIT; \
 	yarn -s jest --config jest.heavy.config.js test/heavy/ray $(ARGS)
 
 .cache/ray-venv/.done: requirements-ray.txt

@@ -17,16 +17,6 @@ is_alive() {
   [ -n "$pid" ] && grep -q '^State:.[^ZX]' "/proc/$pid/status" 2>/dev/null
 }
 
-install_slurm() {
-  command -v slurmctld slurmd munged >/dev/null && return
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo 'slurmctld, slurmd or munged was not found. As root on Debian or Ubuntu: apt-get install slurm-wlm munge' >&2
-    exit 2
-  fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge >"$home/install.log" 2>&1
-}
-
 write_conf() {
   local host; host=$(hostname -s)
   cat >"$home/slurm.conf" <<CONF
@@ -47,12 +37,16 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
+# Without cgroups Slurm looks at the memory of a job by itself, each second, and kills what takes more than it was given.
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+DefMemPerNode=4000
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 ReturnToService=2
 JobRequeue=1
@@ -60,8 +54,8 @@ KillWait=2
 SlurmctldTimeout=10
 SlurmdTimeout=6
 MessageTimeout=5
-NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=4 RealMemory=4000 Gres=gpu:2
-NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=4 RealMemory=4000 Gres=gpu:2
+NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=4 RealMemory=32000 Gres=gpu:2
+NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=4 RealMemory=32000 Gres=gpu:2
 PartitionName=test Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 CONF
   echo "NodeName=n[1-2] Name=gpu File=$home/gpu[0-1]" >"$home/gres.conf"
@@ -107,9 +101,10 @@ wait_for_nodes() {
 }
 
 up() {
+  [ "$(id -u)" = 0 ] || { echo 'a Slurm of its own has to be started by root' >&2; exit 2; }
+  "$(dirname "$0")/need.sh" 'slurmctld slurmd munged' slurm-wlm munge
   mkdir -p "$home/state" "$home/munge"
   chmod 755 "$home" # munged runs as a user of its own
-  install_slurm
   write_conf
   make_gpus
   for name in munged slurmctld "${nodes[@]}"; do start "$name"; done

@@ -17,7 +17,17 @@ const TSX = join(PROJECT, 'node_modules', 'tsx', 'dist', 'loader.mjs');
 const NUM_LINES = 40; // of a failed program's output
 const BUSY = 0.5; // processes of others that run: from here on figures of a small machine suffer
 
-export const BENCHES = ['loader', 'step', 'cohort', 'features', 'list', 'bridge', 'memory', 'startup'] as const;
+export const BENCHES = [
+  'loader',
+  'step',
+  'cohort',
+  'features',
+  'list',
+  'bridge',
+  'memory',
+  'startup',
+  'sweep',
+] as const;
 
 export interface BenchRequest {
   /** One of BENCHES, or all. */

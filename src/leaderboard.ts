@@ -61,8 +61,11 @@ function placePoint(point: PointView, metric: Metric): number[] {
 }
 
 function comparePlaces(a: number[], b: number[]): number {
-  const index = a.findIndex((value, at) => value !== b[at]);
-  return index < 0 ? 0 : (a[index] ?? 0) - (b[index] ?? 0);
+  for (let at = 0; at < a.length; at++) {
+    const difference = (a[at] ?? 0) - (b[at] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
 }
 
 function summarisePoint(trials: TrialView[]): PointView {
@@ -71,12 +74,12 @@ function summarisePoint(trials: TrialView[]): PointView {
   const state = STATES.find((one) => trials.some((trial) => trial.state === one)) ?? 'waiting';
   const counted = trials.filter((trial) => trial.state === state);
   const step = counted.reduce<number | null>((most, trial) => Math.max(most ?? 0, trial.step ?? 0), null);
-  const top = (name: Metric): Summary | null => summarise(counted.flatMap((trial) => trial[name] ?? []));
+  const top = (name: Metric): Summary | null =>
+    summarise(counted.map((trial) => trial[name]).filter((value) => value !== null));
   const { point, params } = first;
-  return {
-    ...{ rank: null, point, params, state, step: state === 'waiting' ? null : step, trials },
-    ...{ top1: top('top1'), top5: top('top5'), numCounted: counted.length },
-  };
+  const numCounted = counted.length;
+  const reached = state === 'waiting' ? null : step;
+  return { rank: null, point, params, state, step: reached, top1: top('top1'), top5: top('top5'), numCounted, trials };
 }
 
 /** Returns mean and standard deviation of values 0..1, null without any. */

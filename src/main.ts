@@ -223,7 +223,7 @@ const benchOptions = (command: Argv) =>
     .positional('name', {
       type: 'string',
       demandOption: true,
-      describe: 'loader, step, cohort, features, list, bridge, memory, startup or all',
+      describe: 'loader, step, cohort, features, list, bridge, memory, startup, sweep or all',
     })
     .option('quick', { type: 'boolean', default: false, describe: 'fewer rounds: a first look' })
     .option('json', JSON_LINES);

@@ -3,7 +3,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
-import { z } from 'zod';
 import { showPath, UserError } from './errors.ts';
 import {
   type Attempt,
@@ -59,16 +58,20 @@ export interface SweepView {
   best: PointView | null;
 }
 
-const share = z.number().nullish().default(null);
-/** status.json of a sweep and of a cohort; what a reader needs may not be there yet. */
-const statusSchema = z.object({
-  ...{ state: z.string(), step: share, steps: share, rung: share, eta_seconds: share, pid: share },
-  ...{ updated: z.string().nullish(), message: z.string().nullish(), host: z.string().nullish() },
-});
-const trialStatus = z.object({ state: z.string().nullish(), step: share, top1: share, top5: share });
-const cohortStatusSchema = statusSchema.extend({ trials: z.record(z.string(), trialStatus).nullish() });
-type Status = z.output<typeof statusSchema>;
-type CohortStatus = z.output<typeof cohortStatusSchema>;
+/** status.json of a sweep or a cohort, with null for what is not there yet. */
+interface Status {
+  state: string | null;
+  step: number | null;
+  steps: number | null;
+  rung: number | null;
+  eta_seconds: number | null;
+  pid: number | null;
+  host: string | null;
+  updated: string | null;
+  message: string | null;
+  trials: Record<string, TrialStatus>;
+}
+type TrialStatus = { state: string | null } & Record<'step' | 'top1' | 'top5', number | null>;
 
 /** Returns the view of a sweep folder. Throws UserError where there is none. */
 export function readSweepFolder(dir: string): SweepView {
@@ -87,7 +90,7 @@ export function readSweepFolder(dir: string): SweepView {
   const first = points.find((point) => point.rank === 1);
   return {
     ...{ dir: folder, sweep, final, cohorts, trials, points, incidents: listIncidents(entries) },
-    ...judgeState(state, entries, readStatus(statusSchema, join(folder, 'status.json'))),
+    ...judgeState(state, entries, readStatus(join(folder, 'status.json'))),
     began: entries[0]?.time ?? '',
     keys: [...new Set(trials.flatMap(({ params }) => Object.keys(params)))],
     best: points.find(({ point }) => point === final?.point) ?? first ?? null,
@@ -111,18 +114,33 @@ function readEntries(dir: string): TimedEntry[] {
   return parseLines(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file)); // the runner may be writing the last one
 }
 
-function readStatus<Output>(schema: z.ZodType<Output>, file: string): Output | undefined {
+const numberOf = (value: unknown): number | null => (typeof value === 'number' ? value : null);
+const textOf = (value: unknown): string | null => (typeof value === 'string' ? value : null);
+
+/** Not by a schema: loading zod takes as long as all else that `sweep status` does. */
+function readStatus(file: string): Status | undefined {
   try {
-    return schema.parse(JSON.parse(readFileSync(file, 'utf8')));
+    const told = JSON.parse(readFileSync(file, 'utf8'));
+    const trials = Object.entries<Record<string, unknown>>(told.trials ?? {});
+    return {
+      ...{ state: textOf(told.state), updated: textOf(told.updated), message: textOf(told.message) },
+      ...{ step: numberOf(told.step), steps: numberOf(told.steps), rung: numberOf(told.rung) },
+      ...{ eta_seconds: numberOf(told.eta_seconds), pid: numberOf(told.pid), host: textOf(told.host) },
+      trials: Object.fromEntries(trials.map(([name, trial]) => [name, readTrialStatus(trial)])),
+    };
   } catch {
     return undefined; // not started yet: the journal says all there is
   }
 }
 
+const readTrialStatus = ({ state, step, top1, top5 }: Record<string, unknown>): TrialStatus => ({
+  ...{ state: textOf(state), step: numberOf(step), top1: numberOf(top1), top5: numberOf(top5) },
+});
+
 /** Of cohorts that began; of thousands that wait no file is looked for. */
-function readCohortStatus(folder: string, state: SweepState, name: string): CohortStatus | undefined {
+function readCohortStatus(folder: string, state: SweepState, name: string): Status | undefined {
   if (!state.attempts.has(name)) return undefined;
-  return readStatus(cohortStatusSchema, join(folder, 'cohorts', name, 'status.json'));
+  return readStatus(join(folder, 'cohorts', name, 'status.json'));
 }
 
 /** A runner writes its status each second; one that is silent for a minute is gone, though its number may live on. */
@@ -176,29 +194,24 @@ function timeAttempt({ began, ended }: Attempt, live: Status | undefined): numbe
   return Math.max(0, (Date.parse(live?.updated ?? began) - Date.parse(began)) / 1000);
 }
 
-function viewTrials(
-  state: SweepState,
-  cohorts: CohortView[],
-  statuses: Map<string, CohortStatus | undefined>,
-): TrialView[] {
-  const none = { cohort: null, state: 'waiting' as const, step: null, top1: null, top5: null, rungs: [], why: null };
-  const trials = new Map([...state.trials].map(([name, trial]): [string, TrialView] => [name, { ...none, ...trial }]));
-  for (const cohort of cohorts) {
-    if (cohort.state === 'split') continue;
-    const live = statuses.get(cohort.name)?.trials ?? {};
-    for (const name of cohort.trials) {
-      const trial = trials.get(name);
-      const { state: now, ...numbers } = live[name] ?? {};
-      if (trial === undefined) continue;
-      Object.assign(trial, numbers, { cohort: cohort.name });
-      if (cohort.state === 'running') trial.state = nameState(now);
+function viewTrials(state: SweepState, cohorts: CohortView[], statuses: Map<string, Status | undefined>): TrialView[] {
+  const cohortOf = new Map<string, CohortView>();
+  for (const cohort of cohorts)
+    if (cohort.state !== 'split') for (const name of cohort.trials) cohortOf.set(name, cohort);
+  return [...state.trials.values()].map(({ name, point, params, seed }): TrialView => {
+    const result = state.results.get(name);
+    if (result !== undefined) {
+      const { cohort, state: ended, step, top1, top5, rungs, why } = result;
+      return { name, point, params, seed, cohort, state: ended, step, top1, top5, rungs, why };
     }
-  }
-  for (const { trial: name, cohort, state: ended, step, top1, top5, rungs, why } of state.results.values()) {
-    const trial = trials.get(name);
-    if (trial !== undefined) Object.assign(trial, { cohort, state: ended, step, top1, top5, rungs, why });
-  }
-  return [...trials.values()];
+    const cohort = cohortOf.get(name);
+    const live = statuses.get(cohort?.name ?? '')?.trials[name];
+    const now = cohort?.state === 'running' ? nameState(live?.state) : 'waiting';
+    return {
+      ...{ name, point, params, seed, cohort: cohort?.name ?? null, state: now, rungs: [], why: null },
+      ...{ step: live?.step ?? null, top1: live?.top1 ?? null, top5: live?.top5 ?? null },
+    };
+  });
 }
 
 function nameState(state: string | null | undefined): TrialState {

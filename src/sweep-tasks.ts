@@ -105,7 +105,7 @@ export class CohortTask implements Task {
       return { outcome: 'finished', class: null, why: null, entries, ...endedAt };
     }
     const failure = classify(ended, status);
-    const why = status?.message ?? explain(ended, logOf(this));
+    const why = (ended.class === undefined && status?.message) || explain(ended, logOf(this));
     const outcome = failure === 'user' || failure === 'bug' ? 'failed' : 'retry';
     return { outcome, class: failure, why, entries: [], ...endedAt };
   }
@@ -185,7 +185,9 @@ export function findMoreParts(parts: number, batchSize: number): number | undefi
   return undefined;
 }
 
-function classify({ code }: Ended, status: CohortStatus | undefined): FailureClass {
+/** What the executor knows comes first: to a command whose Python was killed for its memory, that was lost. */
+function classify({ code, class: known }: Ended, status: CohortStatus | undefined): FailureClass {
+  if (known !== undefined) return known;
   if (status?.state === 'failed' && status.class !== undefined) return status.class;
   if (code === 2) return 'user';
   return code === 1 || code === 0 ? 'bug' : 'lost'; // 0 without a result is none of ours

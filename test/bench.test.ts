@@ -3,10 +3,10 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { bench, judge } from '../src/bench.ts';
+import { BENCHES, bench, judge } from '../src/bench.ts';
 import { RuntimeFailure, UserError } from '../src/errors.ts';
 import { Report } from '../src/report.ts';
-import { readJson } from './support.ts';
+import { coldframe, PROJECT, readJson } from './support.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bench-'));
 const out = join(folder, 'out');
@@ -104,4 +104,32 @@ test.each([
   ['no figure', { ratio: null, least: 2 }, null],
 ])('what holds: %s', (_, figure, holds) => {
   expect(judge({ name: 'x', ...figure })).toBe(holds);
+});
+
+test('each bench has its program, and stands in --help', async () => {
+  const programs = readdirSync(join(PROJECT, 'scripts')).flatMap((name) => /^bench_(\w+)\./.exec(name)?.[1] ?? []);
+  expect(programs).toEqual(expect.arrayContaining([...BENCHES]));
+  expect((await coldframe(['bench', '--help'])).stdout).toContain(`  ${BENCHES.join(', ')} or all`);
+});
+
+test('`bench sweep` plans, runs and shows a real sweep', async () => {
+  const { code, stdout } = await coldframe(['bench', 'sweep', '--quick', '--json', '--', '--trials', '6'], {
+    cwd: folder,
+  });
+  const figures = stdout.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []));
+  expect([code, figures.map(({ name }) => name.trim())]).toEqual([
+    0,
+    [
+      'planning 6 trials, s of the process',
+      'sweep --dry-run, with what Python forecasts, s',
+      'of it import torch, s',
+      'peak memory of their runner, MB',
+      'the whole sweep, with a training that does nothing, s',
+      'sweep status of 6 trials, s',
+    ],
+  ]);
+  for (const { ratio, cpu_seconds, name } of figures) {
+    expect(ratio).toBeGreaterThan(name.includes('memory') ? 50 : 0.05);
+    if (!name.includes('memory')) expect(cpu_seconds).toBeGreaterThan(0.05);
+  }
 });

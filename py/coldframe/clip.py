@@ -60,7 +60,7 @@ class MLP(nn.Sequential):
 
     def forward(self, x_BLC: Tensor) -> Tensor:
         if torch.is_grad_enabled() or not isinstance(self.gelu, QuickGELU):
-            out_BLC: Tensor = super().forward(x_BLC)
+            out_BLC: Tensor = super().forward(x_BLC)  # type: ignore[no-untyped-call]
             return out_BLC
         slope, flat_MC = QUICK_GELU_SLOPE, x_BLC.flatten(0, -2)
         hidden = torch.addmm(self.c_fc.bias, flat_MC, self.c_fc.weight.T, beta=slope, alpha=slope)

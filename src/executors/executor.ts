@@ -13,8 +13,11 @@ export interface Job {
 
 export type JobState =
   | { state: 'waiting' | 'running' }
-  /** `code` is null when it is not known how the command ended (lost, killed, cancelled); `why` says what is known. */
-  | { state: 'ended'; code: number | null; why: string };
+  /**
+   * `code` is null when it is not known how the command ended (lost, killed, cancelled); `why` says what is known. `class` is
+   * set where the executor knows what the command could not tell: that it was killed for the memory it took.
+   */
+  | { state: 'ended'; code: number | null; why: string; class?: 'out_of_memory' };
 
 export interface Executor {
   readonly kind: 'local' | 'slurm' | 'ray';

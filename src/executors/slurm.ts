@@ -28,8 +28,9 @@ const ENDED: Record<string, string> = {
   BOOT_FAIL: 'got a node that did not boot',
   PREEMPTED: 'was preempted',
   REVOKED: 'was revoked',
-  OUT_OF_MEMORY: 'ran out of the memory that Slurm gave it (executor.slurm.memory)',
+  OUT_OF_MEMORY: 'took more memory than Slurm gave it (executor.slurm.memory)',
 };
+const SIGKILL = 9;
 
 export interface SlurmOptions extends Omit<RemoteOptions, 'name'> {
   slots: number;
@@ -43,6 +44,8 @@ export interface SlurmOptions extends Omit<RemoteOptions, 'name'> {
 interface Row {
   /** `JOB`, or `JOB_TASK` of an array. */
   id: string;
+  /** Its own number, of a task of an array too. */
+  job: string;
   name: string;
   state: string;
   /** As wait(2) gives it: the exit code in the upper byte, the signal in the lower. */
@@ -141,7 +144,8 @@ export class SlurmExecutor implements Executor {
     const ids = handles.map((handle) => parseHandle(handle).id);
     const rows = await listJobs([`--jobs=${ids.join(',')}`]);
     for (const row of rows) this.#hurry(row);
-    return new Map(rows.map((row) => [`${row.id} ${row.name}`, describeState(row)]));
+    const states = rows.map(async (row) => [`${row.id} ${row.name}`, describeState(await nameMemory(row))] as const);
+    return new Map(await Promise.all(states));
   }
 
   /** A job that was requeued would wait for two minutes; one that could not be launched, for an administrator. */
@@ -209,16 +213,30 @@ function describeState({ state, status, reason }: Row): JobState {
   const [code, signal] = [status >> 8, status & 127];
   if (state === 'FAILED' && signal !== 0) return { state: 'ended', code: null, why: `was killed by signal ${signal}` };
   if (state === 'FAILED') return { state: 'ended', code, why: `ended with exit code ${code}` };
+  if (state === 'OUT_OF_MEMORY') return { state: 'ended', code: null, why, class: 'out_of_memory' };
   return { state: 'ended', code: state === 'COMPLETED' ? 0 : null, why };
 }
 
-/** Returns the jobs that the controller knows, the ended ones of the last minutes (MinJobAge) among them. */
+/** Where Slurm itself watches the memory (OverMemoryKill), a job ends as killed, and only its output says what for. */
+async function nameMemory(row: Row): Promise<Row> {
+  if (row.state !== 'FAILED' || (row.status & 127) !== SIGKILL) return row;
+  const [log = ''] = await callSqueue([`--jobs=${row.job}`], 'StdOut:4096');
+  const said = existsSync(log) ? readFileSync(log, 'utf8') : '';
+  const isOver = new RegExp(`\\b${row.job}(\\.\\w+)? exceeded memory limit`).test(said);
+  return isOver ? { ...row, state: 'OUT_OF_MEMORY' } : row;
+}
+
 async function listJobs(which: string[]): Promise<Row[]> {
-  const format = 'JobArrayID:40,Name:100,State:24,exit_code:12,restartcnt:8,Reason:80';
+  const format = 'JobArrayID:40,JobID:16,Name:100,State:24,exit_code:12,restartcnt:8,Reason:80';
+  const rows = (await callSqueue(which, format)).map(parseRow);
+  return rows.sort((a, b) => Number.parseInt(a.id, 10) - Number.parseInt(b.id, 10));
+}
+
+/** Returns a line for each job that the controller knows, the ended ones of the last minutes (MinJobAge) among them. */
+async function callSqueue(which: string[], format: string): Promise<string[]> {
   try {
     const { stdout } = await callSlurm('squeue', [...which, '--array', '--states=all', '--noheader', '-O', format]);
-    const rows = stdout.split('\n').filter((line) => line.trim() !== '');
-    return rows.map(parseRow).sort((a, b) => Number.parseInt(a.id, 10) - Number.parseInt(b.id, 10));
+    return stdout.split('\n').flatMap((line) => line.trim() || []);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     if (/invalid job id/i.test(error.message)) return []; // it knows none of them
@@ -227,8 +245,8 @@ async function listJobs(which: string[]): Promise<Row[]> {
 }
 
 function parseRow(line: string): Row {
-  const [id = '', name = '', state = '', status = '', restarts = '', ...reason] = line.trim().split(/\s+/);
-  return { id, name, state, status: Number(status), numRestarts: Number(restarts), reason: reason.join(' ') };
+  const [id = '', job = '', name = '', state = '', status = '', restarts = '', ...reason] = line.split(/\s+/);
+  return { id, job, name, state, status: Number(status), numRestarts: Number(restarts), reason: reason.join(' ') };
 }
 
 /** Slurm has answered, and will not do it. */

@@ -1,6 +1,6 @@
 /** The executor on a real Ray on this machine; `make test-ray` installs it, and each test file starts a head of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const PORT = 28300;
 const address = `http://127.0.0.1:${PORT}`;
 const MARK = 'COLDFRAME_RAY_TEST';
 const mark = `${MARK}-${process.pid}`;
-const temporary = mkdtempSync(join(tmpdir(), 'ray-')); // short: Ray makes sockets below it
+const temporary = process.env.RAY_TEST_HOME ?? mkdtempSync(join(tmpdir(), 'ray-')); // short: Ray makes sockets below it
 let head: ChildProcess;
 
 async function startHead(): Promise<void> {
@@ -27,7 +27,8 @@ async function startHead(): Promise<void> {
   const size = ['--num-cpus=2', '--object-store-memory=80000000', '--disable-usage-stats'];
   const args = ['start', '--head', '--block', '--include-dashboard=true', ...ports, ...size, `--temp-dir=${temporary}`];
   const env = { ...process.env, NODE_OPTIONS: '', [MARK]: mark };
-  head = spawn(RAY, args, { env, stdio: 'ignore' });
+  head = spawn(RAY, args, { env, stdio: 'ignore', detached: true });
+  appendFileSync(join(temporary, 'groups'), `-${head.pid}\n`); // for make, should this process be killed
   for (const end = Date.now() + 120_000; !(await isUp()); await sleep(500))
     if (Date.now() > end) throw new Error('Ray did not come up');
 }
@@ -43,12 +44,35 @@ function isUp(): Promise<boolean> {
   });
 }
 
+/**
+ * Returns what lives of the head: its session, and jobs, which have sessions of their own, by the variable that they inherit.
+ * The variable alone misses the dashboard's modules, which write their names over their environment.
+ */
+function findLiving(): number[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const session = pids.filter((pid) => readSession(pid) === head.pid).map(Number);
+  const marked = findByVariable(MARK).flatMap(({ pid, value }) => (value === mark ? [pid] : []));
+  return [...new Set([...session, ...marked])];
+}
+
+/** Of a living process; /proc/PID/stat: pid (command) state ppid group session ... */
+function readSession(pid: string): number | undefined {
+  try {
+    const [state, , , session] = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    return state === 'Z' ? undefined : Number(session);
+  } catch {
+    return undefined; // just gone
+  }
+}
+
 /** Kills all that belongs to the head: as if its machine were lost. */
 async function killHead(): Promise<void> {
-  const left = (): number[] => findByVariable(MARK).flatMap(({ pid, value }) => (value === mark ? [pid] : []));
-  head.kill('SIGKILL');
-  for (let tries = 0; tries < 20 && left().length > 0; tries++, await sleep(200))
-    for (const pid of left()) signal(pid, 'SIGKILL');
+  for (let tries = 0; findLiving().length > 0; tries++, await sleep(200)) {
+    if (tries === 50) throw new Error(`of Ray these live on: ${findLiving()}`);
+    for (const pid of findLiving()) signal(pid, 'SIGKILL');
+  }
 }
 
 beforeAll(startHead);

@@ -216,6 +216,19 @@ describe('a sweep', () => {
     expect(new Set(sweep.done('step')).size).toBe(sweep.done('step').length);
   });
 
+  test('whose jobs take more memory than Slurm gives them goes on with halves, then with parts of the batch', async () => {
+    const space = '{train.lr: [1e-4]}'; // a point of two seeds, with batches of four clips
+    const sweep = new Sweep('memory', executorOf('slurm: {memory: "250M"}'), '', space);
+    const plan = Object.fromEntries(['c0001', 'c0002', 'c0003'].map((name) => [name, ['greedy']]));
+    expect(await sweep.run({ plan, memory: 2 })).toBeUndefined();
+    expect(sweep.endings().slice(0, 3)).toEqual(
+      ['c0001', 'c0002', 'c0003'].map((name) => [name, 'retry', 'out_of_memory']),
+    );
+    expect(sweep.entries('split').map(({ into }) => into.length)).toEqual([2, 1, 1]);
+    expect(sweep.done('spared')).toEqual([]);
+    expect(sweep.table()).toMatchObject([{ state: 'finished' }, { state: 'finished' }]);
+  });
+
   test("reports a job's own error and stops", async () => {
     const sweep = new Sweep('user', executorOf(''));
     const error = await sweep.run({ plan: { c0001: ['user'] } });
