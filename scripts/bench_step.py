@@ -2,8 +2,9 @@
 
     py/python.sh scripts/bench_step.py [--preset ViT-B/16] [--frames 8] [--batch 2] [--quick]
 
-py/python.sh gives both sides the program's own environment, its settings of the memory allocator among it. Clips are
-noise in memory, except for the data wait, which trains through the program itself on real clips.
+Each side has a process of its own and runs as it would: ours under the settings of allocator and threads of
+py/python.sh, the plain one as Python comes. What these settings alone give it is a row of its own. Clips are noise
+in memory, except for the data wait, which trains through the program itself on real clips.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from timing import emit, measure, ratio
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
+PROGRAM_SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # py/python.sh
 
 
 class Ours:
@@ -106,6 +108,57 @@ class Plain:
             return plain_model.decoder(self.trained, features, num_heads=heads, grid=grid, **dropout)
 
 
+class PlainProcess:
+    """The plain algorithm in a process of its own, with or without the settings of py/python.sh."""
+
+    def __init__(self, args: argparse.Namespace, precision: str, *, with_settings: bool = False) -> None:
+        env = {name: value for name, value in os.environ.items() if with_settings or name not in PROGRAM_SETTINGS}
+        self._process = subprocess.Popen(
+            [*own_command(args, args.batch), "--plain", precision],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        self.difference = float(self._read())
+
+    def do(self, what: str) -> Callable[[], object]:
+        """Returns a function that has the process do it, and waits."""
+
+        def ask() -> None:
+            assert self._process.stdin is not None
+            print(what, file=self._process.stdin, flush=True)
+            self._read()
+
+        return ask
+
+    def end(self) -> None:
+        self._process.communicate()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the plain side ended with {self._process.wait()}")
+        return line
+
+
+def serve_plain(settings: Settings, precision: str) -> None:
+    """The other end of PlainProcess: first how far its logits are from ours, then a line for each word that is done."""
+    ours = Ours(settings, precision)
+    plain = Plain(ours)
+    print((ours.logits() - plain.logits()).abs().max().item(), flush=True)
+    layers = plain.run_backbone()
+    ways = {"step": plain.step, "decoder": lambda: plain.decode(layers), "backbone": plain.run_backbone}
+    for word in sys.stdin:
+        ways[word.strip()]()
+        print(word.strip(), flush=True)
+
+
+def own_command(args: argparse.Namespace, batch: int) -> list[str]:
+    return [sys.executable, __file__, "--preset", args.preset, "--frames", str(args.frames), "--batch", str(batch)]
+
+
 def fill_zeros(model: nn.Module) -> None:
     """Gives parameters that start at zero a value, so that no part of the model can hide an error."""
     generator = torch.Generator().manual_seed(1)
@@ -172,8 +225,8 @@ def print_peak(settings: Settings, way: str) -> None:
 
 def weigh(way: str, args: argparse.Namespace, batch: int) -> int:
     """Returns what `print_peak` finds in a process of its own."""
-    own = [sys.executable, __file__, "--peak", way, "--preset", args.preset, "--frames", str(args.frames)]
-    output = subprocess.run([*own, "--batch", str(batch)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    own = [*own_command(args, batch), "--peak", way]
+    output = subprocess.run(own, check=True, stdout=subprocess.PIPE, text=True).stdout
     return int(output.split()[-1])
 
 
@@ -224,13 +277,13 @@ def asked(about: dict[str, object], least: float, goal: float) -> dict[str, floa
     return {} if about["preset"] == "small" else {"least": least, "goal": goal}
 
 
-def bench_speed(settings: Settings, about: dict[str, object], rounds: int) -> None:
+def bench_speed(settings: Settings, args: argparse.Namespace, about: dict[str, object], rounds: int) -> None:
     """Emits the figures of float32: step, decoder, backbone."""
     ours = Ours(settings, "fp32")
-    plain = Plain(ours)
-    difference = (ours.logits() - plain.logits()).abs().max().item()
+    plain, tuned = PlainProcess(args, "fp32"), PlainProcess(args, "fp32", with_settings=True)
+    difference = plain.difference
     assert difference < 1e-5, f"logits differ by {difference} from the plain algorithm's"
-    features, layers = ours.run_backbone(), plain.run_backbone()
+    features, layers = ours.run_backbone(), Plain(ours).run_backbone()
     num_images = len(ours.clips_NCTHW) * settings.data.num_frames
     matmuls = Matmuls(ours.backbone, num_images)
     decoder_layers = layers[len(layers) - settings.model.decoder.num_layers :]
@@ -240,20 +293,24 @@ def bench_speed(settings: Settings, about: dict[str, object], rounds: int) -> No
             neighbour_maps(layer["q"].transpose(1, 2), layer["k"].transpose(1, 2), settings.data.num_frames)
 
     ways: dict[str, Callable[[], object]] = {
-        "plain step": plain.step,
+        "plain step": plain.do("step"),
+        "tuned step": tuned.do("step"),
         "step": ours.step,
-        "plain decoder": lambda: plain.decode(layers),
+        "plain decoder": plain.do("decoder"),
         "decoder": lambda: ours.decode(features),
-        "plain backbone": plain.run_backbone,
+        "plain backbone": plain.do("backbone"),
         "backbone": ours.run_backbone,
         "maps": make_maps,
         "matmuls": matmuls,
         "update": lambda: ours.trial.update(0, 1),
     }
     seconds = measure(ways, rounds=rounds)
+    plain.end()
+    tuned.end()
     best = {f"{name.replace(' ', '_')}_seconds": min(values) for name, values in seconds.items()}
     emit("step against the plain algorithm", ratio(seconds["plain step"], seconds["step"]), **asked(about, 1.45, 1.8),
          logits_differ=difference, **best, **about)  # fmt: skip
+    emit("the same, the plain side under the program's settings too", ratio(seconds["tuned step"], seconds["step"]))
     parts = ratio(seconds["plain decoder"], seconds["decoder"])
     emit("decoder forward and backward against the plain algorithm", parts, **asked(about, 5.5, 9.0), **about)
     with_maps = [one + other for one, other in zip(seconds["decoder"], seconds["maps"], strict=True)]
@@ -267,7 +324,7 @@ def bench_speed(settings: Settings, about: dict[str, object], rounds: int) -> No
          matmul_operations_per_second=rate, **about)  # fmt: skip
 
 
-def bench_half(settings: Settings, about: dict[str, object], rounds: int) -> None:
+def bench_half(settings: Settings, args: argparse.Namespace, about: dict[str, object], rounds: int) -> None:
     """Emits the step in bfloat16 where the processor has the instructions."""
     name = "step in bf16 against the plain algorithm in bf16 autocast"
     if not cpu_has_bf16():
@@ -275,7 +332,9 @@ def bench_half(settings: Settings, about: dict[str, object], rounds: int) -> Non
         return
     ours = Ours(settings, "bf16")
     assert ours.backbone.conv1.weight.dtype == DTYPES["bf16"]
-    seconds = measure({"plain": Plain(ours).step, "ours": ours.step}, rounds=rounds)
+    plain = PlainProcess(args, "bf16")
+    seconds = measure({"plain": plain.do("step"), "ours": ours.step}, rounds=rounds)
+    plain.end()
     emit(name, ratio(seconds["plain"], seconds["ours"]), **asked(about, 1.4, 1.8), **about)
 
 
@@ -286,6 +345,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    parser.add_argument("--plain", choices=("fp32", "bf16"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
         args.preset = "small"
@@ -294,10 +354,13 @@ def main() -> None:
         if args.peak:
             print_peak(settings, args.peak)
             return
+        if args.plain:
+            serve_plain(settings, args.plain)
+            return
         about = {"preset": args.preset, "frames": args.frames, "batch": args.batch, "threads": torch.get_num_threads(),
                  "keeps_freed_memory": os.environ.get("MALLOC_MMAP_MAX_") == "0"}  # fmt: skip
-        bench_speed(settings, about, 2 if args.quick else 5)
-        bench_half(settings, about, 2 if args.quick else 5)
+        bench_speed(settings, args, about, 2 if args.quick else 5)
+        bench_half(settings, args, about, 2 if args.quick else 5)
         peaks = SimpleNamespace(**{way: weigh(way, args, batch=4) for way in ("plain", "ours")})
         emit("peak memory above the built model, plain over ours", peaks.plain / peaks.ours, **asked(about, 3.3, 5.0),
              plain_bytes=peaks.plain, ours_bytes=peaks.ours, **{**about, "batch": 4})  # fmt: skip
