@@ -6,8 +6,6 @@ seconds, so that stopping, pruning and progress take effect within about a secon
 
 from __future__ import annotations
 
-import importlib
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +31,6 @@ class Session:
         self.step = 0
         self._cohort: Cohort | None = None
         self._train: Iterator[Batch] | None = None
-        self._imports: threading.Thread | None = None
         self._evaluation: Evaluation | None = None
         self._metrics: Metrics | None = None
         self._lock: environment.RunLock | None = None
@@ -243,7 +240,6 @@ class Session:
             self._extraction.close()
         if self._preparation is not None:
             self._preparation.close()
-        self._finish_imports()  # an interpreter must not leave in the middle of one
         self._train = self._evaluation = self._cohort = None
         if self._lock is not None:
             self._lock.release()
@@ -295,7 +291,6 @@ class Session:
                 f"step {self.step + 1}: no clip of the batch could be read. The first: {_bad_video_text(unreadable[0])}"
             )
         loaded = time.perf_counter()
-        self._finish_imports()
         clips_NCTHW = self._prepare(batch.clips)
         labels_N = batch.labels.to(self.device, non_blocking=True)
         clips_NCTHW, targets = mix_batch(clips_NCTHW, labels_N, self.settings, self.step)
@@ -331,18 +326,10 @@ class Session:
         return open_cache([Settings.from_json(trial["settings"]) for trial in trials], self.backbone_sha256, self.lists)
 
     def _start_early(self, resumed_from: Path | None) -> None:
-        """Lets loader workers decode the first batch, and a thread import what the first step needs, while the models
-        are built. Workers come first: a process must not be forked in the middle of another thread's import."""
+        """Lets loader workers decode the first batch while the models are built."""
         if self.settings.data.features is None and (resumed_from is None or resumed_from.is_dir()):
             self.step = 0 if resumed_from is None else checkpoint.read_header(resumed_from)["step"]
             self._train = self._start_training()
-        self._imports = threading.Thread(target=_import_slow, daemon=True)
-        self._imports.start()
-
-    def _finish_imports(self) -> None:
-        if self._imports is not None:
-            self._imports.join()
-            self._imports = None
 
     def _start_training(self) -> Iterator[Batch]:
         list_file = self.lists["train"]
@@ -360,11 +347,6 @@ class Session:
             batches, num_videos = self._cache.evaluation_batches(self.settings, self.lists["val"], pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
         return Evaluation(self.cohort, batches, self._prepare, num_videos, num_views)
-
-
-def _import_slow() -> None:
-    """Imports what torch's first optimizer imports, two seconds of it."""
-    importlib.import_module("torch._dynamo")
 
 
 def _probe(path: str) -> dict[str, Any]:
