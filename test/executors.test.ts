@@ -6,7 +6,7 @@ import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals
 import { UserError } from '../src/errors.ts';
 import type { Job, JobState } from '../src/executors/executor.ts';
 import { LocalExecutor, leaseSlot } from '../src/executors/local.ts';
-import { findBirth, findByVariable } from '../src/processes.ts';
+import { findBirth, findByVariable, signal } from '../src/processes.ts';
 import { until } from './support.ts';
 
 jest.setTimeout(120_000);
@@ -14,7 +14,7 @@ const folder = mkdtempSync(join(tmpdir(), 'executors-test-'));
 const keys: string[] = [];
 const processesOf = (key: string) => findByVariable('COLDFRAME_JOB').filter(({ value }) => value.startsWith(`${key} `));
 afterEach(() => {
-  for (const key of keys) for (const { pid } of processesOf(key)) process.kill(pid, 'SIGKILL');
+  for (const key of keys) for (const { pid } of processesOf(key)) signal(pid, 'SIGKILL');
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { signal } from '../src/processes.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
 
 const FIXTURES = fileURLToPath(new URL('./fixtures', import.meta.url));
@@ -20,7 +21,7 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'runtime-test-'));
 });
 afterEach(() => {
-  for (const pid of leftOver.filter(isAlive)) process.kill(pid, 'SIGKILL');
+  for (const pid of leftOver.filter(isAlive)) signal(pid, 'SIGKILL');
   leftOver = [];
   rmSync(folder, { recursive: true });
 });
@@ -82,7 +83,7 @@ function contentOf<T>(outcome: Outcome | undefined): T {
 }
 const pidOf = (outcome: Outcome | undefined): number => contentOf<{ pid: number }>(outcome).pid;
 const pidsOf = (outcome: Outcome | undefined): number[] => contentOf<{ pids: number[] }>(outcome).pids;
-const signalGroup = (driver: ChildProcess, signal: NodeJS.Signals): boolean => process.kill(-(driver.pid ?? 0), signal);
+const signalGroup = (driver: ChildProcess, name: NodeJS.Signals): boolean => process.kill(-(driver.pid ?? 0), name);
 
 describe('a call', () => {
   test('gives back what Python answered, in the order asked, and leaves nothing behind', async () => {

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
 import { RuntimeFailure, UserError } from '../src/errors.ts';
-import { findByVariable } from '../src/processes.ts';
+import { findByVariable, signal } from '../src/processes.ts';
 import { readSweep } from '../src/sweep-file.ts';
 import { showPlan } from '../src/sweep-plan.ts';
 import { folder, runners, Silent, Sweep, undisturbed } from './fake-sweeps.ts';
@@ -13,8 +13,7 @@ import { readJson, until } from './support.ts';
 jest.setTimeout(300_000);
 afterEach(() => {
   for (const { child } of runners) child.kill('SIGKILL');
-  for (const { pid, value } of findByVariable('COLDFRAME_JOB'))
-    if (value.startsWith('fake-')) process.kill(pid, 'SIGKILL');
+  for (const { pid, value } of findByVariable('COLDFRAME_JOB')) if (value.startsWith('fake-')) signal(pid, 'SIGKILL');
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 

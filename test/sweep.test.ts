@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { loadConfig } from '../src/config.ts';
 import type { TimedEntry } from '../src/journal.ts';
-import { findByVariable } from '../src/processes.ts';
+import { findByVariable, signal } from '../src/processes.ts';
 import {
   CLIPS,
   coldframe,
@@ -64,8 +64,7 @@ beforeAll(async () => {
   ended = await coldframe(sweepInto(reference));
 });
 afterAll(() => {
-  for (const { pid, value } of findByVariable('COLDFRAME_JOB'))
-    if (value.startsWith('grid-')) process.kill(pid, 'SIGKILL');
+  for (const { pid, value } of findByVariable('COLDFRAME_JOB')) if (value.startsWith('grid-')) signal(pid, 'SIGKILL');
   rmSync(folder, { recursive: true });
 });
 
@@ -132,8 +131,7 @@ describe('a sweep', () => {
     await until(() => existsSync(join(cohort, 'evaluations', 'step-4', 'result.json')), 120);
     process.kill(second.pid, 'SIGKILL');
     await second.ended;
-    for (const { pid, value } of findByVariable('COLDFRAME_JOB'))
-      if (value.startsWith('grid-')) process.kill(pid, 'SIGKILL');
+    for (const { pid, value } of findByVariable('COLDFRAME_JOB')) if (value.startsWith('grid-')) signal(pid, 'SIGKILL');
     const { code } = await coldframe(sweepInto(dir));
     expect(code).toBe(0);
     expect(resultsOf(dir)).toEqual(resultsOf(reference));

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Executor, Job, JobState } from '../../src/executors/executor.ts';
-import { findByVariable } from '../../src/processes.ts';
+import { findByVariable, signal } from '../../src/processes.ts';
 
 export const own = mkdtempSync(join(tmpdir(), 'remote-test-'));
 let numJobs = 0;
@@ -28,8 +28,7 @@ export async function waitFor(executor: Executor, handle: string, wanted: JobSta
 
 /** Ends what a job has left: also where a cluster has lost sight of it. */
 export function killLeft(variable: string): void {
-  for (const { pid, value } of findByVariable(variable))
-    if (/^(shell|fake|grid)-/.test(value)) process.kill(pid, 'SIGKILL');
+  for (const { pid, value } of findByVariable(variable)) if (/^(shell|fake|grid)-/.test(value)) signal(pid, 'SIGKILL');
 }
 
 export function removeOwn(): void {
