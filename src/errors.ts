@@ -29,6 +29,15 @@ export class RuntimeFailure extends Error {
   }
 }
 
+/** The kernel killed the Python runtime because memory ran out. Exit code 3, as of other deaths: what else the machine
+ * did may have been the cause. */
+export class MemoryKill extends RuntimeFailure {
+  constructor(message: string, detail: RuntimeFailureDetail = {}) {
+    super(message, detail);
+    this.name = 'MemoryKill';
+  }
+}
+
 /** Torch found no memory for what the configuration asks. Exit code 2: a smaller micro-batch fits. */
 export class OutOfMemory extends UserError {
   constructor(problems: string | string[]) {
@@ -68,7 +77,7 @@ export type FailureClass = 'user' | 'bug' | 'lost' | 'out_of_memory';
 
 /** What a scheduler decides by: `user` needs a person, `lost` may be tried again, `out_of_memory` with less at once. */
 export function classifyFailure(error: unknown): FailureClass {
-  if (error instanceof OutOfMemory) return 'out_of_memory';
+  if (error instanceof OutOfMemory || error instanceof MemoryKill) return 'out_of_memory';
   if (error instanceof UserError) return 'user';
   return error instanceof RuntimeFailure ? 'lost' : 'bug';
 }

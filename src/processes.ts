@@ -50,6 +50,17 @@ function readEnvironment(pid: number): string[] {
   }
 }
 
+/** Returns how many processes the kernel has killed so far because memory ran out, on the machine or in a group of
+ * processes that has a limit; undefined where it does not tell. */
+export function countMemoryKills(): number | undefined {
+  try {
+    const [, count] = /^oom_kill (\d+)$/m.exec(readFileSync('/proc/vmstat', 'utf8')) ?? [];
+    return count === undefined ? undefined : Number(count);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Signals a process, or with a negative number its group; one that is gone already needs none. */
 export function signal(pid: number, name: NodeJS.Signals): void {
   try {

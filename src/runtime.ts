@@ -8,7 +8,8 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
 import { PythonBug, RuntimeFailure, UserError } from './errors.ts';
-import { Log, Supervisor, type Transport } from './supervisor.ts';
+import { countMemoryKills } from './processes.ts';
+import { type Ending, Log, Supervisor, type Transport } from './supervisor.ts';
 
 const PROJECT = fileURLToPath(new URL('..', import.meta.url));
 const SETTLE_SECONDS = 1; // between losing the channel (or SIGKILL) and giving the process up; errors are due within 2 s
@@ -157,27 +158,35 @@ function talkTo(pythonia: Pythonia, proc: ChildProcess, module: string): Transpo
 }
 
 /** How the process ended, or how it was lost: then it is killed, and its real end, where there is one, has precedence. */
-function watchProcess(proc: ChildProcess): { ended: Promise<string>; giveUp: (how: string) => void } {
-  let settle: (how: string) => void = () => {};
-  const ended = new Promise<string>((resolveEnded) => {
+function watchProcess(proc: ChildProcess): { ended: Promise<Ending>; giveUp: (how: string) => void } {
+  const killsBefore = countMemoryKills();
+  let settle: (ending: Ending) => void = () => {};
+  const ended = new Promise<Ending>((resolveEnded) => {
     settle = resolveEnded;
   });
   const lose = (how: string): void => {
     proc.kill('SIGKILL');
-    settle(how);
+    settle({ how });
   };
   const giveUp = (how: string): void => void setTimeout(() => lose(how), SETTLE_SECONDS * 1000).unref();
-  proc.once('exit', (code, signal) => settle(signal ? describeSignal(signal) : `left with exit code ${code}`));
+  proc.once('exit', (code, signal) =>
+    settle(signal ? describeSignal(signal, killsBefore) : { how: `left with exit code ${code}` }),
+  );
   proc.on('error', (error) => (proc.pid ? giveUp(`lost its channel (${error.message})`) : lose(error.message)));
   proc.once('disconnect', () => giveUp('closed its channel'));
   guardChannel(proc, (error) => lose(`sent what is not JSON (${error})`));
   return { ended, giveUp };
 }
 
-function describeSignal(signal: string): string {
-  return signal === 'SIGKILL'
-    ? 'was killed by SIGKILL (the kernel does so when memory runs out)'
-    : `was killed by ${signal}`;
+/** The kernel counts whom it kills for lack of memory, and names nobody: one more since the start is taken for this one. */
+function describeSignal(signal: string, killsBefore: number | undefined): Ending {
+  if (signal !== 'SIGKILL') return { how: `was killed by ${signal}` };
+  const kills = countMemoryKills();
+  if (kills === undefined || killsBefore === undefined)
+    return { how: 'was killed by SIGKILL (the kernel does so when memory runs out)' };
+  return kills > killsBefore
+    ? { how: 'was killed by the kernel (SIGKILL): memory ran out', lackedMemory: true }
+    : { how: 'was killed by SIGKILL (not by the kernel for lack of memory)' };
 }
 
 /** Node parses a message inside the channel's read callback and offers no event for invalid JSON (Python's bare NaN): it

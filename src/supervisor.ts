@@ -4,17 +4,26 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { PythonBug, RuntimeFailure, UserError } from './errors.ts';
+import { MemoryKill, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 
 const DUMP_SECONDS = 1; // for faulthandler to write every thread's stack
 const CLOSE_SECONDS = 20; // for the session to close: loader workers are joined, TensorBoard is flushed
 const LEAVE_SECONDS = 10; // for the interpreter to leave after that
 const NUM_LINES = 40;
+const LESS_MEMORY =
+  'Raise train.micro_batches, or lower train.batch_size (eval.batch_size during evaluation) or data.num_workers.';
+
+/** How a process ended, in words. */
+export interface Ending {
+  how: string;
+  /** The kernel killed it because memory ran out. */
+  lackedMemory?: boolean;
+}
 
 /** A process that answers requests. `request` need not settle when it dies: `ended` does, with how it ended. */
 export interface Transport {
   readonly pid: number;
-  readonly ended: Promise<string>;
+  readonly ended: Promise<Ending>;
   connect(): Promise<void>;
   request(text: string): Promise<string>;
   /** Closes the channel, upon which the process leaves. */
@@ -52,6 +61,7 @@ export class Supervisor {
   #hasFailed = false;
   #cause: string | undefined;
   #end: string | undefined;
+  #lackedMemory = false;
   #lines: string[] = [];
   #closed: Promise<void> | undefined;
 
@@ -59,10 +69,11 @@ export class Supervisor {
     this.#transport = transport;
     this.#log = log;
     this.#stallSeconds = stallSeconds;
-    transport.ended.then((how) => {
+    transport.ended.then(({ how, lackedMemory = false }) => {
       const when = this.#pending ? `during \`${this.#pending.verb}\`` : 'between two calls';
       this.#end = `python  ${this.#cause ?? how} ${when}. Its output is in ${log.path}`;
       this.#lines = log.tail();
+      this.#lackedMemory = lackedMemory;
       this.#pending?.reject(this.#failure());
     });
   }
@@ -156,7 +167,9 @@ export class Supervisor {
   }
 
   #failure(): RuntimeFailure {
-    return new RuntimeFailure(this.#end ?? '', { lines: this.#lines });
+    const detail = { lines: this.#lines };
+    if (!this.#lackedMemory) return new RuntimeFailure(this.#end ?? '', detail);
+    return new MemoryKill(`${this.#end}. ${LESS_MEMORY}`, detail);
   }
 }
 

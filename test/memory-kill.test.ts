@@ -1,0 +1,65 @@
+/** The kernel's answer to a run that takes more memory than its group of processes may: a real limit, a real kill. */
+import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, expect, jest, test } from '@jest/globals';
+import { execa } from 'execa';
+import { PROJECT, readJson, until } from './support.ts';
+
+jest.setTimeout(120_000);
+const LIMIT = 450e6; // Node, and Python until the model's weights are there
+const group = makeGroup();
+const folder = realpathSync(mkdtempSync(join(tmpdir(), 'memory-kill-test-')));
+
+afterAll(async () => {
+  rmSync(folder, { recursive: true });
+  if (group !== undefined) await until(() => tryToRemove(group), 10);
+});
+
+/** Returns a control group with a limit, version 1 or 2; undefined where this process may make none. */
+function makeGroup(): string | undefined {
+  for (const [root, name] of [
+    ['/sys/fs/cgroup/memory', 'memory.limit_in_bytes'],
+    ['/sys/fs/cgroup', 'memory.max'],
+  ] as const) {
+    const made = join(root, `coldframe-test-${process.pid}`);
+    try {
+      mkdirSync(made);
+      if (existsSync(join(made, name))) {
+        writeFileSync(join(made, name), String(LIMIT));
+        return made;
+      }
+      rmdirSync(made);
+    } catch {} // no such version, or not allowed
+  }
+  return undefined;
+}
+
+function tryToRemove(made: string): boolean {
+  try {
+    rmdirSync(made);
+    return true;
+  } catch {
+    return false; // the last process is still leaving
+  }
+}
+
+(group === undefined ? test.skip : test)(
+  'a Python that the kernel kills for memory is told from other deaths',
+  async () => {
+    const config = join(folder, 'large.yaml');
+    writeFileSync(
+      config,
+      'data: {dummy: true, num_classes: 400, num_workers: 0}\nmodel: {backbone: {preset: ViT-L/14, weights: random}}\n' +
+        'train: {steps: 1, batch_size: 1, precision: fp32}\nlaunch: {device: cpu}\n',
+    );
+    const enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
+    const given = ['--config', config, '--run-dir', join(folder, 'run'), '--attempt', '1'];
+    const program = [join(PROJECT, 'scripts', 'coldframe'), 'train', ...given];
+    const { exitCode, stderr } = await execa('sh', ['-c', enter, group ?? '', ...program], { reject: false });
+    expect(stderr).toContain('python  was killed by the kernel (SIGKILL): memory ran out during `open`');
+    expect(stderr).toContain('Raise train.micro_batches');
+    expect(exitCode).toBe(3);
+    expect(readJson(folder, 'run', 'status.json')).toMatchObject({ state: 'failed', class: 'out_of_memory' });
+  },
+);
