@@ -14,7 +14,6 @@ import { type Asked, emit, median } from './timing.ts';
 
 const PROJECT = fileURLToPath(new URL('..', import.meta.url));
 const PROGRAM = join(PROJECT, 'scripts', 'coldframe');
-const PYTHON = join(PROJECT, 'py', 'python.sh');
 const TRAINING = [process.execPath, join(PROJECT, 'test', 'fixtures', 'fake-coldframe.mjs')]; // makes its numbers up
 const FULL = 5000;
 
@@ -43,7 +42,7 @@ silent.print = () => {};
 
 /** Work that has no command of its own is done in a process that loads and does nothing else. */
 const PARTS = {
-  /** Without Python, whose part is loading torch. */
+  /** Without Python and its forecast. */
   plan: async (file: string, dir: string) => {
     const [{ readSweep }, { showPlan }] = [await import('../src/sweep-file.ts'), await import('../src/sweep-plan.ts')];
     await showPlan(readSweep(file).sweep, dir, silent, async (shapes) => shapes.map(() => FORECAST));
@@ -108,10 +107,11 @@ function compare(numTrials: number, rounds: number): void {
       repeat(() => measurePart('plan', file, dir)),
       limit(2, 1),
     );
-    const torch = repeat(() => measure(PYTHON, '-c', 'import torch'));
-    const dryRuns = repeat(() => measure(PROGRAM, 'sweep', '--config', file, '--run-dir', dir, '--dry-run'));
-    tell('  sweep --dry-run, with what Python forecasts, s', dryRuns);
-    tell('  of it import torch, s', torch);
+    tell(
+      'sweep --dry-run, with what Python forecasts, s',
+      repeat(() => measure(PROGRAM, 'sweep', '--config', file, '--run-dir', dir, '--dry-run')),
+      limit(2, 1.5),
+    );
     const run = measurePart('run', file, dir);
     emit('peak memory of their runner, MB', Number(/^peak (\d+)$/m.exec(run.said)?.[1]) / 1e6, limit(300, 150));
     tell('  the whole sweep, with a training that does nothing, s', [run]);

@@ -181,6 +181,7 @@ function checkPoints(sweep: Sweep, points: Point[], base: OpenConfig, { space, p
 
 function checkRungs({ bracket }: Sweep, { train }: Config, entries: Map<string, Entry>, at: Written['at']): string[] {
   const late = bracket?.rungs.filter((rung) => rung >= train.steps) ?? [];
+  if (late.length === 0) return []; // asked of every point, and places take time
   const steps = `train.steps ${train.steps} (${entries.get('train.steps')?.where ?? 'default'})`;
   const where = at('bracket.rungs');
   return late.map((rung) =>

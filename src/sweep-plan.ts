@@ -27,7 +27,7 @@ export interface PlannedRound {
   forecasts: Forecast[];
 }
 
-/** Asks Python, which needs seconds to start: once for all shapes. */
+/** Asks Python, which takes a moment to start: once for all shapes. */
 export async function askForecasts(shapes: Config[]): Promise<Forecast[]> {
   const [first] = shapes;
   if (first === undefined) return [];

@@ -122,7 +122,6 @@ test('`bench sweep` plans, runs and shows a real sweep', async () => {
     [
       'planning 6 trials, s of the process',
       'sweep --dry-run, with what Python forecasts, s',
-      'of it import torch, s',
       'peak memory of their runner, MB',
       'the whole sweep, with a training that does nothing, s',
       'sweep status of 6 trials, s',

@@ -67,7 +67,7 @@ const TYPESCRIPT = [
   ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'upstream-flags', 'yaml-source'],
   ['errors'],
 ];
-/** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens the session lazily. */
+/** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [
   ['session'],
   ['extract', 'forecast', 'identify', 'prepare'],
@@ -82,10 +82,10 @@ const PYTHON = [
   ['motion'],
   ['augment', 'clip', 'environment', 'weights'],
   ['reader', 'transcode'],
-  ['serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
+  ['columns', 'device', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
   ['h264'],
 ];
-const LAZY = ['serve -> session'];
+const LAZY = ['serve -> forecast', 'serve -> session'];
 
 const read = (...parts: string[]): string => readFileSync(join(PROJECT, ...parts), 'utf8');
 const filesOf = (folder: string, ending: string): string[] =>

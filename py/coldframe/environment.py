@@ -1,4 +1,4 @@
-"""The machine: what it has, which device and precision to use, and the lock of a run folder."""
+"""The machine: what it has, the device and precision of a run as torch knows them, and the lock of a run folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import av
 import torch
 
+from .device import cpu_has_bf16, pick_device, pick_precision
 from .reader import find_torchcodec_problem
 
 LOCK_WAIT_SECONDS = 10.0
@@ -115,38 +116,14 @@ def _free_in_group() -> int:
         return _memory_bytes()
 
 
-def cpu_has_bf16() -> bool:
-    """Returns whether this processor multiplies bfloat16 itself; without AVX512_BF16 or AMX it is emulated, slowly."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def choose_device(wanted: str) -> torch.device:
     """Returns the device for `launch.device`. Raises ValueError when CUDA is wanted and PyTorch sees none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        raise ValueError(
-            f"launch.device is cuda, and PyTorch {torch.__version__} ({built}) sees no GPU. "
-            "Set launch.device: cpu, or install a CUDA build: make setup TORCH=..."
-        )
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(pick_device(wanted))
 
 
 def choose_precision(wanted: str, device: torch.device) -> tuple[str, list[str]]:
-    """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises ValueError for fp16 on a CPU.
-
-    auto is upstream's fp16 on CUDA and fp32 on a CPU.
-    """
-    if wanted == "auto":
-        return ("fp16" if device.type == "cuda" else "fp32"), []
-    if wanted == "fp16" and device.type == "cpu":
-        raise ValueError("train.precision is fp16 and the device is the CPU. Allowed there: fp32, bf16, auto.")
-    if wanted == "bf16" and device.type == "cpu" and not cpu_has_bf16():
-        return wanted, ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]
-    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ValueError(f"train.precision is bf16, and {torch.cuda.get_device_name()} has none. Use fp16 or fp32.")
-    return wanted, []
+    """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises ValueError for fp16 on a CPU."""
+    return pick_precision(wanted, str(device))
 
 
 class RunLock:

@@ -8,18 +8,14 @@ Shapes: N clips of a shard, T frames, L tokens of a frame (P patches and the cla
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
-import torch
-
-from . import build
-from .cohort import DTYPES
-from .environment import choose_device, choose_precision
-from .motion import column_groups
+from .columns import column_groups
+from .device import pick_device, pick_precision
 from .settings import Backbone, Settings
 
 FLOAT_BYTES = 4
+ITEM_BYTES = {"fp32": FLOAT_BYTES, "bf16": 2, "fp16": 2}
 # The interpreter, torch with its thread pools and torch._dynamo (which the first optimizer imports), the libraries for
 # decoding: what a tiny model's peak leaves after its tensors, on Linux with torch 2.13 (CPU build).
 PROCESS_BYTES = 375e6
@@ -29,13 +25,18 @@ CUDA_BYTES = 34e6
 BATCHES_IN_FLIGHT = 3
 
 
+def describe_models(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what `describe_model` says of each of these settings: the verb `forecast`."""
+    return {"models": [describe_model(Settings.from_json(settings)) for settings in trials]}
+
+
 def describe_model(settings: Settings) -> dict[str, Any]:
     """Returns parameters (total, trained), multiply-adds a view, and bytes to train and to evaluate on one device.
 
     A cohort takes `shared_bytes` once, the most of `features_bytes` and of `transient_bytes` that any trial has, and
     the sum of `trial_bytes`.
     """
-    backbone, decoder = _count_backbone(settings.model.backbone), count_decoder(settings)
+    backbone, decoder = count_backbone(settings.model.backbone), count_decoder(settings)
     backbone_flops, decoder_flops = count_multiply_adds(settings)
     return {
         "parameters_total": backbone + decoder,
@@ -47,14 +48,20 @@ def describe_model(settings: Settings) -> dict[str, Any]:
     }
 
 
-@lru_cache
-def _count_backbone(backbone: Backbone) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build.build_vision(backbone).parameters())
+def count_backbone(backbone: Backbone) -> int:
+    """Returns the parameters of the backbone, from sizes alone, as those of the decoder: a sweep asks for hundreds."""
+    C, L = backbone.width, 1 + (backbone.input_size // backbone.patch_size) ** 2
+    embedding = 3 * backbone.patch_size**2 * C + C + C + L * C + 2 * C  # of patches, class and places; the first norm
+    return embedding + backbone.num_layers * _count_block(backbone)
+
+
+def _count_block(backbone: Backbone) -> int:
+    C, hidden = backbone.width, round(backbone.mlp_factor * backbone.width)
+    return 4 * C**2 + 4 * C + 2 * C * hidden + hidden + C + 2 * 2 * C
 
 
 def count_decoder(settings: Settings) -> int:
-    """Returns the parameters of the trained part, from sizes alone: a sweep asks for hundreds."""
+    """Returns the parameters of the trained part."""
     decoder, temporal = settings.model.decoder, settings.model.temporal
     T, _, C = _tokens(settings)
     hidden = round(decoder.mlp_factor * C)
@@ -65,12 +72,13 @@ def count_decoder(settings: Settings) -> int:
 
 
 def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[str, Any]:
-    device = choose_device(settings.launch.device)
-    precision, _ = choose_precision(settings.train.precision, device)
+    device = pick_device(settings.launch.device)
+    precision, _ = pick_precision(settings.train.precision, device)
+    itemsize, on_cpu = ITEM_BYTES[precision], device == "cpu"
     train, frozen = settings.train, settings.model.backbone.freeze
     trained = decoder if frozen else decoder + _count_tuned(settings, backbone)
-    process = CUDA_BYTES if device.type == "cuda" else PROCESS_BYTES
-    backbone_bytes = backbone * (DTYPES[precision].itemsize if frozen else FLOAT_BYTES)
+    process = PROCESS_BYTES if on_cpu else CUDA_BYTES
+    backbone_bytes = backbone * (itemsize if frozen else FLOAT_BYTES)
     views = settings.eval.batch_size * settings.eval.spatial_views * settings.eval.temporal_views
     # Weights and Adam's two moments, the running mean, and gradients where they wait for the next part of the batch.
     waiting = trained if train.micro_batches > 1 else 0
@@ -80,11 +88,11 @@ def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[st
         "shared_bytes": round(process + backbone_bytes) + _clip_bytes(settings, train.batch_size),
         "features_bytes": count_features(settings, precision),
         "trial_bytes": trial * FLOAT_BYTES,
-        "transient_bytes": max(passing, backward) if device.type == "cuda" else passing + backward,
+        "transient_bytes": passing + backward if on_cpu else max(passing, backward),
     }
-    evaluation = _clip_bytes(settings, views) + _pass_bytes(settings, views, DTYPES[precision].itemsize)
+    evaluation = _clip_bytes(settings, views) + _pass_bytes(settings, views, itemsize)
     return {
-        "device": str(device),
+        "device": device,
         "precision": precision,
         **parts,
         "training_bytes": sum(parts.values()),
@@ -94,7 +102,7 @@ def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[st
 
 def count_features(settings: Settings, precision: str) -> int:
     """Returns the bytes of the features of one part of the batch, as decoders read them."""
-    return _feature_bytes(settings, _shard(settings), DTYPES[precision].itemsize)
+    return _feature_bytes(settings, _shard(settings), ITEM_BYTES[precision])
 
 
 def count_transients(settings: Settings, num_gradients: int, precision: str) -> tuple[int, int]:
@@ -104,7 +112,7 @@ def count_transients(settings: Settings, num_gradients: int, precision: str) -> 
     because glibc's heap does not fit the second into the room that the first leaves between the features. With CUDA's
     allocator, which reuses its blocks, the larger one counts; that was not measured.
     """
-    shard, itemsize = _shard(settings), DTYPES[precision].itemsize
+    shard, itemsize = _shard(settings), ITEM_BYTES[precision]
     features = _feature_bytes(settings, shard, itemsize)
     is_last = settings.train.micro_batches == 1  # else the features of the part before are still there
     passing = _pass_bytes(settings, shard, itemsize) - is_last * features
@@ -120,9 +128,7 @@ def _count_tuned(settings: Settings, backbone: int) -> int:
     chosen = settings.model.backbone
     if chosen.train_blocks is None:
         return backbone
-    width, hidden = chosen.width, round(chosen.mlp_factor * chosen.width)
-    block = 4 * width**2 + 2 * width * hidden + 9 * width + hidden
-    return min(chosen.train_blocks, chosen.num_layers) * block
+    return min(chosen.train_blocks, chosen.num_layers) * _count_block(chosen)
 
 
 def _side(settings: Settings) -> int:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip import LayerFeatures
+from .columns import column_groups
 
 
 class TemporalCrossAttention(nn.Module):
@@ -137,13 +138,6 @@ def prepare_features(features: LayerFeatures, grid: tuple[int, int]) -> DecoderI
         for maps in (features.previous_NTPP, features.next_NTPP)
     )
     return DecoderInput(features.out_NTLC, SkewedMaps(previous, following))
-
-
-def column_groups(width: int) -> list[slice]:
-    """Returns the query columns in groups of at most 8: fewer zeros in a skewed map than with one group, and GEMMs that
-    are still large (14 columns on a CPU: one group 1.2 times, four groups 1.2 times the time of two)."""
-    size = -(-width // -(-width // 8))
-    return [slice(start, min(start + size, width)) for start in range(0, width, size)]
 
 
 def skew(map_NTPP: Tensor, grid: tuple[int, int], columns: slice) -> Tensor:

@@ -128,6 +128,10 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
     global _session
     if verb not in VERBS:
         raise LookupError(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
+    if verb == "forecast":  # it is asked of sizes alone: neither a session nor `import torch`
+        from coldframe.forecast import describe_models
+
+        return describe_models(**arguments)
     if _session is None:
         if verb == "close":  # nothing was opened: leave without paying for `import torch`
             return {}

@@ -1,4 +1,5 @@
-"""The session: what TypeScript can ask of the runtime. One session lives in a process; serve.py carries the words.
+"""The session: what TypeScript can ask of the runtime. One session lives in a process; serve.py carries the words (and
+answers `forecast` itself).
 
 Every verb takes and returns plain JSON values and is bounded in time: `advance` by its number of steps, `evaluate` by
 seconds, so that stopping, pruning and progress take effect within about a second.
@@ -44,10 +45,6 @@ class Session:
         """Returns the environment and, for a configuration, the sizes of its model and the memory it will take."""
         model = None if settings is None else forecast.describe_model(Settings.from_json(settings))
         return {"environment": environment.describe_environment(), "model": model}
-
-    def forecast(self, trials: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns sizes, operations and memory of the model of each of these settings, without building any."""
-        return {"models": [forecast.describe_model(Settings.from_json(settings)) for settings in trials]}
 
     def memory(self, device: str) -> dict[str, Any]:
         """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""

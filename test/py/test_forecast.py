@@ -6,6 +6,9 @@ process takes on top of its tensors, `coldframe bench memory` measures.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import weakref
 from typing import Any
 
@@ -15,8 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import small
 from coldframe import build, forecast
-from coldframe.cohort import Cohort, Trial
-from coldframe.session import Session
+from coldframe.cohort import DTYPES, Cohort, Trial
 from coldframe.settings import Settings
 
 CPU = torch.device("cpu")
@@ -126,7 +128,7 @@ def test_the_tensors_of_an_evaluation_are_those_forecast() -> None:
     memory = forecast.describe_model(settings)["memory"]
     clips = forecast.BATCHES_IN_FLIGHT * 6 * 3 * 5 * 96**2 * 4  # videos and views of WIDE
     alone = memory["evaluation_bytes"] - memory["trial_bytes"] - clips
-    backbone = forecast.PROCESS_BYTES + 4 * forecast._count_backbone(settings.model.backbone)
+    backbone = forecast.PROCESS_BYTES + 4 * forecast.count_backbone(settings.model.backbone)
     assert count_scores(settings) == pytest.approx(alone - backbone, rel=0.06)
 
 
@@ -139,6 +141,30 @@ def test_parameters_and_trial_bytes_are_those_of_the_real_model(switch: str, num
     assert described["parameters_total"] == counted["total"]
     assert described["parameters_trained"] == counted["trained"]
     assert described["memory"]["trial_bytes"] == 3 * 4 * counted["trained"]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param((768, 12, 12, 16, 224, 4), id="ViT-B/16"),
+        pytest.param((1024, 24, 16, 14, 224, 4), id="ViT-L/14"),
+        pytest.param((1024, 24, 16, 14, 336, 4), id="ViT-L/14@336px"),
+        pytest.param((128, 4, 4, 8, 64, 4), id="tiny"),
+        pytest.param((30, 3, 5, 6, 18, 2.65), id="a hidden layer of 79.5"),
+        pytest.param((32, 1, 1, 16, 16, 0.1), id="one patch"),
+    ],
+)
+def test_parameters_of_a_backbone_are_those_of_the_real_one(sizes: tuple[float, ...]) -> None:
+    keys = ("width", "num_layers", "num_heads", "patch_size", "input_size", "mlp_factor")
+    changes = {f"model__backbone__{key}": size for key, size in zip(keys, sizes, strict=True)}
+    backbone = small.settings(**changes).model.backbone
+    with torch.device("meta"):
+        real = build.build_vision(backbone)
+    assert forecast.count_backbone(backbone) == sum(parameter.numel() for parameter in real.parameters())
+
+
+def test_numbers_take_the_bytes_that_they_take_in_torch() -> None:
+    assert {name: dtype.itemsize for name, dtype in DTYPES.items()} == forecast.ITEM_BYTES
 
 
 def test_parameters_trained_follow_the_blocks_that_are() -> None:
@@ -173,9 +199,25 @@ def test_operations_are_split_and_stored_features_leave_out_the_backbone() -> No
     assert stored["maps"]["decoder_flops_per_view"] == live["decoder_flops_per_view"]
 
 
-def test_the_session_forecasts_many_settings_at_once() -> None:
+FORECAST = """
+import json, sys
+from coldframe import serve
+
+reply = json.loads(serve.handle(sys.stdin.read()))
+heavy = [name for name in ("torch", "numpy", "av", "coldframe.session") if name in sys.modules]
+print(json.dumps([reply, heavy]))
+"""
+
+
+def test_the_verb_forecasts_many_settings_at_once_and_imports_no_torch() -> None:
     many = [small.settings_json(model__decoder__num_layers=1 + i % 3, train__lr=0.1 * (1 + i)) for i in range(9)]
-    models = Session().forecast(many)["models"]
-    assert len(models) == 9
+    request = json.dumps({"verb": "forecast", "trials": many})
+    run = subprocess.run(
+        [sys.executable, "-c", FORECAST], input=request, capture_output=True, text=True, check=True, timeout=30
+    )
+    reply, heavy = json.loads(run.stdout)
+    assert heavy == []
+    models = reply["result"]["models"]
+    assert models == [forecast.describe_model(Settings.from_json(one)) for one in many]
     assert models[0] == models[3]
     assert models[0]["memory"]["trial_bytes"] < models[1]["memory"]["trial_bytes"]
