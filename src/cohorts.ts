@@ -75,6 +75,15 @@ export function shapesOf(trials: Trial[]): { shapes: Config[]; shapeOf: number[]
   return { shapes, shapeOf };
 }
 
+/** Settings of trials that read the same features; there is at least one. */
+export type Shapes = [Config, ...Config[]];
+
+/** Returns the shapes of the trials, those together that may share a cohort. */
+export function groupShapes(trials: Trial[]): Shapes[] {
+  const groups = groupBy(shapesOf(trials).shapes, groupKeyOf);
+  return [...groups.values()].flatMap(([first, ...others]) => (first === undefined ? [] : [[first, ...others]]));
+}
+
 /** Returns as few cohorts as memory and `max_trials` allow, in the order of their first trials. Raises UserError. */
 export function groupTrials(trials: Trial[], options: GroupOptions): PlannedCohort[] {
   const { forecasts, first_index = 1 } = options;

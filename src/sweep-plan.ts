@@ -3,9 +3,17 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type Forecast, forecastCost, groupTrials, type PlannedCohort, shapesOf } from './cohorts.ts';
+import {
+  type Forecast,
+  forecastCost,
+  groupShapes,
+  groupTrials,
+  type PlannedCohort,
+  type Shapes,
+  shapesOf,
+} from './cohorts.ts';
 import type { Config } from './config-schema.ts';
-import { showPath } from './errors.ts';
+import { showPath, UserError } from './errors.ts';
 import { findDevices } from './executors/local.ts';
 import { checkLists, filesOf } from './inputs.ts';
 import { type CohortLine, emptyState, type SweepState, type TrialResult } from './journal.ts';
@@ -96,7 +104,7 @@ export async function planRound(
   const forecasts = await ask(shapes);
   const cohorts = groupTrials(trials, {
     forecasts,
-    memory_bytes: findMemory(sweep),
+    memory_bytes: await findMemory(sweep),
     max_trials: sweep.cohort.max_trials,
     first_index: state.cohorts.size + 1,
   });
@@ -114,36 +122,82 @@ export async function planRound(
   return { trials, cohorts, lines, forecasts };
 }
 
-/** What a slot may use: as the sweep file says, else its share of this machine; of a GPU or another machine nothing is known here. */
-function findMemory(sweep: Sweep): number | null {
+/** What a slot may use: as the sweep file says, else its share of this machine or of its GPU; of another machine nothing
+ * is known here. */
+async function findMemory(sweep: Sweep): Promise<number | null> {
   const { kind, slots, memory_bytes: given } = sweep.executor;
   if (given !== null || kind !== 'local') return given;
-  if (sweep.config.launch.device !== 'cpu' && findDevices().length > 0) return null;
+  const { device, stall_seconds: stallSeconds } = sweep.config.launch;
+  const numDevices = device === 'cpu' ? 0 : findDevices().length;
+  if (numDevices > 0) return askDeviceMemory(device, stallSeconds, Math.ceil(slots / numDevices));
   const limit = process.constrainedMemory() || totalmem(); // of a container
   return Math.floor((USABLE_MEMORY * Math.min(limit, totalmem())) / slots);
 }
 
-/** Lists, weights and feature cache are read once before anything starts; each cohort would only say the same. */
+/** Returns the share of what is free on a GPU now. */
+async function askDeviceMemory(device: string, stallSeconds: number, numSharers: number): Promise<number> {
+  const runtime = await startRuntime({ stallSeconds });
+  try {
+    const { free_bytes: freeBytes } = await new Session(runtime).memory(device);
+    return Math.floor((USABLE_MEMORY * freeBytes) / numSharers);
+  } finally {
+    await runtime.close();
+  }
+}
+
+/** Lists, weights and feature caches are read once before anything starts: each cohort would say the same of its own.
+ * Throws UserError with the problems of all. */
 export async function checkInputs(sweep: Sweep, trials: Trial[], report: Report): Promise<void> {
-  const [first] = trials;
-  if (first === undefined) return;
-  if (sweep.config.data.features !== null) return checkCache(sweep, trials, first, report);
-  await checkLists(first.settings, ['train', 'val'], null, report);
-  if (sweep.selection === 'separate') await checkLists(finalConfig(sweep, first), ['val'], null, report);
+  const problems = new Set<string>();
+  const check: CheckOne = async (work) => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      for (const problem of error.problems) problems.add(problem);
+    }
+  };
+  const groups = groupShapes(trials);
+  const isCached = ([first]: Shapes): boolean => first.data.features !== null;
+  const firsts = groups.filter((group) => !isCached(group)).map(([first]) => first);
+  for (const config of withOwnLists(firsts)) await check(() => checkLists(config, ['train', 'val'], null, report));
+  if (sweep.selection === 'separate') {
+    const finals = withOwnLists(firsts.map((settings) => finalConfig(sweep, { settings })));
+    for (const config of finals) await check(() => checkLists(config, ['val'], null, report));
+  }
+  await checkCaches(sweep, groups.filter(isCached), check, report);
+  if (problems.size > 0) throw new UserError([...problems]);
+}
+
+type CheckOne = (work: () => Promise<unknown>) => Promise<void>;
+
+/** Returns those of the configurations that do not read the same lists and weights as one before. */
+function withOwnLists(configs: Config[]): Config[] {
+  const seen = new Map(configs.map((config) => [JSON.stringify(inputsOf(config)), config]));
+  return [...seen.values()];
+}
+
+function inputsOf({ data, model }: Config): unknown[] {
+  const { train_list, val_list, root, train_root, val_root, classes, num_classes, dummy } = data;
+  return [train_list, val_list, root, train_root, val_root, classes, num_classes, dummy, model.backbone.weights];
 }
 
 /** With a feature cache the lists are compared as Python reads them. */
-async function checkCache(sweep: Sweep, trials: Trial[], first: Trial, report: Report): Promise<void> {
+async function checkCaches(sweep: Sweep, groups: Shapes[], check: CheckOne, report: Report): Promise<void> {
+  if (groups.length === 0) return;
   const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
   const runtime = await startRuntime();
-  const check = async (configs: [Config, ...Config[]], wanted: ('train' | 'val')[]) => {
+  const session = new Session(runtime);
+  const compare = async (configs: Shapes, wanted: ('train' | 'val')[]): Promise<object> => {
     const lists = await checkLists(configs[0], wanted, scratch, report);
-    await new Session(runtime).checkFeatures(configs, filesOf(lists));
+    return session.checkFeatures(configs, filesOf(lists));
   };
   try {
-    const [shape = first.settings, ...shapes] = shapesOf(trials).shapes;
-    await check([shape, ...shapes], ['train', 'val']);
-    if (sweep.selection === 'separate') await check([finalConfig(sweep, first)], ['val']);
+    for (const group of groups) {
+      await check(() => compare(group, ['train', 'val']));
+      if (sweep.selection === 'separate')
+        await check(() => compare([finalConfig(sweep, { settings: group[0] })], ['val']));
+    }
   } finally {
     await runtime.close();
     rmSync(scratch, { recursive: true });
@@ -176,8 +230,8 @@ export async function showPlan(
 ): Promise<void> {
   const state = emptyState();
   const points = await nextPoints(sweep, state);
-  const { trials, cohorts, lines } = await planRound(sweep, points, state, ask);
-  await checkInputs(sweep, cohorts[0]?.trials ?? [], report);
+  const { trials, lines } = await planRound(sweep, points, state, ask);
+  await checkInputs(sweep, trials, report);
   const sum = sumPlan(lines);
   const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));
   if (report.json) {

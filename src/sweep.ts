@@ -1,7 +1,7 @@
 /** A sweep from its file to its result: rounds of points, their cohorts, the evaluation of the best. */
 
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import writeFileAtomic from 'write-file-atomic';
@@ -37,9 +37,10 @@ export async function runSweep(request: SweepRequest, report: Report): Promise<v
   const { sweep } = request;
   const dir = resolve(request.dir);
   refuseForeign(dir);
-  mkdirSync(dir, { recursive: true });
+  const isOwnFolder = mkdirSync(dir, { recursive: true }) !== undefined;
   const unlock = lockSweep(dir);
   const stop = new StopCount();
+  let isPlanned = true;
   try {
     refuseChangedSweep(dir, sweep);
     const journal = new Journal(join(dir, 'journal.jsonl'));
@@ -47,15 +48,21 @@ export async function runSweep(request: SweepRequest, report: Report): Promise<v
     try {
       await new SweepRun({ ...request, dir }, journal, executor, stop, report).run();
     } finally {
+      isPlanned = journal.state.rounds > 0;
       await executor.close();
       journal.close();
     }
   } finally {
     report.endProgress();
     stop.release();
+    if (!isPlanned) for (const name of BEGINNING) rmSync(join(dir, name), { force: true });
     unlock();
+    if (!isPlanned && isOwnFolder) rmSync(dir, { recursive: true });
   }
 }
+
+/** What a sweep leaves that was refused before its first trial: nothing, so that it may be corrected and started again. */
+const BEGINNING = ['sweep.json', 'journal.jsonl', 'status.json'];
 
 function openExecutor(sweep: Sweep, dir: string, stop: StopCount, report: Report): Executor {
   const { kind, slots, poll_seconds: pollSeconds, slurm, ray } = sweep.executor;
@@ -161,8 +168,8 @@ class SweepRun {
     const { state } = this.#journal;
     const points = await nextPoints(this.#sweep, state);
     if (points.length === 0) return false;
-    const { trials, cohorts, lines } = await planRound(this.#sweep, points, state, this.#forecast);
-    if (state.rounds === 0) await checkInputs(this.#sweep, cohorts[0]?.trials ?? [], this.#report);
+    const { trials, lines } = await planRound(this.#sweep, points, state, this.#forecast);
+    if (state.rounds === 0) await checkInputs(this.#sweep, trials, this.#report);
     if (this.#stop.requested > 0) throw new Interrupted('stopped before the next round was planned');
     this.#journal.append(...lines.map((line) => ({ kind: 'cohort' as const, ...line })), {
       kind: 'trials',

@@ -185,6 +185,14 @@ test('a sweep trains from the cache, chooses on a list of its own and ends on th
   expect(eventOf(ended, 'final')).toMatchObject({ num_videos: 12 });
 });
 
+test('a sweep tells before it starts what is wrong with a later cohort', async () => {
+  const file = join(folder, 'strides.yaml');
+  writeFileSync(file, `base: ${config}\nspace: {data.stride: [4, 2]}\nselection: validation\n`);
+  const refused = await coldframe(['sweep', '--config', file, '--run-dir', join(folder, 'strides'), '--dry-run']);
+  expect(refused.code).toBe(2);
+  expect(refused.stderr).toMatch('data.stride: 4 in the cache, 2 here');
+});
+
 test('a stale cache is refused with all that differs', async () => {
   const changes = ['data.stride=2', 'features.form=one', 'model.backbone.random_seed=3'];
   const ended = await coldframe(['train', '--run-dir', join(folder, 'stale'), ...options(...changes)]);

@@ -108,6 +108,17 @@ describe('a sweep', () => {
     ]);
   });
 
+  test('tells before it starts what is wrong with the lists of any cohort', async () => {
+    writeFileSync(join(folder, 'odd.txt'), '0.mp4 99\n');
+    const lists = ['fit', 'odd', 'none'].map((name) => join(folder, `${name}.txt`));
+    const file = writeSweep('lists', `space: {data.train_list: [${lists}], data.stride: [4, 2]}`);
+    const { code, stderr } = await coldframe(['sweep', '--config', file, '--run-dir', join(folder, 'lists')]);
+    expect([code, existsSync(join(folder, 'lists'))]).toEqual([2, false]);
+    expect(stderr).toContain(`${lists[1]}:1  label 99 is outside 0..7`);
+    expect(stderr).toContain(`no file at ${lists[2]}`);
+    expect(stderr.match(/label 99/g)).toHaveLength(1);
+  });
+
   test('leaves the best configuration ready to train with', () => {
     const { config } = loadConfig(join(reference, 'best.yaml'));
     const { trial } = readJson<{ best: { trial: string } }>(reference, 'status.json').best;
