@@ -1,9 +1,11 @@
 """Times a step of a cohort of many trials against a cohort of one, and so against as many separate runs.
 
-    py/python.sh scripts/bench_cohort.py [--preset ViT-B/16] [--frames 8] [--batch 8] [--trials 8] [--quick]
+    py/python.sh scripts/bench_cohort.py [--device cpu] [--precision fp32] [--preset ViT-B/16] [--frames 8]
+                                          [--batch 8] [--trials 8] [--quick]
 
 Both cohorts are in one process and take turns, from normalised clips in memory: decoding, which a cohort shares too, is
-not in the ratio. The default batch is 8: a trial's update costs the same for any batch, the backbone does not.
+not in the ratio. The default batch is 8: a trial's update costs the same for any batch, the backbone does not. On a GPU
+it is 16, and the precision fp16.
 """
 
 from __future__ import annotations
@@ -18,11 +20,10 @@ import torch
 
 from bench_features import BACKBONES, make_settings
 from coldframe import build
-from coldframe.cohort import Cohort
+from coldframe.cohort import DTYPES, Cohort
+from coldframe.environment import choose_device
 from coldframe.settings import Settings
-from timing import Ratio, emit, measure, ratio
-
-CPU = torch.device("cpu")
+from timing import Ratio, describe_gpu, emit, measure, pace, place, ratio
 
 
 def vary(settings: Settings, number: int) -> Settings:
@@ -37,12 +38,13 @@ def vary(settings: Settings, number: int) -> Settings:
 class Step:
     """A training step of a cohort of these settings on a batch of noise."""
 
-    def __init__(self, trials: list[Settings], backbone: build.VisionTransformer) -> None:
-        built = [build.build_trial(str(i), settings, backbone, CPU, "fp32") for i, settings in enumerate(trials)]
-        self.cohort, self.number = Cohort(built, backbone, CPU, "fp32"), 0
+    def __init__(self, trials: list[Settings], backbone: build.VisionTransformer, precision: str) -> None:
+        device = backbone.class_embedding.device
+        built = [build.build_trial(str(i), settings, backbone, device, precision) for i, settings in enumerate(trials)]
+        self.cohort, self.number = Cohort(built, backbone, device, precision), 0
         data, batch_size = trials[0].data, trials[0].train.batch_size
-        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size)
-        self.labels_N = torch.arange(batch_size)
+        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size).to(device)
+        self.labels_N = torch.arange(batch_size, device=device)
 
     def __call__(self) -> None:
         self.cohort.step(self.number, self.clips_NCTHW, self.labels_N)
@@ -51,32 +53,38 @@ class Step:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", choices=DTYPES, help="fp32 on a CPU, fp16 on a GPU")
     parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, help="8 on a CPU, 16 on a GPU")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
     args = parser.parse_args()
-    preset = "small" if args.quick else args.preset
+    on_cpu, preset = args.device == "cpu", "small" if args.quick else args.preset
+    precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (8 if on_cpu else 16)
     with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
-        settings = make_settings(preset, args.frames, args.batch, Path(name))
-    backbone, _, _ = build.build_backbone(settings, CPU, "fp32")
+        settings = make_settings(preset, args.frames, batch, Path(name))
+    backbone, _, _ = build.build_backbone(settings, choose_device(args.device), precision)
+    seeds = [replace(settings, train=replace(settings.train, seed=i)) for i in range(args.trials)]
     steps = {
-        "one": Step([settings], backbone),
-        "many": Step([replace(settings, train=replace(settings.train, seed=i)) for i in range(args.trials)], backbone),
-        "mixed": Step([vary(settings, i) for i in range(args.trials)], backbone),
+        "one": Step([settings], backbone, precision),
+        "many": Step(seeds, backbone, precision),
+        "mixed": Step([vary(settings, i) for i in range(args.trials)], backbone, precision),
     }
-    seconds = measure(steps, rounds=2 if args.quick else 5)
+    seconds = measure(steps, **pace(args.device, quick=args.quick))
     cost = ratio(seconds["many"], seconds["one"])
     gain = Ratio(args.trials / cost.median, args.trials / cost.high, args.trials / cost.low)
     best = {f"{name}_seconds": min(values) for name, values in seconds.items()}
-    about = {"preset": preset, "frames": args.frames, "batch": args.batch, "trials": args.trials,
-             "keeps_freed_memory": os.environ.get("MALLOC_MMAP_MAX_") == "0"}  # fmt: skip
-    is_asked = not args.quick and args.trials == 8
+    about = {"preset": preset, "frames": args.frames, "batch": batch, "trials": args.trials,
+             "keeps_freed_memory": os.environ.get("MALLOC_MMAP_MAX_") == "0", **describe_gpu(args.device)}  # fmt: skip
+    end = place(args.device, precision)
+    is_asked = not end and not args.quick and args.trials == 8
     most, least = ({"least": 1.7, "goal": 1.4}, {"least": 4.5, "goal": 5.5}) if is_asked else ({}, {})
-    emit("cohort of many against a cohort of one", cost, **most, **best, **about)
-    emit("as many separate runs against the cohort", gain, **least, **about)
-    emit("cohort of differing trials against a cohort of one", ratio(seconds["mixed"], seconds["one"]), **about)
+    emit(f"cohort of many against a cohort of one{end}", cost, **most, **best, **about)
+    emit(f"as many separate runs against the cohort{end}", gain, **least, **about)
+    mixed = ratio(seconds["mixed"], seconds["one"])
+    emit(f"cohort of differing trials against a cohort of one{end}", mixed, **about)
 
 
 if __name__ == "__main__":

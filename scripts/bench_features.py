@@ -1,9 +1,11 @@
 """Times a training step from cached features against a full step of our own, for each form and precision.
 
-    py/python.sh scripts/bench_features.py [--preset ViT-B/16] [--frames 8] [--batch 4] [--quick]
+    py/python.sh scripts/bench_features.py [--device cpu] [--precision fp32] [--preset ViT-B/16] [--frames 8]
+                                            [--batch 4] [--quick]
 
 py/python.sh gives the program's own environment. A full step starts from normalised clips in memory: decoding, which a
-cache saves too, is not in the ratio. The cached step reads real shards, through what training reads them with.
+cache saves too, is not in the ratio. The cached step reads real shards, through what training reads them with. On a GPU
+the precision is fp16 and the batch 16 unless others are asked for.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from pathlib import Path
 import torch
 
 from coldframe import build
-from coldframe.cohort import Cohort
+from coldframe.cohort import DTYPES, Cohort
 from coldframe.data import Batch
 from coldframe.extract import Extraction
 from coldframe.features import Cache, StoredFeatures, open_cache
 from coldframe.settings import Features, Settings
-from timing import emit, measure, ratio
+from timing import describe_gpu, emit, measure, pace, place, ratio
 
 BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config-schema.ts, PRESETS)
     "ViT-B/16": (768, 12, 12, 16),
@@ -32,7 +34,6 @@ BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config-schema.ts,
     "small": (192, 12, 3, 32),
 }
 WAYS = [(form, precision) for form in ("maps", "inputs", "one") for precision in ("fp16", "fp32")]
-CPU = torch.device("cpu")
 
 
 def make_settings(preset: str, num_frames: int, batch_size: int, folder: Path) -> Settings:
@@ -60,16 +61,23 @@ def make_settings(preset: str, num_frames: int, batch_size: int, folder: Path) -
     return made
 
 
+def on_device(settings: Settings, device: str, precision: str) -> Settings:
+    """Returns the settings for a device and a precision."""
+    launch, train = replace(settings.launch, device=device), replace(settings.train, precision=precision)
+    return replace(settings, launch=launch, train=train)
+
+
 class FullStep:
     """Backbone, decoder and optimizer on one batch."""
 
     def __init__(self, settings: Settings) -> None:
-        backbone, _, _ = build.build_backbone(settings, CPU, "fp32")
-        trial = build.build_trial("main", settings, backbone, CPU, "fp32")
-        self.cohort, self.step = Cohort([trial], backbone, CPU, "fp32"), 0
+        device, precision = torch.device(settings.launch.device), settings.train.precision
+        backbone, _, _ = build.build_backbone(settings, device, precision)
+        trial = build.build_trial("main", settings, backbone, device, precision)
+        self.cohort, self.step = Cohort([trial], backbone, device, precision), 0
         data, batch_size = settings.data, settings.train.batch_size
-        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size)
-        self.labels_N = torch.arange(batch_size)
+        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size).to(device)
+        self.labels_N = torch.arange(batch_size, device=device)
 
     def __call__(self) -> None:
         self.cohort.step(self.step, self.clips_NCTHW, self.labels_N)
@@ -88,47 +96,58 @@ class CachedStep:
             pass
         extraction.close()
         self.cache: Cache = open_cache([settings], next(iter(extraction.manifest.key.values())), lists)
-        trial = build.build_trial("main", settings, extraction.backbone, CPU, "fp32")
+        self.device, precision = extraction.device, extraction.precision
+        trial = build.build_trial("main", settings, extraction.backbone, self.device, precision)
         source = StoredFeatures(self.cache.layout, extraction.backbone)
-        self.cohort, self.step = Cohort([trial], source, CPU, "fp32"), 0
-        self.batches: Iterator[Batch] = self.cache.training_batches(settings, str(folder / "list.txt"), 0, False)
+        self.cohort, self.step = Cohort([trial], source, self.device, precision), 0
+        pin, list_file = self.device.type == "cuda", str(folder / "list.txt")
+        self.batches: Iterator[Batch] = self.cache.training_batches(settings, list_file, 0, pin)
         self.wait_seconds: list[float] = []
 
     def __call__(self) -> None:
         started = time.perf_counter()
         batch = next(self.batches)
         self.wait_seconds.append(time.perf_counter() - started)
-        self.cohort.step(self.step, batch.clips, batch.labels)
+        clips, labels = (x.to(self.device, non_blocking=True) for x in (batch.clips, batch.labels))  # as session.py
+        self.cohort.step(self.step, clips, labels)
         self.step += 1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", choices=DTYPES, help="fp32 on a CPU, fp16 on a GPU")
     parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, help="4 on a CPU, 16 on a GPU")
     parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
     args = parser.parse_args()
-    preset = "small" if args.quick else args.preset
+    on_cpu, preset = args.device == "cpu", "small" if args.quick else args.preset
+    precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (4 if on_cpu else 16)
+    end = place(args.device, precision)
     with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
-        settings = make_settings(preset, args.frames, args.batch, Path(name))
+        settings = on_device(make_settings(preset, args.frames, batch, Path(name)), args.device, precision)
         steps: dict[str, CachedStep] = {}
-        for form, precision in WAYS:
-            changed = replace(settings, features=Features(form, precision, train_views=1))
-            steps[f"{form} {precision}"] = CachedStep(changed, Path(name))
-        seconds = measure({"full": FullStep(settings), **steps}, rounds=2 if args.quick else 5, warmup=2)
+        for form, stored in WAYS:
+            changed = replace(settings, features=Features(form, stored, train_views=1))
+            steps[f"{form} {stored}"] = CachedStep(changed, Path(name))
+        how = pace(args.device, quick=args.quick, warmup=2)
+        seconds = measure({"full": FullStep(settings), **steps}, **how)
         for key, step in steps.items():
             about = {
                 "preset": preset,
                 "frames": args.frames,
-                "batch": args.batch,
+                "batch": batch,
                 "clip_bytes": step.cache.layout.clip_bytes,
+                **describe_gpu(args.device),
             }
-            wait = sum(step.wait_seconds[2:]) / max(1e-9, sum(seconds[key]))
+            waits = step.wait_seconds[how["warmup"] :]
+            wait = sum(waits) / max(1e-9, sum(seconds[key]) * how.get("repeats", 1))
             timing = {"full_seconds": min(seconds["full"]), "step_seconds": min(seconds[key]), "data_wait": wait}
             # The other forms trade time for room: they run one block again, or all that the decoder reads.
-            goals = {"least": 9.0, "goal": 14.0} if key.startswith("maps") else {}
-            emit(f"step from cached features, {key}", ratio(seconds["full"], seconds[key]), **goals, **about, **timing)
+            goals = {"least": 9.0, "goal": 14.0} if not end and key.startswith("maps") else {}
+            gain = ratio(seconds["full"], seconds[key])
+            emit(f"step from cached features, {key}{end}", gain, **goals, **about, **timing)
             step.batches.close()  # type: ignore[attr-defined]
 
 

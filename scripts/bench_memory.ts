@@ -1,6 +1,8 @@
 /** What training takes at its peak, measured against the forecast of `train --dry-run`: real sessions, a process each.
  *
- *   coldframe bench memory [--quick] [-- --only TEXT]
+ *   coldframe bench memory [--quick] [-- --only TEXT --device cuda]
+ *
+ * On a GPU it is the memory that PyTorch takes of it, in the precision that training has there.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,15 +13,20 @@ import { measureTraining } from '../src/fit.ts';
 import { emit } from './timing.ts';
 
 const { values } = parseArgs({
-  options: { quick: { type: 'boolean', default: false }, only: { type: 'string', default: '' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    device: { type: 'string', default: 'cpu' },
+  },
 });
 
+const onCpu = values.device === 'cpu';
 const COMMON = [
   'data.dummy=true',
   'data.num_classes=400',
   'data.num_workers=0',
-  'launch.device=cpu',
-  'train.precision=fp32',
+  `launch.device=${values.device}`,
+  `train.precision=${onCpu ? 'fp32' : 'auto'}`,
 ];
 const DEMO = [
   ...[
@@ -68,8 +75,9 @@ try {
   for (const [name, set] of chosen) {
     const { config } = loadConfig(file, { set: [...COMMON, ...set] });
     const { forecast, peak_bytes, workers_bytes } = await measureTraining(config);
-    const { device: _, precision: __, ...parts } = forecast.memory;
-    emit(`${name}: peak of Python, measured / forecast`, peak_bytes / forecast.memory.training_bytes, {
+    const { device: _, precision, ...parts } = forecast.memory;
+    const what = onCpu ? 'peak of Python' : `peak of ${values.device} ${precision}`;
+    emit(`${name}: ${what}, measured / forecast`, peak_bytes / forecast.memory.training_bytes, {
       ...{ least: 0.85, most: 1.15, measured_bytes: peak_bytes, workers_bytes },
       ...parts,
     });

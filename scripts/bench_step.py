@@ -1,111 +1,50 @@
 """Times a training step and its parts against the plain algorithm (plain_model.py), and weighs its memory.
 
-    py/python.sh scripts/bench_step.py [--preset ViT-B/16] [--frames 8] [--batch 2] [--quick]
+    py/python.sh scripts/bench_step.py [--device cpu] [--preset ViT-B/16] [--frames 8] [--batch 2] [--quick]
 
-Each side has a process of its own and runs as it would: ours under the settings of allocator and threads of
-py/python.sh, the plain one as Python comes. What these settings alone give it is a row of its own. Clips are noise
-in memory, except for the data wait, which trains through the program itself on real clips.
+On a CPU each side has a process of its own and runs as it would: ours under the settings of allocator and threads of
+py/python.sh, the plain one as Python comes. What these settings alone give it is a row of its own. On a GPU, where they
+play no part, both are in one process, in fp16, bf16 and fp32, by default with a batch of 16. Clips are noise in memory,
+except for the data wait, which trains through the program itself on real clips.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-import plain_model
 from bench_features import BACKBONES, make_settings
-from coldframe import build
-from coldframe.clip import VisionTransformer, neighbour_maps
-from coldframe.cohort import DTYPES, Cohort
-from coldframe.environment import cpu_has_bf16
+from coldframe.cohort import DTYPES
+from coldframe.environment import choose_device, cpu_has_bf16
 from coldframe.settings import Settings
-from timing import emit, measure, ratio
+from sides import Matmuls, Ours, Plain
+from timing import describe_gpu, emit, measure, pace, place, ratio
 
 ROOT = Path(__file__).parent.parent
-CPU = torch.device("cpu")
+DEFAULT_BATCH = {"cpu": 2, "cuda": 16}
+NUM_WORKERS = {"cpu": (1, 2), "cuda": (4, 14)}
+NUM_STEPS = {"cpu": 6, "cuda": 20}
 PROGRAM_SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # py/python.sh
+# How far logits may be from the plain algorithm's on a GPU, in units of the largest.
+LIMITS = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 5e-2}
+STEP_IN_BF16, HALF_GOALS = "step in bf16 against the plain algorithm in bf16 autocast", (1.4, 1.8)
+Ways = dict[str, Callable[[], object]]
+Goals = dict[str, tuple[float, float]]
 
 
-class Ours:
-    """A cohort of one on a batch of noise."""
-
-    def __init__(self, settings: Settings, precision: str) -> None:
-        self.settings, self.precision = settings, precision
-        self.backbone, _, _ = build.build_backbone(settings, CPU, precision)
-        self.trial = build.build_trial("main", settings, self.backbone, CPU, precision)
-        fill_zeros(self.trial.model)
-        self.cohort = Cohort([self.trial], self.backbone, CPU, precision)
-        data, batch_size = settings.data, settings.train.batch_size
-        generator = torch.Generator().manual_seed(0)
-        self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size, generator=generator)
-        self.labels_N = torch.arange(batch_size)
-
-    def step(self) -> None:
-        self.cohort.step(0, self.clips_NCTHW, self.labels_N)
-
-    def run_backbone(self) -> object:
-        with self.cohort.autocast():
-            return self.cohort.features(self.clips_NCTHW)
-
-    def decode(self, features: object) -> None:
-        self.trial.model.train()
-        self.trial.zero_grad()
-        with self.cohort.autocast():
-            logits = self.trial.logits(features)  # type: ignore[arg-type]
-        self.trial.accumulate(logits, self.labels_N, 1.0)
-
-    def logits(self) -> Tensor:
-        self.trial.model.eval()
-        with torch.no_grad(), self.cohort.autocast():
-            return self.trial.logits(self.cohort.features(self.clips_NCTHW))
-
-
-class Plain:
-    """The plain algorithm on the weights, the batch and the precision of `ours`."""
-
-    def __init__(self, ours: Ours) -> None:
-        self.ours = ours
-        model = ours.settings.model
-        self.weights = dict(ours.backbone.state_dict())
-        self.trained = dict(ours.trial.model.named_parameters())
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=ours.settings.train.lr, weight_decay=0.05)
-        side = ours.backbone.patch_size
-        self.backbone_sizes = {"num_heads": model.backbone.num_heads, "patch_size": side}
-        self.dropout = {"mlp_dropout": model.decoder.mlp_dropout, "head_dropout": model.head.dropout}
-
-    def step(self) -> None:
-        self.decode(self.run_backbone())
-        self.optimizer.step()
-
-    def run_backbone(self) -> list[plain_model.Layer]:
-        with torch.no_grad(), self.ours.cohort.autocast():
-            return plain_model.backbone(self.weights, self.ours.clips_NCTHW, **self.backbone_sizes)
-
-    def decode(self, layers: list[plain_model.Layer]) -> None:
-        self.optimizer.zero_grad()
-        F.cross_entropy(self._decode(layers, **self.dropout).float(), self.ours.labels_N).backward()
-
-    def logits(self) -> Tensor:
-        with torch.no_grad():
-            return self._decode(self.run_backbone())
-
-    def _decode(self, layers: list[plain_model.Layer], **dropout: float) -> Tensor:
-        decoder, num_frames = self.ours.settings.model.decoder, self.ours.settings.data.num_frames
-        with self.ours.cohort.autocast():
-            features = plain_model.gather_features(layers, decoder.num_layers, num_frames)
-            heads, grid = decoder.num_heads, self.ours.backbone.grid
-            return plain_model.decoder(self.trained, features, num_heads=heads, grid=grid, **dropout)
+# --- the plain side in a process of its own ---
 
 
 class PlainProcess:
@@ -122,7 +61,10 @@ class PlainProcess:
         )
         self.difference = float(self._read())
 
-    def do(self, what: str) -> Callable[[], object]:
+    def ways(self) -> Ways:
+        return {what: self._do(what) for what in ("step", "decoder", "backbone")}
+
+    def _do(self, what: str) -> Callable[[], object]:
         """Returns a function that has the process do it, and waits."""
 
         def ask() -> None:
@@ -148,8 +90,7 @@ def serve_plain(settings: Settings, precision: str) -> None:
     ours = Ours(settings, precision)
     plain = Plain(ours)
     print((ours.logits() - plain.logits()).abs().max().item(), flush=True)
-    layers = plain.run_backbone()
-    ways = {"step": plain.step, "decoder": lambda: plain.decode(layers), "backbone": plain.run_backbone}
+    ways = plain.ways()
     for word in sys.stdin:
         ways[word.strip()]()
         print(word.strip(), flush=True)
@@ -157,48 +98,6 @@ def serve_plain(settings: Settings, precision: str) -> None:
 
 def own_command(args: argparse.Namespace, batch: int) -> list[str]:
     return [sys.executable, __file__, "--preset", args.preset, "--frames", str(args.frames), "--batch", str(batch)]
-
-
-def fill_zeros(model: nn.Module) -> None:
-    """Gives parameters that start at zero a value, so that no part of the model can hide an error."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if not parameter.detach().any():
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
-
-
-# --- limits of the machine ---
-
-
-class Matmuls:
-    """The backbone's own matrix products with its weights, and nothing else."""
-
-    def __init__(self, backbone: VisionTransformer, num_images: int) -> None:
-        self.num_tokens = 1 + backbone.grid[0] * backbone.grid[1]
-        width = len(backbone.class_embedding)
-        hidden = backbone.transformer.resblocks[0].mlp.get_parameter("c_fc.weight").shape[0]
-        self.num_images, self.width, self.num_layers = num_images, width, len(backbone.transformer.resblocks)
-        rows = num_images * self.num_tokens
-        shapes = [(width, 3 * width), (width, width), (width, hidden), (hidden, width)]
-        self.products = [
-            (torch.randn(rows, k), torch.randn(n, k), torch.empty(rows, n)) for k, n in shapes
-        ]  # weights are (out, in), as in a linear layer
-        self.num_operations = self.num_layers * sum(2 * rows * k * n for k, n in shapes)
-
-    def __call__(self) -> None:
-        for _ in range(self.num_layers):
-            for x, weight, out in self.products:
-                torch.mm(x, weight.T, out=out)
-
-    def count_backbone(self, num_decoder_layers: int, num_clips: int, num_patch_values: int) -> int:
-        """Returns the operations of the whole backbone: with attention, patch embedding and neighbour maps."""
-        pairs = self.num_images * self.num_tokens**2
-        attention = self.num_layers * 4 * pairs * self.width
-        num_patches = self.num_tokens - 1
-        maps = num_decoder_layers * 2 * 2 * (self.num_images - num_clips) * num_patches**2 * self.width
-        return (
-            self.num_operations + attention + maps + 2 * self.num_images * num_patches * num_patch_values * self.width
-        )
 
 
 # --- memory ---
@@ -233,10 +132,11 @@ def weigh(way: str, args: argparse.Namespace, batch: int) -> int:
 # --- the loader, through the program ---
 
 
-def wait_share(settings: Settings, folder: Path, num_workers: int, num_steps: int) -> float:
+def wait_share(settings: Settings, folder: Path, num_workers: int, device: str) -> float:
     """Returns the share of its time that training waits for data, first step left out, on clips of 340 x 256."""
     from clips import make_clip  # test/py, which make_settings put into the path
 
+    num_steps, precision = NUM_STEPS[device], "fp32" if device == "cpu" else "auto"
     num_clips = settings.train.batch_size * num_steps
     folder.mkdir()
     for i in range(8):
@@ -256,10 +156,10 @@ def wait_share(settings: Settings, folder: Path, num_workers: int, num_steps: in
             "backbone": {"preset": "custom", **backbone, "weights": "random"},
             "decoder": {name: getattr(decoder, name) for name in ("num_layers", "qkv_dim", "num_heads")},
         },
-        "train": {"steps": num_steps, "batch_size": settings.train.batch_size, "precision": "fp32"},
+        "train": {"steps": num_steps, "batch_size": settings.train.batch_size, "precision": precision},
         "eval": {"every": None},
         "run": {"print_every": 1, "tensorboard": False},
-        "launch": {"device": "cpu"},
+        "launch": {"device": device},
     }
     (folder / "wait.yaml").write_text(json.dumps(config))
     command = [ROOT / "scripts" / "coldframe", "train", "--config", folder / "wait.yaml", "--json"]
@@ -272,101 +172,199 @@ def wait_share(settings: Settings, folder: Path, num_workers: int, num_steps: in
 # --- figures ---
 
 
-def asked(about: dict[str, object], least: float, goal: float) -> dict[str, float]:
+def asked(about: dict[str, object], goals: tuple[float, float] | None) -> dict[str, float]:
     """Returns what is asked of a figure of the full size; nothing of the small one, which only shows that all runs."""
-    return {} if about["preset"] == "small" else {"least": least, "goal": goal}
+    return {} if goals is None or about["preset"] == "small" else {"least": goals[0], "goal": goals[1]}
 
 
-def bench_speed(settings: Settings, args: argparse.Namespace, about: dict[str, object], rounds: int) -> None:
-    """Emits the figures of float32: step, decoder, backbone."""
-    ours = Ours(settings, "fp32")
-    plain, tuned = PlainProcess(args, "fp32"), PlainProcess(args, "fp32", with_settings=True)
-    difference = plain.difference
-    assert difference < 1e-5, f"logits differ by {difference} from the plain algorithm's"
+def describe(args: argparse.Namespace) -> dict[str, object]:
+    """Returns the details that figures have in common."""
+    about = {"preset": args.preset, "frames": args.frames, "batch": args.batch}
+    if args.device != "cpu":
+        return {**about, **describe_gpu(args.device)}
+    return {**about, "threads": torch.get_num_threads(),
+            "keeps_freed_memory": os.environ.get("MALLOC_MMAP_MAX_") == "0"}  # fmt: skip
+
+
+def skip(name: str, why: str) -> None:
+    print(json.dumps({"name": name, "ratio": None, "skipped": why}), flush=True)
+
+
+def time_parts(ours: Ours, plain: Ways, tuned: Ways, matmuls: Matmuls, **how: Any) -> dict[str, list[float]]:
+    """Returns the seconds of step, decoder and backbone on both sides, and of the matrix products."""
     features, layers = ours.run_backbone(), Plain(ours).run_backbone()
-    num_images = len(ours.clips_NCTHW) * settings.data.num_frames
-    matmuls = Matmuls(ours.backbone, num_images)
-    decoder_layers = layers[len(layers) - settings.model.decoder.num_layers :]
-
-    def make_maps() -> None:
-        for layer in decoder_layers:
-            neighbour_maps(layer["q"].transpose(1, 2), layer["k"].transpose(1, 2), settings.data.num_frames)
-
-    ways: dict[str, Callable[[], object]] = {
-        "plain step": plain.do("step"),
-        "tuned step": tuned.do("step"),
+    ways: Ways = {
+        "plain step": plain["step"],
+        **tuned,
         "step": ours.step,
-        "plain decoder": plain.do("decoder"),
+        "plain decoder": plain["decoder"],
         "decoder": lambda: ours.decode(features),
-        "plain backbone": plain.do("backbone"),
+        "plain backbone": plain["backbone"],
         "backbone": ours.run_backbone,
-        "maps": make_maps,
+        "maps": lambda: ours.make_maps(layers),
         "matmuls": matmuls,
-        "update": lambda: ours.trial.update(0, 1),
     }
-    seconds = measure(ways, rounds=rounds)
-    plain.end()
-    tuned.end()
+    if ours.device.type == "cpu":  # a scaler of gradients would want fresh ones each time
+        ways["update"] = lambda: ours.trial.update(0)
+    return measure(ways, **how)
+
+
+def bench_parts(
+    ours: Ours, plain: Ways, about: dict[str, object], difference: float, goals: Goals, tuned: Ways, **how: Any
+) -> None:
+    """Emits step, decoder and backbone against the plain algorithm, and the backbone against the matrix products."""
+    clips, settings = len(ours.clips_NCTHW), ours.settings
+    matmuls = Matmuls(ours.backbone, clips * settings.data.num_frames)
+    seconds = time_parts(ours, plain, tuned, matmuls, **how)
+    end = place(ours.device.type, ours.precision)
+    title = STEP_IN_BF16 if ours.precision == "bf16" else "step against the plain algorithm"
     best = {f"{name.replace(' ', '_')}_seconds": min(values) for name, values in seconds.items()}
-    emit("step against the plain algorithm", ratio(seconds["plain step"], seconds["step"]), **asked(about, 1.45, 1.8),
+    emit(title + end, ratio(seconds["plain step"], seconds["step"]), **asked(about, goals.get("step")),
          logits_differ=difference, **best, **about)  # fmt: skip
-    emit("the same, the plain side under the program's settings too", ratio(seconds["tuned step"], seconds["step"]))
+    if tuned:
+        emit("the same, the plain side under the program's settings too", ratio(seconds["tuned step"], seconds["step"]))
     parts = ratio(seconds["plain decoder"], seconds["decoder"])
-    emit("decoder forward and backward against the plain algorithm", parts, **asked(about, 5.5, 9.0), **about)
+    emit(f"decoder forward and backward against the plain algorithm{end}", parts, **asked(about, goals.get("decoder")),
+         **about)  # fmt: skip
     with_maps = [one + other for one, other in zip(seconds["decoder"], seconds["maps"], strict=True)]
-    emit("the same, with the neighbour maps that our backbone computes", ratio(seconds["plain decoder"], with_maps))
-    emit("backbone against the plain algorithm", ratio(seconds["plain backbone"], seconds["backbone"]), **about)
-    clips, patch_values = len(ours.clips_NCTHW), ours.backbone.conv1.weight[0].numel()
-    operations = matmuls.count_backbone(len(decoder_layers), clips, patch_values)
+    name = f"the same, with the neighbour maps that our backbone computes{end}"
+    emit(name, ratio(seconds["plain decoder"], with_maps))
+    parts = ratio(seconds["plain backbone"], seconds["backbone"])
+    emit(f"backbone against the plain algorithm{end}", parts, **about)
+    patch_values = ours.backbone.conv1.weight[0].numel()
+    operations = matmuls.count_backbone(settings.model.decoder.num_layers, clips, patch_values)
     ideal = [value * operations / matmuls.num_operations for value in seconds["matmuls"]]
     rate = matmuls.num_operations / min(seconds["matmuls"])
-    emit("backbone, share of the matmul rate", ratio(ideal, seconds["backbone"]), **asked(about, 0.85, 0.95),
-         matmul_operations_per_second=rate, **about)  # fmt: skip
+    emit(f"backbone, share of the matmul rate{end}", ratio(ideal, seconds["backbone"]),
+         **asked(about, goals.get("share")), matmul_operations_per_second=rate, **about)  # fmt: skip
 
 
-def bench_half(settings: Settings, args: argparse.Namespace, about: dict[str, object], rounds: int) -> None:
+# --- on a CPU ---
+
+
+def bench_cpu(settings: Settings, args: argparse.Namespace) -> None:
+    about, how = describe(args), pace("cpu", quick=args.quick)
+    bench_single(settings, args, about, how)
+    bench_half(settings, args, about, how)
+    peaks = SimpleNamespace(**{way: weigh(way, args, batch=4) for way in ("plain", "ours")})
+    emit("peak memory above the built model, plain over ours", peaks.plain / peaks.ours, **asked(about, (3.3, 5.0)),
+         plain_bytes=peaks.plain, ours_bytes=peaks.ours, **{**about, "batch": 4})  # fmt: skip
+
+
+def bench_single(
+    settings: Settings, args: argparse.Namespace, about: dict[str, object], how: dict[str, object]
+) -> None:
+    """Emits the figures of float32."""
+    ours = Ours(settings, "fp32")
+    plain, tuned = PlainProcess(args, "fp32"), PlainProcess(args, "fp32", with_settings=True)
+    assert plain.difference < 1e-5, f"logits differ by {plain.difference} from the plain algorithm's"
+    goals = {"step": (1.45, 1.8), "decoder": (5.5, 9.0), "share": (0.85, 0.95)}
+    bench_parts(ours, plain.ways(), about, plain.difference, goals, {"tuned step": tuned.ways()["step"]}, **how)
+    plain.end()
+    tuned.end()
+
+
+def bench_half(settings: Settings, args: argparse.Namespace, about: dict[str, object], how: dict[str, object]) -> None:
     """Emits the step in bfloat16 where the processor has the instructions."""
-    name = "step in bf16 against the plain algorithm in bf16 autocast"
     if not cpu_has_bf16():
-        print(json.dumps({"name": name, "ratio": None, "skipped": "this CPU has no bfloat16 instructions"}), flush=True)
+        skip(STEP_IN_BF16, "this CPU has no bfloat16 instructions")
         return
     ours = Ours(settings, "bf16")
     assert ours.backbone.conv1.weight.dtype == DTYPES["bf16"]
     plain = PlainProcess(args, "bf16")
-    seconds = measure({"plain": plain.do("step"), "ours": ours.step}, rounds=rounds)
+    seconds = measure({"plain": plain.ways()["step"], "ours": ours.step}, **how)
     plain.end()
-    emit(name, ratio(seconds["plain"], seconds["ours"]), **asked(about, 1.4, 1.8), **about)
+    emit(STEP_IN_BF16, ratio(seconds["plain"], seconds["ours"]), **asked(about, HALF_GOALS), **about)
+
+
+# --- on a GPU ---
+
+
+def bench_gpu(settings: Settings, args: argparse.Namespace, device: torch.device, precision: str) -> None:
+    """Emits the figures of one precision; each side has a model of its own, of the same weights."""
+    about = describe(args)
+    ours, plain = Ours(settings, precision, device), Plain(Ours(settings, precision, device))
+    difference = compare(ours, plain)
+    take_workspaces(device, ours.backbone.conv1.weight.dtype)
+    peaks = SimpleNamespace(ours=weigh_on_gpu(ours), plain=weigh_on_gpu(plain))
+    goals = {"step": HALF_GOALS} if precision == "bf16" else {}
+    how = pace(device.type, quick=args.quick, repeats=1 if precision == "fp32" else 5)
+    bench_parts(ours, plain.ways(), about, difference, goals, {}, **how)
+    emit(f"peak memory above the built model, plain over ours{place(device.type, precision)}",
+         peaks.plain / peaks.ours, plain_bytes=peaks.plain, ours_bytes=peaks.ours, **about)  # fmt: skip
+
+
+def compare(ours: Ours, plain: Plain) -> float:
+    """Returns how far the logits are from the plain algorithm's, in units of the largest."""
+    torch.backends.cudnn.allow_tf32 = False  # which convolutions alone have by default
+    wanted = plain.logits().float()
+    difference = ((ours.logits() - wanted).abs().max() / wanted.abs().max()).item()
+    torch.backends.cudnn.allow_tf32 = True
+    assert difference < LIMITS[ours.precision], f"logits differ by {difference} from the plain algorithm's"
+    return difference
+
+
+def take_workspaces(device: torch.device, dtype: torch.dtype) -> None:
+    """Has cuBLAS take what it keeps for good, once for forward's thread and once for backward's: it is no side's."""
+    x = torch.ones(8, 8, device=device, dtype=dtype, requires_grad=True)
+    (x @ x).sum().backward()
+
+
+def weigh_on_gpu(side: Ours | Plain) -> int:
+    """Returns the bytes of tensors that steps take at most above the built model.
+
+    They are several: in float16 the first ones may overflow, and without an update Adam has no moments.
+    """
+    gc.collect()  # what an earlier side left must not make room meanwhile
+    torch.cuda.reset_peak_memory_stats()
+    built = torch.cuda.memory_allocated()
+    for _ in range(8):
+        side.step()
+    return torch.cuda.max_memory_allocated() - built
+
+
+# --- everywhere ---
+
+
+def bench_wait(settings: Settings, args: argparse.Namespace, folder: Path) -> None:
+    """Emits how long training through the program waits for its data, in the precision that it takes by default."""
+    on_cpu = args.device == "cpu"
+    name = "data wait, share of a step" + place(args.device, "fp32" if on_cpu else "fp16")
+    if shutil.which("node") is None:
+        skip(name, "there is no Node.js")
+        return
+    about, goals = describe(args), (0.05, 0.01) if on_cpu else None
+    for num_workers in NUM_WORKERS[args.device]:
+        share = wait_share(settings, folder / f"wait-{num_workers}", num_workers, args.device)
+        emit(name, share, **asked(about, goals), **about, workers=num_workers)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--plain", choices=("fp32", "bf16"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.batch = args.batch or DEFAULT_BATCH[args.device]
     if args.quick:
         args.preset = "small"
     with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
         settings = make_settings(args.preset, args.frames, args.batch, Path(name))
         if args.peak:
             print_peak(settings, args.peak)
-            return
-        if args.plain:
+        elif args.plain:
             serve_plain(settings, args.plain)
-            return
-        about = {"preset": args.preset, "frames": args.frames, "batch": args.batch, "threads": torch.get_num_threads(),
-                 "keeps_freed_memory": os.environ.get("MALLOC_MMAP_MAX_") == "0"}  # fmt: skip
-        bench_speed(settings, args, about, 2 if args.quick else 5)
-        bench_half(settings, args, about, 2 if args.quick else 5)
-        peaks = SimpleNamespace(**{way: weigh(way, args, batch=4) for way in ("plain", "ours")})
-        emit("peak memory above the built model, plain over ours", peaks.plain / peaks.ours, **asked(about, 3.3, 5.0),
-             plain_bytes=peaks.plain, ours_bytes=peaks.ours, **{**about, "batch": 4})  # fmt: skip
-        for num_workers in (1, 2):
-            share = wait_share(settings, Path(name) / f"wait-{num_workers}", num_workers, 6)
-            emit("data wait, share of a step", share, **asked(about, 0.05, 0.01), **about, workers=num_workers)
+        else:
+            if args.device == "cpu":
+                bench_cpu(settings, args)
+            else:
+                for precision in ("fp16", "bf16", "fp32"):  # the program's own default comes first
+                    bench_gpu(settings, args, choose_device(args.device), precision)
+            bench_wait(settings, args, Path(name))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ were computed with upstream, so that what is measured against it is measured aga
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -134,11 +135,12 @@ def _motion_half(query: Tensor, key: Tensor, weight: Tensor, grid: tuple[int, in
     query, key = query[:, :, 1:], key[:, :, 1:]
     scores = torch.einsum("ntqhd,ntkhd->ntqkh", query / query.shape[-1] ** 0.5, key)
     attention = scores.softmax(dim=3).mean(dim=4)
-    gathered_PPC = weight[offsets(grid).to(weight.device)]
+    gathered_PPC = weight[offsets(grid, weight.device)]
     return torch.einsum("ntqk,qkc->ntqc", attention, gathered_PPC.to(attention.dtype))
 
 
-def offsets(grid: tuple[int, int]) -> Tensor:
+@cache  # the original keeps them on the device, too
+def offsets(grid: tuple[int, int], device: torch.device) -> Tensor:
     """Returns for each query and key patch (P, P) the row of their displacement in the weights."""
     height, width = grid
     rows, columns = (
@@ -146,7 +148,7 @@ def offsets(grid: tuple[int, int]) -> Tensor:
     )
     down = rows[:, None] - rows + height - 1
     right = columns[:, None] - columns + width - 1
-    return down * (2 * width - 1) + right
+    return (down * (2 * width - 1) + right).to(device)
 
 
 def _decoder_layer(weights: Weights, name: str, x: Tensor, tokens: Tensor, num_heads: int, dropout: float) -> Tensor:
