@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 
 from . import checkpoint, upstream, weights
-from .clip import Activation, VisionTransformer, freeze, init_random
+from .clip import Activation, VisionTransformer, fold, freeze, init_random
 from .cohort import DTYPES, Cohort, Trial, stream_seed
 from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
 from .evl import EVL
@@ -78,7 +78,7 @@ def build_backbone(
         notes += _load_weights(backbone, settings)
     digest = hash_weights(backbone)
     if chosen.freeze:
-        freeze(backbone, DTYPES[precision])
+        freeze(backbone if precision == "fp32" else fold(backbone), DTYPES[precision])
     elif chosen.train_blocks is not None:
         backbone.requires_grad_(False)
         for block in backbone.transformer.resblocks[-chosen.train_blocks :]:

@@ -203,7 +203,9 @@ def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]
         stored = _load(average)
         trial.average = {name: stored[name].to(parameter.device) for name, parameter in trial.named_parameters()}
     trial.optimizer.load_state_dict({"state": state, "param_groups": trial.optimizer.state_dict()["param_groups"]})
-    trial.scaler.load_state_dict(header["trials"][source]["scaler"])
+    scaler = header["trials"][source]["scaler"]
+    if scaler:  # empty: it was trained in another precision than fp16
+        trial.scaler.load_state_dict(scaler)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

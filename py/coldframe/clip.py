@@ -8,6 +8,7 @@ bias, zero from CLIP's files and trained when the backbone is fine-tuned.
 # Shapes: N clips, T frames, B = N*T images, L = 1 + P tokens (class token first), P = h*w patches, C channels, H heads,
 # D = C/H channels a head
 
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["quick_gelu", "gelu"]
+FRAMES_A_LAUNCH = 64  # of ViT-B/16: 118 MB of scores
 QUICK_GELU_SLOPE = 1.702  # openai/CLIP clip/model.py, QuickGELU
 
 
@@ -35,6 +37,8 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm computed in float32 whatever the input's dtype, as CLIP and upstream do."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.elementwise_affine:  # torch's kernels compute in float32 by themselves, without a copy
+            return super().forward(x)
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
@@ -55,7 +59,7 @@ class MLP(nn.Sequential):
     def __init__(self, width: int, mlp_width: int, activation: Activation) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, mlp_width)
-        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        self.gelu: nn.Module = QuickGELU() if activation == "quick_gelu" else nn.GELU()
         self.c_proj = nn.Linear(mlp_width, width)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
@@ -106,10 +110,34 @@ class Block(nn.Module):
 
     def forward(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the block's output (B, L, C), and query and key (B, H, L, D) of its attention."""
-        attended, query, key = self.attn(self.ln_1(x_BLC))
-        x_BLC = x_BLC + attended
-        del attended  # else it stays in memory during the MLP
-        return x_BLC + self.mlp(self.ln_2(x_BLC)), query, key
+        # A frozen block computes in its own precision; autocast would only widen its norms again.
+        with nullcontext() if self.ln_1.elementwise_affine else torch.autocast(x_BLC.device.type, enabled=False):
+            attended, query, key = self.attn(self.ln_1(x_BLC))
+            x_BLC = x_BLC + attended
+            del attended  # else it stays in memory during the MLP
+            return x_BLC + self.mlp(self.ln_2(x_BLC)), query, key
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Moves the norms' scales and shifts and quick GELU's slope into the weights that they stand next to.
+
+        Exact algebra, once and in float32: what is rounded to half precision afterwards is one product, and each pass
+        over the tokens reads and writes half the bytes.
+        """
+        attn, mlp = self.attn, self.mlp
+        for norm, weight, bias in (
+            (self.ln_1, attn.in_proj_weight, attn.in_proj_bias),
+            (self.ln_2, mlp.c_fc.weight, mlp.c_fc.bias),
+        ):
+            bias.add_(weight @ norm.bias)
+            weight.mul_(norm.weight)
+        width = len(self.ln_1.weight)
+        self.ln_1, self.ln_2 = (LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        if isinstance(mlp.gelu, QuickGELU):  # silu(s x) / s
+            mlp.c_fc.bias.mul_(QUICK_GELU_SLOPE)
+            mlp.c_fc.weight.mul_(QUICK_GELU_SLOPE)
+            mlp.c_proj.weight.div_(QUICK_GELU_SLOPE)
+            mlp.gelu = nn.SiLU(inplace=True)
 
 
 class Transformer(nn.Module):
@@ -201,20 +229,32 @@ def mean_attention(query_NTHPD: Tensor, key_NTHPD: Tensor) -> Tensor:
     """Returns softmax(q k^T / sqrt(D)) averaged over heads, (N, T, P, P) float32.
 
     Part by part: all at once would hold H times the memory. On a CPU a part is a frame, so that its heads' scores stay
-    in the cache.
+    in the cache; on a GPU it is as many as keep the launches few.
     """
-    size = 1 if query_NTHPD.device.type == "cpu" else 8
-    clips = [
-        torch.cat([_attend(q, k).mean(dim=1) for q, k in zip(query.split(size), key.split(size), strict=True)])
-        for query, key in zip(query_NTHPD, key_NTHPD, strict=True)
+    num_frames, size = query_NTHPD.shape[1], 1
+    if query_NTHPD.device.type != "cpu":
+        query_NTHPD, key_NTHPD, size = query_NTHPD.flatten(0, 1)[None], key_NTHPD.flatten(0, 1)[None], FRAMES_A_LAUNCH
+    parts = [
+        _attend(query_THPD, key_THPD).mean(dim=1)
+        for queries, keys in zip(query_NTHPD, key_NTHPD, strict=True)
+        for query_THPD, key_THPD in zip(queries.split(size), keys.split(size), strict=True)
     ]
-    return torch.stack(clips)
+    return _split_frames(torch.cat(parts), num_frames)
 
 
 def _attend(query_THPD: Tensor, key_THPD: Tensor) -> Tensor:
-    """Returns softmax(q k^T / sqrt(D)) over the keys, (T, H, P, P) float32."""
-    scores = (_widen(query_THPD) * query_THPD.shape[-1] ** -0.5) @ _widen(key_THPD).transpose(-1, -2)
-    return _widen(scores).softmax(dim=-1)
+    """Returns softmax(q k^T / sqrt(D)) over the keys, (T, H, P, P) float32 at least."""
+    scores = (query_THPD * query_THPD.shape[-1] ** -0.5) @ key_THPD.transpose(-1, -2)
+    maps_THPP: Tensor = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return maps_THPP
+
+
+def fold(backbone: VisionTransformer) -> VisionTransformer:
+    """Returns `backbone` with the same function and its blocks folded: for half precision, before `freeze`."""
+    for module in list(backbone.modules()):
+        if isinstance(module, Block):
+            module.fold()
+    return backbone
 
 
 def freeze(backbone: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:

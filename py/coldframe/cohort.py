@@ -130,27 +130,32 @@ class Trial:
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         self._hits += (logits.detach().argmax(dim=1) == labels).sum()
 
-    def update(self, step: int, num_clips: int) -> StepResult:
-        """Returns the result of one optimizer step; a value that is not finite never reaches the optimizer."""
+    def update(self, step: int) -> Tensor:
+        """Returns loss, hits and norm of the gradient before clipping, (3,), after one optimizer step, in which a value
+        that is not finite never takes part. On CUDA nothing here waits for the device.
+        """
         train = self.settings.train
-        lr = learning_rate(step, train)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
+            group["lr"] = learning_rate(step, train) * group["lr_scale"]
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for _, parameter in self.named_parameters()]
-        limit = math.inf if train.clip_grad_norm is None else train.clip_grad_norm
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        # One transfer for all three figures: on CUDA each .item() would wait for the device.
-        loss, hits, grad_norm = torch.stack([self._loss, self._hits.float(), norm.to(self._loss)]).tolist()
-        diverged = self._diagnose(loss, grad_norm)
-        if diverged is None:
-            if grad_norm > limit:
-                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-            self._start_average()
-            self.scaler.step(self.optimizer)  # skips by itself when half precision overflowed
-            self.scaler.update()
-            self._move_average()
-        return StepResult(loss, lr, grad_norm, hits / max(1, num_clips), diverged)
+        figures = torch.stack([self._loss, self._hits.float(), norm.to(self._loss)])
+        if train.clip_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, train.clip_grad_norm, norm)
+        self._start_average()
+        # The fused optimizer leaves its step out when told so; in half precision the scaler tells it.
+        self.optimizer.found_inf = (~figures.isfinite()).any().float()  # type: ignore[attr-defined]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._move_average()
+        return figures
+
+    def judge(self, step: int, figures: Sequence[float], num_clips: int) -> StepResult:
+        """Returns the result of `update`, its figures by now on the host."""
+        loss, hits, grad_norm = figures
+        lr = learning_rate(step, self.settings.train)
+        return StepResult(loss, lr, grad_norm, hits / max(1, num_clips), self._diagnose(loss, grad_norm))
 
     def _start_average(self) -> None:
         """The mean begins as the weights that training begins with, which checkpoints and `init_from` put in late."""
@@ -179,10 +184,10 @@ class Trial:
                 parameter.data, self.average[name] = self.average[name], parameter.data
 
     def _diagnose(self, loss: float, grad_norm: float) -> str | None:
-        overflow_is_normal = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not math.isfinite(loss):
             what = "loss"
-        elif not math.isfinite(grad_norm) and not overflow_is_normal:
+        # In half precision an overflow is normal while the scale, which it has just halved, can still fall.
+        elif not math.isfinite(grad_norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() >= 1):
             what = "gradient"
         else:
             return None
@@ -239,7 +244,7 @@ class Cohort:
         num_clips = clips_NCTHW.shape[0]
         train = self.trials[0].settings.train
         shard_size = max(1, train.batch_size // train.micro_batches)
-        results: dict[str, StepResult] = {}
+        figures: dict[str, Tensor] = {}
         for shard, start in enumerate(range(0, num_clips, shard_size)):
             part = slice(start, start + shard_size)
             share = clips_NCTHW[part].shape[0] / num_clips
@@ -252,10 +257,12 @@ class Cohort:
                     logits = trial.logits(features)
                 trial.accumulate(logits, targets[part], share)
                 if is_last:  # at once, so that one trial's gradients at a time take memory
-                    results[trial.name] = trial.update(step, num_clips)
+                    figures[trial.name] = trial.update(step)
                     trial.optimizer.zero_grad(set_to_none=True)
             progress()
-        return results
+        # One transfer for all trials: each would wait for the device, which meanwhile had nothing to do.
+        on_host = torch.stack(list(figures.values())).tolist()
+        return {trial.name: trial.judge(step, row, num_clips) for trial, row in zip(self.trials, on_host, strict=True)}
 
     @torch.no_grad()
     def scores(self, clips_NCTHW: Tensor) -> dict[str, Tensor]:

@@ -180,13 +180,17 @@ class Extraction:
 
     def _time(self, work: Callable[[], Any], progress: Callable[[], None]) -> tuple[Any, float]:
         work()  # imports and allocations of the first time
+        self._wait()
         progress()
         started = time.perf_counter()
         result = work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        self._wait()
         progress()
         return result, time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     # --- build ---
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coldframe.clip import VisionTransformer, freeze, init_random
+from coldframe.clip import VisionTransformer, fold, freeze, init_random
 from coldframe.evl import EVL
 
 N, T, WIDTH, HEADS, NUM_LAYERS = 2, 3, 24, 2, 4
@@ -14,10 +14,9 @@ PATCH, INPUT = (4, 6), (8, 18)
 NUM_PATCHES = 6
 
 
-def make(seed=0) -> VisionTransformer:
-    backbone = VisionTransformer(
-        width=WIDTH, num_layers=NUM_LAYERS, num_heads=HEADS, patch_size=PATCH, input_size=INPUT, mlp_factor=2.5
-    )
+def make(seed=0, activation="quick_gelu") -> VisionTransformer:
+    sizes = {"width": WIDTH, "num_layers": NUM_LAYERS, "num_heads": HEADS, "patch_size": PATCH, "input_size": INPUT}
+    backbone = VisionTransformer(**sizes, mlp_factor=2.5, activation=activation)
     return init_random(backbone, seed)
 
 
@@ -133,6 +132,32 @@ def test_half_precision_keeps_norms_and_outputs_in_float32(dtype, tolerance):
         for one, other in zip(found, wanted, strict=True):
             assert one.dtype == torch.float32
             assert 0 < (one - other).abs().max() < tolerance * other.abs().max()
+
+
+def test_folding_changes_the_weights_and_not_the_function():
+    for activation in ("quick_gelu", "gelu"):
+        backbone = make(activation=activation)
+        with torch.no_grad():
+            for name, parameter in backbone.named_parameters():
+                if "ln_" in name or name.endswith("bias"):
+                    parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+        wanted = backbone(make_video(), num_layers=2, with_maps=True)
+        found = freeze(fold(backbone), torch.float32)(make_video(), num_layers=2, with_maps=True)
+        for one, other in zip(found, wanted, strict=True):
+            for a, b in zip(one, other, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_a_frozen_backbone_in_half_precision_is_the_same_with_and_without_autocast(folded, dtype):
+    backbone = freeze(fold(make()) if folded else make(), dtype)
+    plain = backbone(make_video(), num_layers=2, with_maps=True)
+    with torch.autocast("cpu", dtype):
+        cast = backbone(make_video(), num_layers=2, with_maps=True)
+    for one, other in zip(plain, cast, strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
