@@ -25,6 +25,7 @@ from coldframe.cohort import DTYPES, Cohort
 from coldframe.data import Batch
 from coldframe.extract import Extraction
 from coldframe.features import Cache, StoredFeatures, open_cache
+from coldframe.loader import to_device
 from coldframe.settings import Features, Settings
 from timing import describe_gpu, emit, measure, pace, place, ratio
 
@@ -101,15 +102,15 @@ class CachedStep:
         source = StoredFeatures(self.cache.layout, extraction.backbone)
         self.cohort, self.step = Cohort([trial], source, self.device, precision), 0
         pin, list_file = self.device.type == "cuda", str(folder / "list.txt")
-        self.batches: Iterator[Batch] = self.cache.training_batches(settings, list_file, 0, pin)
+        batches = self.cache.training_batches(settings, list_file, 0, pin)
+        self.batches: Iterator[Batch] = to_device(batches, self.device)
         self.wait_seconds: list[float] = []
 
     def __call__(self) -> None:
         started = time.perf_counter()
         batch = next(self.batches)
         self.wait_seconds.append(time.perf_counter() - started)
-        clips, labels = (x.to(self.device, non_blocking=True) for x in (batch.clips, batch.labels))  # as session.py
-        self.cohort.step(self.step, clips, labels)
+        self.cohort.step(self.step, batch.clips, batch.labels)
         self.step += 1
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import os
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -26,14 +27,15 @@ from torch import Tensor, nn
 
 from .clip import Block, LayerFeatures, VisionTransformer, neighbour_maps
 from .data import Batch, VideoList, read_list, sample_order
-from .manifest import DTYPES, Layout, Manifest, Part, describe_key, describe_parts, find_differences, read_manifest
+from .manifest import Layout, Manifest, Part, describe_key, describe_parts, find_differences, read_manifest
 from .settings import Settings
 from .video import BadVideo
 
 Rows = npt.NDArray[Any]
 BATCHES_AHEAD = 1
 _MEND = "`coldframe features build` mends the cache."
-NUM_READERS = 4  # threads: they wait for the disk or copy, both without Python's lock
+# Threads: they wait for the disk, copy or compute checksums, all without Python's lock.
+NUM_READERS = max(4, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
 
 
 class StoredFeatures(nn.Module):
@@ -178,16 +180,22 @@ class Cache:
     def _batches(
         self, name: str, items: VideoList, batches: Iterator[list[tuple[int, int]]], pin: bool
     ) -> Iterator[Batch]:
-        """Yields a batch for each list of (record, index), read ahead by threads while others are computed on."""
+        """Yields a batch for each list of (record, index), read ahead by threads while others are computed on.
+
+        With `pin` they read right into pinned memory. Batches are torch's own tensors, and no views of NumPy's: torch
+        gives such memory away again only when a GPU is through with its copy.
+        """
         num_views = self.manifest.parts[name].num_views
         shape: tuple[int, ...] = (self.layout.numbers,) if name == "train" else (num_views, self.layout.numbers)
+        dtype = torch.float16 if self.layout.precision == "fp16" else torch.float32
         pool = ThreadPoolExecutor(NUM_READERS, "features")
         ahead: deque[_Reading] = deque()
         try:
             for places in batches:
-                rows: Rows = np.empty((len(places), *shape), dtype=DTYPES[self.layout.precision])
-                found = [pool.submit(self.read, name, place[0], row) for place, row in zip(places, rows, strict=True)]
-                ahead.append(_Reading([items[index] for _, index in places], [i for _, i in places], rows, found))
+                clips = torch.empty((len(places), *shape), dtype=dtype, pin_memory=pin)
+                rows = zip(places, clips.numpy(), strict=True)
+                found = [pool.submit(self.read, name, record, row) for (record, _), row in rows]
+                ahead.append(_Reading([items[index] for _, index in places], [i for _, i in places], clips, found))
                 if len(ahead) > BATCHES_AHEAD:
                     yield ahead.popleft().finish(pin)
             while ahead:
@@ -202,7 +210,7 @@ class _Reading:
 
     items: list[tuple[str, int]]
     indices: list[int]
-    rows: Rows
+    clips: Tensor
     found: list[Future[str | None]]
 
     def finish(self, pin: bool) -> Batch:
@@ -210,11 +218,12 @@ class _Reading:
         reasons = [future.result() for future in self.found]
         good = [i for i, reason in enumerate(reasons) if reason is None]
         bad = [BadVideo(item[0], why) for item, why in zip(self.items, reasons, strict=True) if why is not None]
-        clips = torch.from_numpy(self.rows if len(good) == len(reasons) else self.rows[good])
-        labels = torch.tensor([self.items[i][1] for i in good], dtype=torch.int64)
+        for place, i in enumerate(good):
+            if place < i:  # moves up into the place of a bad one
+                self.clips[place] = self.clips[i]
+        labels = torch.tensor([self.items[i][1] for i in good], dtype=torch.int64, pin_memory=pin)
         indices = torch.tensor([self.indices[i] for i in good], dtype=torch.int64)
-        batch = Batch(clips, labels, indices, bad, 0.0)
-        return batch._replace(clips=clips.pin_memory(), labels=labels.pin_memory()) if pin else batch
+        return Batch(self.clips[: len(good)], labels, indices, bad, 0.0)
 
 
 def choose_view(seed: int, step: int, position: int, num_views: int) -> int:

@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from coldframe.data import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
 from coldframe.video import BadVideo
 
+T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -95,8 +96,7 @@ def _load(
         generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
     )
     # Workers start here, in the caller's thread, and decode while the caller does something else.
-    whole = _join_parts(iter(loader), num_places, batch_size, pin_memory)
-    return _read_ahead(whole) if pin_memory else whole
+    return _join_parts(iter(loader), num_places, batch_size, pin_memory)
 
 
 def _join_parts(parts: Iterator[Batch], num_places: int, batch_size: int, pin_memory: bool) -> Generator[Batch]:
@@ -109,8 +109,38 @@ def _join_parts(parts: Iterator[Batch], num_places: int, batch_size: int, pin_me
             waiting, num_places = [], num_places - num_seen
 
 
-def _read_ahead(batches: Generator[Batch]) -> Generator[Batch]:
-    """Yields the batches; a thread joins and pins the next one while the step before is computed."""
+def to_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yields the batches with clips and labels on the device. To a GPU a thread copies the next one, on a stream of its
+    own, while a step is computed."""
+    if device.type == "cpu":
+        yield from batches
+        return
+    for batch, copied in _read_ahead(_copy(batches, device)):
+        computing = torch.cuda.current_stream(device)
+        computing.wait_event(copied)
+        for tensor in (batch.clips, batch.labels):  # memory of the copying stream, which now waits before it reuses it
+            tensor.record_stream(computing)
+        yield batch
+
+
+def _copy(batches: Iterator[Batch], device: torch.device) -> Generator[tuple[Batch, torch.cuda.Event]]:
+    """Yields the batches with clips and labels on the device, each with the event that ends its copy."""
+    stream = _copy_stream(device)
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            clips, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.clips, batch.labels))
+        batch = batch._replace(clips=clips, labels=labels)  # and lets go of what was copied from
+        yield batch, stream.record_event()
+
+
+@lru_cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Returns the stream that batches are copied on: one for all loaders, as each stream keeps memory of its own."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _read_ahead(batches: Generator[T]) -> Generator[T]:
+    """Yields what `batches` does; a thread gets the next one ready while the one before is worked on."""
     with ThreadPoolExecutor(1) as thread:
         try:
             coming = thread.submit(next, batches, None)

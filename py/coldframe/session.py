@@ -20,6 +20,7 @@ from .data import Batch, normalize_
 from .evaluate import Evaluation, ensemble
 from .extract import Extraction
 from .features import Cache, StoredFeatures, open_cache
+from .loader import to_device
 from .metrics import Metrics
 from .prepare import Preparation
 from .settings import Settings
@@ -288,9 +289,7 @@ class Session:
                 f"step {self.step + 1}: no clip of the batch could be read. The first: {_bad_video_text(unreadable[0])}"
             )
         loaded = time.perf_counter()
-        clips_NCTHW = self._prepare(batch.clips)
-        labels_N = batch.labels.to(self.device, non_blocking=True)
-        clips_NCTHW, targets = mix_batch(clips_NCTHW, labels_N, self.settings, self.step)
+        clips_NCTHW, targets = mix_batch(self._prepare(batch.clips), batch.labels, self.settings, self.step)
         outcome = cohort.step(self.step, clips_NCTHW, targets, serve.progress)
         self.step += 1
         bad += unreadable
@@ -331,9 +330,12 @@ class Session:
     def _start_training(self) -> Iterator[Batch]:
         list_file = self.lists["train"]
         if self._cache is None:
-            return build.training_batches(self.settings, list_file, self.step, self.device)
-        assert list_file is not None
-        return self._cache.training_batches(self.settings, list_file, self.step, self.device.type == "cuda")
+            batches = build.training_batches(self.settings, list_file, self.step, self.device)
+        else:
+            assert list_file is not None
+            pin = self.device.type == "cuda"
+            batches = self._cache.training_batches(self.settings, list_file, self.step, pin)
+        return to_device(batches, self.device)
 
     def _start_evaluation(self) -> Evaluation:
         assert self.lists["val"] is not None, "evaluation needs data.val_list"
@@ -343,7 +345,7 @@ class Session:
             pin = self.device.type == "cuda"
             batches, num_videos = self._cache.evaluation_batches(self.settings, self.lists["val"], pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
-        return Evaluation(self.cohort, batches, self._prepare, num_videos, num_views)
+        return Evaluation(self.cohort, to_device(batches, self.device), self._prepare, num_videos, num_views)
 
 
 def _probe(path: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from coldframe.data import (
     read_list,
     sample_order,
 )
-from coldframe.loader import _read_ahead, eval_loader, train_loader
+from coldframe.loader import _read_ahead, eval_loader, to_device, train_loader
 from coldframe.reader import find_torchcodec_problem
 from coldframe.video import BadVideo, training_indices, view_indices
 
@@ -144,6 +145,16 @@ def test_normalizing_is_in_place_and_by_channel():
     torch.testing.assert_close(out[1, :, 3, 4, 5], torch.tensor([0.0, 0.2, 2.0]))
 
 
+def test_normalizing_keeps_constants_of_other_values_and_kinds_of_numbers_apart():
+    for _ in range(2):
+        for dtype in (torch.float32, torch.float64):
+            for mean, std in (((0.2, 0.1, 0.0), (1.0, 0.5, 0.1)), ((0.3, 0.3, 0.3), (0.7, 0.7, 0.7))):
+                clips = torch.full((1, 3, 1, 1, 1), 51.0, dtype=dtype)
+                expected = (0.2 - torch.tensor(mean, dtype=torch.float64)) / torch.tensor(std, dtype=torch.float64)
+                out = normalize_(clips, mean, std).flatten().double()
+                torch.testing.assert_close(out, expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-15)
+
+
 def test_an_evaluation_item_holds_all_views_of_its_video(items):
     item = EvalViews(items, **SHAPE, spatial_views=3, temporal_views=2)[1]
     assert item.clip.shape == (6, 3, 3, 16, 16)
@@ -234,7 +245,8 @@ def test_several_clips_per_video_keep_the_order_and_need_fewer_videos(items):
         batches(items, batch_size=6, clips_per_video=4)
 
 
-def test_reading_ahead_gives_the_same_batches_and_ends_with_its_source(items):
+@pytest.mark.parametrize("hand_on", [_read_ahead, partial(to_device, device=torch.device("cpu"))])
+def test_batches_are_handed_on_as_they_are_and_end_with_their_source(hand_on):
     ended = []
 
     def source():
@@ -244,13 +256,28 @@ def test_reading_ahead_gives_the_same_batches_and_ends_with_its_source(items):
         finally:
             ended.append(True)
 
-    ahead = _read_ahead(source())
+    ahead = hand_on(source())
     assert [next(ahead), next(ahead)] == [0, 1]
     assert not ended
     ahead.close()
     assert ended
     with pytest.raises(ValueError, match="at the end"):
-        list(_read_ahead(source()))
+        list(hand_on(source()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_copies_to_a_gpu_and_slow_steps_do_not_get_into_each_others_way():
+    clips = DummyClips(12, num_classes=5, num_frames=8, size=112, seed=1)
+    common = {"seed": 3, "start_step": 0, "num_steps": 12, "batch_size": 6, "num_workers": 0}
+    seen = []
+    for batch in to_device(train_loader(clips, **common, pin_memory=True), torch.device("cuda:0")):
+        torch.cuda._sleep(50_000_000)  # the step begins late, and is not waited for
+        seen.append((batch.clips.clone(), batch.labels.clone()))
+    plain = list(train_loader(clips, **common))
+    assert len(seen) == len(plain) == 12
+    for (found, labels), batch in zip(seen, plain, strict=True):
+        assert torch.equal(found.cpu(), batch.clips)
+        assert torch.equal(labels.cpu(), batch.labels)
 
 
 def test_a_reader_that_is_not_there_is_named_before_any_worker_starts(items, monkeypatch):

@@ -155,6 +155,32 @@ def test_clips_of_one_video_are_different_views_of_it(caches):
         assert not any(torch.equal(a, b) for a, b in zip(batch.clips[0::2], batch.clips[1::2], strict=True))
 
 
+@pytest.mark.parametrize(
+    "pin", [False, pytest.param(True, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+)
+def test_a_batch_has_the_rows_of_its_good_records_in_their_order(folder, tmp_path, pin):
+    changes = {"features__train_views": 1, "train__batch_size": 5, "train__steps": 8, "eval__batch_size": 3}
+    settings, lists = make_request(folder, tmp_path, "torn", **changes)
+    extract(settings, lists)
+    parsed = Settings.from_json(settings)
+    cache = open_cache([parsed], build.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
+    evaluation, num_videos = cache.evaluation_batches(parsed, lists["val"], pin)
+    kept = {
+        "train": list(cache.training_batches(parsed, lists["train"], 0, pin)),
+        "val": list(evaluation),
+    }
+    assert num_videos == NUM_CLIPS + 1
+    for name, batches in kept.items():
+        assert {len(batch.bad) for batch in batches} == {0, 1}
+        for batch in batches:
+            assert len(batch.clips) == len(batch.labels) == len(batch.indices)
+            assert batch.clips.is_pinned() == batch.labels.is_pinned() == pin
+            for index, clip in zip(batch.indices.tolist(), batch.clips, strict=True):
+                row = np.empty(clip.shape, np.float32)
+                assert cache.read(name, index, row) is None
+                assert (clip.numpy() == row).all()
+
+
 def test_a_cache_of_something_else_is_refused_with_every_difference(caches, folder):
     settings, lists = caches["maps fp32"]
     changes = {
