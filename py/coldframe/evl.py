@@ -9,6 +9,7 @@ trials of a cohort: nothing here writes to them.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip import LayerFeatures, LayerNorm, QuickGELU
-from .motion import DecoderInput, TemporalCrossAttention, prepare_features
+from .motion import DecoderInput, TemporalCrossAttention, on_gpu, prepare_features
 
 
 class Attention(nn.Module):
@@ -72,9 +73,7 @@ class MixNormalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query_NHC: Tensor, tokens_NMC: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        # Its output is of no use here, but it is six times faster than var_mean on a CPU.
-        _, mean_NM1, inverse_NM1 = torch.native_layer_norm(tokens_NMC, scale.shape, None, None, eps)
-        mean_NM, inverse_NM = mean_NM1.squeeze(2), inverse_NM1.squeeze(2)
+        mean_NM, inverse_NM = _moments(tokens_NMC, eps)
         scores_NHM = _dot_normal(query_NHC * scale, tokens_NMC, mean_NM, inverse_NM)
         attention_NHM = scores_NHM.softmax(dim=2)
         mixed_NHC = _sum_normal(attention_NHM, tokens_NMC, mean_NM, inverse_NM)
@@ -104,6 +103,16 @@ class MixNormalised(torch.autograd.Function):
             grad_tokens_NMC = tokens_NMC * factor_NM1
             grad_tokens_NMC.baddbmm_(weights_NKM.transpose(1, 2), vectors_NKC)
         return pulled_NHC * scale, grad_tokens_NMC, grad_scale, grad_NHC.sum(dim=(0, 1)), None
+
+
+def _moments(tokens_NMC: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Returns each token's mean and the inverse of its standard deviation, (N, M) both."""
+    if on_gpu(tokens_NMC):
+        variance_NM, mean_NM = torch.var_mean(tokens_NMC, dim=2, correction=0)
+        return mean_NM, variance_NM.add_(eps).rsqrt_()
+    # Its output is of no use here, but it is six times faster than var_mean on a CPU.
+    _, mean_NM1, inverse_NM1 = torch.native_layer_norm(tokens_NMC, tokens_NMC.shape[2:], None, None, eps)
+    return mean_NM1.squeeze(2), inverse_NM1.squeeze(2)
 
 
 def _dot_normal(vectors_NHC: Tensor, tokens_NMC: Tensor, mean_NM: Tensor, inverse_NM: Tensor) -> Tensor:
@@ -146,11 +155,74 @@ class TemporalConvolution(nn.Conv1d):
     def __init__(self, width: int) -> None:
         super().__init__(width, width, kernel_size=3, padding=1, groups=width)
 
-    def forward(self, x_NTLC: Tensor) -> Tensor:
-        """Returns the convolution (N, T, L, C). As (N, C, T, L) the tokens are a channels-last image: no copy."""
+    def forward(self, x_NTLC: Tensor, position_TC: Tensor | None = None) -> Tensor:
+        """Returns the tokens plus their convolution and their frame's position, a new tensor (N, T, L, C)."""
+        if on_gpu(x_NTLC):
+            moved_NTLC: Tensor = AddConvolution.apply(  # type: ignore[no-untyped-call]
+                x_NTLC, self.weight, self.bias, position_TC
+            )
+            return moved_NTLC
         weight_C131 = self.weight[..., None]
+        # As (N, C, T, L) the tokens are a channels-last image: no copy.
         y_NCTL = F.conv2d(x_NTLC.permute(0, 3, 1, 2), weight_C131, self.bias, padding=(1, 0), groups=self.groups)
-        return y_NCTL.permute(0, 2, 3, 1)
+        moved_NTLC = x_NTLC + y_NCTL.permute(0, 2, 3, 1)
+        return moved_NTLC if position_TC is None else moved_NTLC.add_(position_TC[:, None])
+
+
+class AddConvolution(torch.autograd.Function):
+    """x + convolution + position for a GPU, where cuDNN's depthwise kernels take many times what reading x takes.
+
+    y[t] = x[t] + b + position[t] + w0 x[t-1] + w1 x[t] + w2 x[t+1], in the tokens' own precision: operations bound by
+    memory, to which a cast would only add.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NTLC: Tensor, weight_C13: Tensor, bias_C: Tensor, position_TC: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_NTLC, weight_C13)
+        start = bias_C if position_TC is None else (bias_C + position_TC)[:, None]
+        return _combine_frames(start, x_NTLC, weight_C13.permute(2, 1, 0))
+
+    @staticmethod
+    def backward(ctx: Any, grad_NTLC: Tensor) -> tuple[Tensor | None, ...]:
+        x_NTLC, weight_C13 = ctx.saved_tensors
+        num_clips, num_frames, num_tokens, num_channels = x_NTLC.shape
+        has_previous_NT = grad_NTLC.new_ones(num_clips, num_frames)
+        has_previous_NT[:, 0] = 0
+        # Frame by frame a neighbour is the next row; where it is another clip's, the row is left out.
+        grad_FK, x_FK = (y.reshape(num_clips * num_frames, -1) for y in (grad_NTLC, x_NTLC))
+        used_F = has_previous_NT.flatten()[1:]
+        before_K, _ = _sum_products(grad_FK[1:], x_FK[:-1], used_F)
+        after_K, _ = _sum_products(grad_FK[:-1], x_FK[1:], used_F)
+        same, level = _sum_products(grad_NTLC.flatten(1), x_NTLC.flatten(1), grad_NTLC.new_ones(num_clips))
+        taps = [sums.view(-1, num_channels).sum(dim=0) for sums in (before_K, same, after_K)]
+        grad_position_TC = level.view(num_frames, num_tokens, num_channels).sum(dim=1)
+        grad_x_NTLC = None
+        if ctx.needs_input_grad[0]:
+            grad_x_NTLC = _combine_frames(grad_NTLC.new_zeros(()), grad_NTLC, weight_C13.permute(2, 1, 0).flip(0))
+        grad_weight_C13, grad_bias_C = torch.stack(taps, dim=1)[:, None], grad_position_TC.sum(dim=0)
+        return grad_x_NTLC, grad_weight_C13, grad_bias_C, grad_position_TC if ctx.needs_input_grad[3] else None
+
+
+def _combine_frames(start: Tensor, x_NTLC: Tensor, taps_31C: Tensor) -> Tensor:
+    """Returns start + x[t] + taps[0] x[t-1] + taps[1] x[t] + taps[2] x[t+1], (N, T, L, C)."""
+    previous_1C, same_1C, next_1C = taps_31C.contiguous()
+    sum_NTLC = torch.addcmul(start, x_NTLC, 1 + same_1C)
+    sum_NTLC[:, 1:].addcmul_(x_NTLC[:, :-1], previous_1C)
+    sum_NTLC[:, :-1].addcmul_(x_NTLC[:, 1:], next_1C)
+    return sum_NTLC
+
+
+def _sum_products(grad_RK: Tensor, x_RK: Tensor, used_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the sums over rows, (K,) each, of grad * x where `used` is 1 and not 0, and of grad alone.
+
+    They are the gradients of a layer norm's scale and shift, at mean 0 and inverse deviation `used`: the operation that
+    reads both tensors once and writes no product down.
+    """
+    used_R1, shape = used_R[:, None], grad_RK.shape[1:]
+    scale = shift = grad_RK.new_empty(shape)  # without the tokens' gradient only their shape is looked at
+    given = (grad_RK, x_RK, shape, torch.zeros_like(used_R1), used_R1, scale, shift)
+    _, products_K, sums_K = torch.ops.aten.native_layer_norm_backward(*given, [False, True, True])
+    return products_K, sums_K
 
 
 class Decoder(nn.Module):
@@ -197,15 +269,13 @@ class Decoder(nn.Module):
         """Returns what decoder layer i attends to: features plus its temporal terms, (N, T*L, C)."""
         given_NTLC = tokens_NTLC = features.out_NTLC
         num_frames = tokens_NTLC.shape[1]
+        position_TC = self.temporal_pos_embed[i] if self.temporal_pos_embed else None
+        if position_TC is not None and len(position_TC) != num_frames:
+            raise ValueError(f"clips have {num_frames} frames; the temporal position embedding has {len(position_TC)}")
         if self.temporal_conv:
-            tokens_NTLC = tokens_NTLC + self.temporal_conv[i](tokens_NTLC)
-        if self.temporal_pos_embed:
-            position_TC = self.temporal_pos_embed[i]
-            if len(position_TC) != num_frames:
-                raise ValueError(
-                    f"clips have {num_frames} frames; the temporal position embedding has {len(position_TC)}"
-                )
-            tokens_NTLC = _add(tokens_NTLC, position_TC[:, None], given_NTLC)
+            tokens_NTLC = self.temporal_conv[i](tokens_NTLC, position_TC)
+        elif position_TC is not None:
+            tokens_NTLC = tokens_NTLC + position_TC[:, None]
         if self.cross_attention and num_frames > 1:
             if isinstance(features, LayerFeatures):
                 features = prepare_features(features, self.grid)
@@ -213,11 +283,6 @@ class Decoder(nn.Module):
             own_NTLC = tokens_NTLC.clone() if tokens_NTLC is given_NTLC else tokens_NTLC
             tokens_NTLC = self.cross_attention[i](own_NTLC, features.maps)
         return tokens_NTLC.flatten(1, 2)
-
-
-def _add(x: Tensor, y: Tensor, shared: Tensor) -> Tensor:
-    """Returns x + y, in place unless x is the tensor that other trials share."""
-    return x + y if x is shared else x.add_(y)
 
 
 class EVL(nn.Module):
@@ -268,5 +333,16 @@ class EVL(nn.Module):
 
         Raises ValueError when the number of frames does not fit the temporal position embedding.
         """
-        logits: Tensor = self.proj(self.decoder(features))
-        return logits.to(features[0].out_NTLC.dtype)
+        tokens_NTLC = features[0].out_NTLC
+        precision: AbstractContextManager[object] = nullcontext()
+        if on_gpu(tokens_NTLC):
+            # The query has one row a clip: casting a layer's weights for it would take longer than the products. Only
+            # the motion term, whose maps are cast by now, is left in half precision.
+            features = [
+                prepare_features(layer, self.decoder.grid) if isinstance(layer, LayerFeatures) else layer
+                for layer in features
+            ]
+            precision = torch.autocast(tokens_NTLC.device.type, enabled=False)
+        with precision:
+            logits: Tensor = self.proj(self.decoder(features))
+        return logits.to(tokens_NTLC.dtype)

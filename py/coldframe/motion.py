@@ -14,6 +14,11 @@ from .clip import LayerFeatures
 from .columns import column_groups
 
 
+def on_gpu(x: Tensor) -> bool:
+    """Returns whether x is where the number of operations counts more than their arithmetic: not on a CPU."""
+    return x.device.type != "cpu"
+
+
 class TemporalCrossAttention(nn.Module):
     """Motion term: each patch sums a learned vector per displacement, weighted by where it attends in the neighbour
     frame (section 3.3). `w1` serves the previous frame, `w2` the next; rows are displacements (2h-1) x (2w-1).
@@ -61,9 +66,9 @@ class AddMotion(torch.autograd.Function):
             motion = previous.new_empty(height, num_frames, num_clips, num_columns, num_channels)
             motion[:, 0] = 0
             shape = (height, -1, num_channels)  # frames before clips: a neighbour's frames are one run of rows
-            torch.bmm(previous, _row_slices(w1.to(previous.dtype), grid, columns), out=motion[:, 1:].view(shape))
-            motion[:, :-1].view(shape).baddbmm_(following, _row_slices(w2.to(previous.dtype), grid, columns))
-            patches[:, :, :, columns] += motion.permute(2, 1, 0, 3, 4)
+            torch.bmm(previous, _row_slices(w1, previous.dtype, grid, columns), out=motion[:, 1:].view(shape))
+            motion[:, :-1].view(shape).baddbmm_(following, _row_slices(w2, following.dtype, grid, columns))
+            patches[:, :, :, columns].add_(motion.permute(2, 1, 0, 3, 4))
         return tokens_NTLC
 
     @staticmethod
@@ -76,30 +81,33 @@ class AddMotion(torch.autograd.Function):
         groups = column_groups(width)
         patches = grad_NTLC[:, :, 1:].unflatten(2, grid)  # type: ignore[no-untyped-call]
         for g, columns in enumerate(groups):
-            rows = patches[:, :, :, columns].permute(2, 1, 0, 3, 4).to(maps[0].dtype).contiguous()
+            cells = patches[:, :, :, columns].permute(2, 1, 0, 3, 4)
+            rows = maps[0].new_empty(cells.shape).copy_(cells)  # cast and put in order at once
             for d, (weight, frames) in enumerate(((w1, slice(1, None)), (w2, slice(0, -1)))):
                 place = g + d * len(groups)
                 grad = rows[:, frames].flatten(1, 3)
                 offsets = slice(columns.start, columns.stop + width - 1)
-                tables[d][:, offsets] += _table_gradient(maps[place], grad, w1.dtype, height)
+                tables[d][:, offsets].add_(_table_gradient(maps[place], grad, w1.dtype, height))
                 if ctx.needs_input_grad[4 + place]:
-                    slices = _row_slices(weight.to(grad.dtype), grid, columns)
+                    slices = _row_slices(weight, grad.dtype, grid, columns)
                     grad_maps[place] = grad @ slices.transpose(1, 2)
         return grad_NTLC, tables[0].flatten(0, 1), tables[1].flatten(0, 1), None, *grad_maps
 
 
-def _row_slices(weight: Tensor, grid: tuple[int, int], columns: slice) -> Tensor:
+def _row_slices(weight: Tensor, dtype: torch.dtype, grid: tuple[int, int], columns: slice) -> Tensor:
     """Returns for each query row the offsets it meets, (h, h*(w+G-1), C): views into one copy that overlap."""
     height, width = grid
     num_channels = weight.shape[1]
     table = weight.view(2 * height - 1, 2 * width - 1, num_channels)
-    table = table[:, columns.start : columns.stop + width - 1].contiguous()
+    table = table[:, columns.start : columns.stop + width - 1].to(dtype).contiguous()
     row = table.shape[1] * num_channels
     return table.as_strided((height, height * table.shape[1], num_channels), (row, num_channels, 1))
 
 
 def _table_gradient(maps: Tensor, grad: Tensor, dtype: torch.dtype, height: int) -> Tensor:
     """Returns the gradient of a group's offsets, (2h-1, w+G-1, C), summed in `dtype`, the weight's own precision."""
+    if on_gpu(grad):
+        return _table_gradient_at_once(maps, grad, dtype, height)
     num_columns = maps.shape[2] // height
     total = torch.zeros((2 * height - 1) * num_columns, grad.shape[2], dtype=dtype, device=grad.device)
     for i in range(height):
@@ -109,6 +117,17 @@ def _table_gradient(maps: Tensor, grad: Tensor, dtype: torch.dtype, height: int)
         else:
             part += maps[i].T @ grad[i]
     return total.view(2 * height - 1, num_columns, -1)
+
+
+def _table_gradient_at_once(maps: Tensor, grad: Tensor, dtype: torch.dtype, height: int) -> Tensor:
+    """Returns the same from three operations instead of three a query row, for h times the memory of the result."""
+    num_columns, num_channels = maps.shape[2] // height, grad.shape[2]
+    # A query row's part has h offset rows and begins one row later than the part before: padded to 2h rows and read in
+    # parts of 2h - 1, they stand below each other.
+    parts = grad.new_zeros(height, 2 * height * num_columns, num_channels)
+    torch.bmm(maps.transpose(1, 2), grad, out=parts[:, : maps.shape[2]])
+    rows = parts.view(-1, num_columns, num_channels)[: height * (2 * height - 1)]
+    return rows.view(height, 2 * height - 1, num_columns, num_channels).sum(dim=0, dtype=dtype)
 
 
 class SkewedMaps(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coldframe.clip import LayerFeatures
-from coldframe.evl import EVL
+from coldframe.evl import EVL, TemporalConvolution
 from coldframe.motion import prepare_features
 
 N, T, GRID, C, HEADS, DIM, NUM_LAYERS, NUM_CLASSES = 2, 3, (2, 4), 6, 5, 7, 2, 9
@@ -29,6 +29,17 @@ SIZES = {
     "temporal_cross_attention": True,
 }
 LABELS = torch.tensor([3, 8])
+
+
+def choose_way(monkeypatch, on_gpu: bool) -> None:
+    for module in ("evl", "motion"):
+        monkeypatch.setattr(f"coldframe.{module}.on_gpu", lambda _: on_gpu)
+
+
+@pytest.fixture(params=["cpu", "gpu"], autouse=True)
+def _way(request, monkeypatch):
+    """All promises hold for the operations that a GPU would run as well."""
+    choose_way(monkeypatch, request.param == "gpu")
 
 
 def make(dtype=torch.float64, **changes) -> EVL:
@@ -174,6 +185,24 @@ def test_a_single_frame_has_no_motion_and_still_trains():
     ours, plain = evl(make_features(tokens)), plain_logits(evl, tokens)
     torch.testing.assert_close(ours, plain, rtol=0, atol=1e-10)
     assert gradients(ours, evl, [])["decoder.cross_attention.0.w1"].abs().max() == 0
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 8])
+@pytest.mark.parametrize("with_position", [True, False])
+@pytest.mark.parametrize("num_clips", [1, 3])
+def test_both_ways_to_convolve_over_time_agree(num_clips, with_position, num_frames, monkeypatch):
+    torch.manual_seed(4)
+    conv = TemporalConvolution(C).double()
+    x, other = (torch.randn(num_clips, num_frames, L, C, dtype=torch.float64) for _ in range(2))
+    position = torch.randn(num_frames, C, dtype=torch.float64, requires_grad=True) if with_position else None
+    sources = [s for s in (x.requires_grad_(), *conv.parameters(), position) if s is not None]
+    results = []
+    for on_gpu in (False, True):
+        choose_way(monkeypatch, on_gpu)
+        moved = conv(x, position)
+        results.append([moved, *torch.autograd.grad((moved * other).sum(), sources)])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
 def test_key_bias_takes_part_and_gets_exactly_no_gradient():
