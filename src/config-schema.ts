@@ -243,6 +243,10 @@ const otherShapes = {
     nodes: count.default(1).describe('Nodes.'),
     max_restarts: z.int().min(0).default(0).describe('Starts again after a failure of the runtime.'),
     stall_seconds: size.default(600).describe('Without progress for so long the run ends with an error.'),
+    cuda_graphs: z
+      .boolean()
+      .default(true)
+      .describe('On CUDA record what a step launches and replay it: faster, for the memory of a gradient a trial.'),
   }),
 };
 

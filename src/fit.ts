@@ -8,6 +8,7 @@ import { type ModelForecast, Session } from './session.ts';
 import { parseBytes } from './sweep-schema.ts';
 
 const NUM_STEPS = 2; // Adam's moments exist from the first on
+const NUM_STEPS_CUDA = 4; // the third records launches, which then have memory of their own (py/coldframe/replay.py)
 const MAX_MEASURED = 5;
 
 export interface FitRequest {
@@ -104,7 +105,7 @@ export async function measureTraining(config: Config): Promise<Measured> {
   const trial: Config = {
     ...config,
     data: { ...data, dummy: data.features === null },
-    train: { ...train, steps: NUM_STEPS },
+    train: { ...train, steps: NUM_STEPS_CUDA },
     run: { ...run, init_from: null, tensorboard: false, wandb: null },
   };
   const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
@@ -115,10 +116,10 @@ export async function measureTraining(config: Config): Promise<Measured> {
       ...{ mode: 'train', trials: [{ name: 'main', settings: trial }], lists: { train: null, val: null } },
       ...{ classes: null, run_dir: null, resume: 'never' },
     });
-    await session.advance(NUM_STEPS);
-    const { peak_bytes, workers_bytes } = await session.memory(trial.launch.device);
     const [forecast] = models;
     if (forecast === undefined) throw new Error('forecast gave no model');
+    await session.advance(forecast.memory.device === 'cpu' ? NUM_STEPS : NUM_STEPS_CUDA);
+    const { peak_bytes, workers_bytes } = await session.memory(trial.launch.device);
     return { forecast, peak_bytes, workers_bytes };
   } finally {
     await runtime.close().catch((error: unknown) => {

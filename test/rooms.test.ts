@@ -73,7 +73,7 @@ const PYTHON = [
   ['extract', 'forecast', 'identify', 'prepare'],
   ['build'],
   ['upstream'],
-  ['checkpoint', 'evaluate', 'metrics'],
+  ['checkpoint', 'evaluate', 'metrics', 'mix'],
   ['cohort'],
   ['features'],
   ['manifest'],
@@ -82,7 +82,7 @@ const PYTHON = [
   ['motion'],
   ['augment', 'clip', 'environment', 'weights'],
   ['reader', 'transcode'],
-  ['columns', 'device', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
+  ['columns', 'device', 'replay', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
   ['h264'],
 ];
 const LAZY = ['serve -> forecast', 'serve -> session'];

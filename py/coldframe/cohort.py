@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ from .clip import LayerFeatures, VisionTransformer
 from .evl import EVL
 from .features import StoredFeatures
 from .motion import DecoderInput, prepare_features
+from .replay import Recording
 from .settings import Settings, Train
 
+NUM_STARTED = 2  # steps before launches are recorded: they set up what is set up once
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,6 +59,13 @@ class StepResult:
     diverged: str | None = None
 
 
+class Learned(NamedTuple):
+    """What a pass over a batch leaves in a trial: its sums, and a gradient for each parameter."""
+
+    sums: tuple[Tensor, Tensor]
+    gradients: list[Tensor | None]
+
+
 class Trial:
     """One trainable decoder with its optimizer; with `freeze: false` the backbone belongs to it as well."""
 
@@ -71,8 +80,8 @@ class Trial:
         device = next(model.parameters()).device
         self.average: dict[str, Tensor] = {}  # the weights' running mean; empty before the first step and without EMA
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self._loss: Tensor = torch.zeros((), device=device)
-        self._hits: Tensor = torch.zeros((), device=device)
+        zero = torch.zeros((), device=device)
+        self.sums = (zero, zero)  # over the shards of a step: loss and hits
 
     @cached_property
     def optimizer(self) -> torch.optim.AdamW:
@@ -112,8 +121,8 @@ class Trial:
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self._loss = torch.zeros_like(self._loss)
-        self._hits = torch.zeros_like(self._hits)
+        zero = torch.zeros_like(self.sums[0])
+        self.sums = (zero, zero)
 
     def logits(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
         """Returns float32 logits (N, K) from the features of the last blocks, as many as this decoder has layers."""
@@ -126,9 +135,9 @@ class Trial:
         smoothing = self.settings.train.label_smoothing
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing) * share
         torch.autograd.backward(self.scaler.scale(loss))
-        self._loss += loss.detach()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        self._hits += (logits.detach().argmax(dim=1) == labels).sum()
+        hits = (logits.detach().argmax(dim=1) == labels).sum()
+        self.sums = (self.sums[0] + loss.detach(), self.sums[1] + hits)
 
     def update(self, step: int) -> Tensor:
         """Returns loss, hits and norm of the gradient before clipping, (3,), after one optimizer step, in which a value
@@ -140,7 +149,7 @@ class Trial:
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for _, parameter in self.named_parameters()]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        figures = torch.stack([self._loss, self._hits.float(), norm.to(self._loss)])
+        figures = torch.stack([*self.sums, norm.to(self.sums[0])])
         if train.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, train.clip_grad_norm, norm)
         self._start_average()
@@ -210,6 +219,9 @@ class Cohort:
         self.precision = precision
         self.frozen = trials[0].backbone is None
         assert self.frozen or len(trials) == 1, "a trained backbone cannot be shared"
+        self._num_started = 0  # steps, by launching all they do
+        self._recording: Recording[list[DecoderInput], Learned] | None = None
+        self._recorded: object = None  # what the recording is of
 
     def autocast(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":
@@ -218,11 +230,15 @@ class Cohort:
 
     def features(self, clips_NCTHW: Tensor) -> list[LayerFeatures]:
         """Returns the features of the last blocks that any trial reads, earliest first; no graph when frozen."""
-        num_layers = max(trial.settings.model.decoder.num_layers for trial in self.trials)
-        with_maps = any(trial.settings.model.temporal.cross_attention for trial in self.trials)
+        num_layers, with_maps = self.needs()
         with torch.no_grad() if self.frozen else nullcontext():
             features: list[LayerFeatures] = self.backbone(clips_NCTHW, num_layers=num_layers, with_maps=with_maps)
         return features
+
+    def needs(self) -> tuple[int, bool]:
+        """Returns how many of the last blocks trials read, and whether their maps."""
+        num_layers = max(trial.settings.model.decoder.num_layers for trial in self.trials)
+        return num_layers, any(trial.settings.model.temporal.cross_attention for trial in self.trials)
 
     def decoder_inputs(self, clips_NCTHW: Tensor) -> list[DecoderInput]:
         """Returns the features as decoders read them; what does not depend on a trial's weights is done once here."""
@@ -241,28 +257,84 @@ class Cohort:
             trial.zero_grad()
             if trial.backbone is not None:
                 trial.backbone.train()
-        num_clips = clips_NCTHW.shape[0]
-        train = self.trials[0].settings.train
+        replays = self._may_replay(len(clips_NCTHW))
+        launch = self._replay_shards if replays else self._launch_shards
+        figures = launch(step, clips_NCTHW, targets, progress)
+        # One transfer for all trials: each would wait for the device, which meanwhile had nothing to do.
+        on_host = torch.stack(figures).tolist()
+        num_clips = len(clips_NCTHW)
+        return {trial.name: trial.judge(step, row, num_clips) for trial, row in zip(self.trials, on_host, strict=True)}
+
+    def _launch_shards(
+        self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None]
+    ) -> list[Tensor]:
+        """Returns the figures (3,) of each trial's update."""
+        self._num_started += 1
+        num_clips, train = len(clips_NCTHW), self.trials[0].settings.train
         shard_size = max(1, train.batch_size // train.micro_batches)
-        figures: dict[str, Tensor] = {}
+        figures = []
         for shard, start in enumerate(range(0, num_clips, shard_size)):
             part = slice(start, start + shard_size)
-            share = clips_NCTHW[part].shape[0] / num_clips
+            share = len(clips_NCTHW[part]) / num_clips
             is_last = start + shard_size >= num_clips
-            with self.autocast():
-                features = self.decoder_inputs(clips_NCTHW[part])
+            features = self.inputs(clips_NCTHW[part])
             for trial in self.trials:
-                torch.manual_seed(stream_seed(trial.settings.train.seed, "dropout", step, shard))
-                with self.autocast():
-                    logits = trial.logits(features)
-                trial.accumulate(logits, targets[part], share)
+                self._seed(trial, step, shard)
+                self.learn(trial, features, targets[part], share)
                 if is_last:  # at once, so that one trial's gradients at a time take memory
-                    figures[trial.name] = trial.update(step)
+                    figures.append(trial.update(step))
                     trial.optimizer.zero_grad(set_to_none=True)
             progress()
-        # One transfer for all trials: each would wait for the device, which meanwhile had nothing to do.
-        on_host = torch.stack(list(figures.values())).tolist()
-        return {trial.name: trial.judge(step, row, num_clips) for trial, row in zip(self.trials, on_host, strict=True)}
+        return figures
+
+    def _may_replay(self, num_clips: int) -> bool:
+        """Returns whether the step is one of many of the same launches, on a GPU."""
+        first = self.trials[0].settings
+        is_wanted = first.launch.cuda_graphs and first.train.micro_batches == 1 and not first.train.compile
+        is_usual = num_clips == first.train.batch_size and self._num_started >= NUM_STARTED
+        return self.device.type == "cuda" and self.frozen and is_wanted and is_usual
+
+    def _replay_shards(
+        self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None]
+    ) -> list[Tensor]:
+        """Returns the same as `_launch_shards`, by replaying its launches."""
+        kind = (self.needs(), targets.shape, targets.dtype)
+        if self._recording is None or self._recorded != kind:
+            self._recording = None  # its memory first
+            passes = {trial.name: partial(self._learn_anew, trial) for trial in self.trials}
+            self._recording, self._recorded = Recording(clips_NCTHW, targets, self.inputs, passes), kind
+        self._recording.start(clips_NCTHW, targets)
+        figures = []
+        for trial in self.trials:
+            self._seed(trial, step, 0)
+            trial.sums, gradients = self._recording.run(trial.name)
+            for (_, parameter), gradient in zip(trial.named_parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            figures.append(trial.update(step))
+            trial.optimizer.zero_grad(set_to_none=True)
+        progress()
+        return figures
+
+    def _learn_anew(self, trial: Trial, features: list[DecoderInput], targets: Tensor) -> Learned:
+        trial.zero_grad()
+        self.learn(trial, features, targets, 1.0)
+        learned = Learned(trial.sums, [parameter.grad for _, parameter in trial.named_parameters()])
+        trial.zero_grad()
+        return learned
+
+    def _seed(self, trial: Trial, step: int, shard: int) -> None:
+        torch.manual_seed(stream_seed(trial.settings.train.seed, "dropout", step, shard))
+
+    def inputs(self, clips_NCTHW: Tensor) -> list[DecoderInput]:
+        """Returns `decoder_inputs` in the precision that training uses."""
+        with self.autocast():
+            return self.decoder_inputs(clips_NCTHW)
+
+    def learn(self, trial: Trial, features: list[DecoderInput], targets: Tensor, share: float) -> None:
+        """Adds a trial's gradient of one shard."""
+        with self.autocast():
+            logits = trial.logits(features)
+        trial.accumulate(logits, targets, share)
 
     @torch.no_grad()
     def scores(self, clips_NCTHW: Tensor) -> dict[str, Tensor]:
@@ -282,43 +354,5 @@ class Cohort:
         """Takes trials out of the cohort; the others do not notice."""
         gone = set(names)
         self.trials = [trial for trial in self.trials if trial.name not in gone]
-
-
-def mix_batch(clips_NCTHW: Tensor, labels_N: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
-    """Returns the batch after mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) with its reversed self.
-
-    Targets are class weights (N, num_classes); labels come back untouched when both are off. With both on, a coin
-    decides for each step. The draws are a function of (data.seed, step): all trials of a cohort share the mixed clips.
-    """
-    train = settings.train
-    if train.mixup == 0 and train.cutmix == 0:
-        return clips_NCTHW, labels_N
-    generator = torch.Generator().manual_seed(stream_seed(settings.data.seed, "mix", step))
-    use_cutmix = train.cutmix > 0 and (train.mixup == 0 or torch.rand((), generator=generator).item() < 0.5)
-    kept = _sample_beta(train.cutmix if use_cutmix else train.mixup, generator)
-    partner = clips_NCTHW.flip(0)
-    if use_cutmix:
-        height, width = clips_NCTHW.shape[-2:]
-        side = math.sqrt(1 - kept)
-        top, bottom = _cut(height, side, generator)
-        left, right = _cut(width, side, generator)
-        mixed = clips_NCTHW.clone()
-        mixed[..., top:bottom, left:right] = partner[..., top:bottom, left:right]
-        kept = 1 - (bottom - top) * (right - left) / (height * width)
-    else:
-        mixed = torch.lerp(partner, clips_NCTHW, kept)
-    targets = F.one_hot(labels_N, settings.data.num_classes).to(clips_NCTHW.dtype)
-    return mixed, torch.lerp(targets.flip(0), targets, kept)
-
-
-def _sample_beta(alpha: float, generator: torch.Generator) -> float:
-    """Returns a draw from Beta(alpha, alpha) as a ratio of two gamma variates from the given generator."""
-    shape = torch.full((2,), alpha, dtype=torch.float64)
-    first, second = torch._standard_gamma(shape, generator=generator).tolist()
-    return float(first / (first + second))
-
-
-def _cut(length: int, side: float, generator: torch.Generator) -> tuple[int, int]:
-    centre = int(torch.randint(length, (), generator=generator).item())
-    half = int(length * side) // 2
-    return max(0, centre - half), min(length, centre + half)
+        if self._recording is not None:
+            self._recording.drop(gone)

@@ -15,13 +15,14 @@ from typing import Any
 from torch import Tensor
 
 from . import build, checkpoint, environment, forecast, identify, serve, upstream, video
-from .cohort import Cohort, mix_batch
+from .cohort import Cohort
 from .data import Batch, normalize_
 from .evaluate import Evaluation, ensemble
 from .extract import Extraction
 from .features import Cache, StoredFeatures, open_cache
 from .loader import to_device
 from .metrics import Metrics
+from .mix import mix_batch
 from .prepare import Preparation
 from .settings import Settings
 

@@ -151,6 +151,7 @@ class Launch:
     nodes: int
     max_restarts: int
     stall_seconds: float
+    cuda_graphs: bool
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ BASE: dict[str, Any] = {
         "tensorboard": False,
         "wandb": None,
     },
-    "launch": {"device": "cpu", "devices": 1, "nodes": 1, "max_restarts": 0, "stall_seconds": 60},
+    "launch": {"device": "cpu", "devices": 1, "nodes": 1, "max_restarts": 0, "stall_seconds": 60, "cuda_graphs": True},
 }
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from coldframe import build, checkpoint
-from coldframe.cohort import Cohort, Trial, learning_rate, mix_batch, stream_seed
+from coldframe.cohort import Cohort, Trial, learning_rate, stream_seed
+from coldframe.mix import mix_batch
 from small import settings
 
 CPU = torch.device("cpu")

@@ -36,10 +36,10 @@ def make_cohort(device: str = "cuda", precision: str = "fp16", **trials: dict[st
     return Cohort(models, backbone, place, precision)
 
 
-def step(cohort: Cohort, number: int) -> dict[str, float]:
+def step(cohort: Cohort, number: int, num_clips: int = 4) -> dict[str, float]:
     generator = torch.Generator().manual_seed(stream_seed("batch", number))
-    clips = torch.randn(4, 3, 3, 24, 24, generator=generator)
-    labels = torch.randint(5, (4,), generator=generator)
+    clips = torch.randn(num_clips, 3, 3, 24, 24, generator=generator)
+    labels = torch.randint(5, (num_clips,), generator=generator)
     results = cohort.step(number, clips.to(cohort.device), labels.to(cohort.device))
     return {name: result.loss for name, result in results.items()}
 
@@ -75,6 +75,30 @@ def test_a_trial_in_a_cohort_equals_the_trial_alone(precision: str) -> None:
         assert [step(alone, number)[name] for number in range(4)] == [loss[name] for loss in losses], name
         for key, value in weights(alone, name).items():
             assert torch.equal(value, weights(together, name)[key]), (name, key)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_replayed_launches_give_what_launching_them_gives(precision: str) -> None:
+    ways = {}
+    for graphs in (False, True):
+        trials = {name: {**changes, "launch__cuda_graphs": graphs} for name, changes in TRIALS.items()}
+        cohort = make_cohort(precision=precision, **trials)
+        losses = [step(cohort, number) for number in range(4)]
+        cohort.drop(["plain"])
+        losses += [step(cohort, number) for number in range(4, 7)]
+        assert (cohort._recording is not None) == graphs
+        ways[graphs] = losses, {name: weights(cohort, name) for name in ("shallow", "still")}
+    assert ways[True][0] == ways[False][0]
+    for name, values in ways[True][1].items():
+        assert all(torch.equal(value, ways[False][1][name][key]) for key, value in values.items()), name
+
+
+def test_an_odd_batch_between_replayed_ones_is_launched() -> None:
+    losses = {}
+    for graphs in (False, True):
+        cohort = make_cohort(one={"launch__cuda_graphs": graphs})
+        losses[graphs] = [step(cohort, number, 3 if number == 4 else 4)["one"] for number in range(7)]
+    assert losses[True] == losses[False]
 
 
 def test_a_run_that_stops_and_goes_on_ends_with_the_same_bytes(tmp_path: Path) -> None:
