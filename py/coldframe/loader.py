@@ -6,6 +6,7 @@ import ctypes
 import math
 import signal
 import sys
+import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -20,6 +21,7 @@ from coldframe.video import BadVideo
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+DEATH_SECONDS = 1.0
 
 
 def train_loader(
@@ -96,7 +98,20 @@ def _load(
         generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
     )
     # Workers start here, in the caller's thread, and decode while the caller does something else.
-    return _join_parts(iter(loader), num_places, batch_size, pin_memory)
+    parts = iter(loader) if num_workers == 0 else _tell_deaths(iter(loader))
+    return _join_parts(parts, num_places, batch_size, pin_memory)
+
+
+def _tell_deaths(parts: Iterator[Batch]) -> Generator[Batch]:
+    """Yields the parts. A worker that dies while it hands one over breaks the connection before the kernel tells of
+    its death, which is what is raised then."""
+    try:
+        yield from parts
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if "DataLoader worker" in str(error):
+            raise  # of a dataset, with its traceback
+        time.sleep(DEATH_SECONDS)  # torch raises from SIGCHLD whose death it was and by which signal
+        raise RuntimeError("DataLoader worker exited unexpectedly while it handed over what it had decoded") from error
 
 
 def _join_parts(parts: Iterator[Batch], num_places: int, batch_size: int, pin_memory: bool) -> Generator[Batch]:
