@@ -289,10 +289,11 @@ class Cohort:
 
     def _may_replay(self, num_clips: int) -> bool:
         """Returns whether the step is one of many of the same launches, on a GPU."""
+        if self.device.type != "cuda" or not self.frozen:
+            return False
         first = self.trials[0].settings
         is_wanted = first.launch.cuda_graphs and first.train.micro_batches == 1 and not first.train.compile
-        is_usual = num_clips == first.train.batch_size and self._num_started >= NUM_STARTED
-        return self.device.type == "cuda" and self.frozen and is_wanted and is_usual
+        return is_wanted and num_clips == first.train.batch_size and self._num_started >= NUM_STARTED
 
     def _replay_shards(
         self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None]
