@@ -33,7 +33,10 @@ export class RuntimeFailure extends Error {
  * did may have been the cause. */
 export class MemoryKill extends RuntimeFailure {
   constructor(message: string, detail: RuntimeFailureDetail = {}) {
-    super(message, detail);
+    super(
+      `${message}. Lower what it takes: \`coldframe fit\` finds train.micro_batches; data.num_workers counts, too.`,
+      detail,
+    );
     this.name = 'MemoryKill';
   }
 }

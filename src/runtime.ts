@@ -124,7 +124,8 @@ function talkTo(pythonia: Pythonia, proc: ChildProcess, module: string): Transpo
         else settle(reply.val);
       });
     });
-  const { ended, giveUp } = watchProcess(proc);
+  let killsBefore = countMemoryKills();
+  const { ended, giveUp } = watchProcess(proc, () => killsBefore);
   let imported: unknown;
   return {
     pid: proc.pid ?? 0,
@@ -142,6 +143,7 @@ function talkTo(pythonia: Pythonia, proc: ChildProcess, module: string): Transpo
       }
     },
     request: async (text) => {
+      killsBefore = countMemoryKills(); // a run takes days: only a kill during this call can be its own
       const reply = await invoke(imported, 'handle', text);
       if (typeof reply !== 'string') throw new PythonBug(`${module}.handle returned ${typeof reply}, not a string`, '');
       return reply;
@@ -158,8 +160,10 @@ function talkTo(pythonia: Pythonia, proc: ChildProcess, module: string): Transpo
 }
 
 /** How the process ended, or how it was lost: then it is killed, and its real end, where there is one, has precedence. */
-function watchProcess(proc: ChildProcess): { ended: Promise<Ending>; giveUp: (how: string) => void } {
-  const killsBefore = countMemoryKills();
+function watchProcess(
+  proc: ChildProcess,
+  killsBefore: () => number | undefined,
+): { ended: Promise<Ending>; giveUp: (how: string) => void } {
   let settle: (ending: Ending) => void = () => {};
   const ended = new Promise<Ending>((resolveEnded) => {
     settle = resolveEnded;
@@ -170,7 +174,7 @@ function watchProcess(proc: ChildProcess): { ended: Promise<Ending>; giveUp: (ho
   };
   const giveUp = (how: string): void => void setTimeout(() => lose(how), SETTLE_SECONDS * 1000).unref();
   proc.once('exit', (code, signal) =>
-    settle(signal ? describeSignal(signal, killsBefore) : { how: `left with exit code ${code}` }),
+    settle(signal ? describeSignal(signal, killsBefore()) : { how: `left with exit code ${code}` }),
   );
   proc.on('error', (error) => (proc.pid ? giveUp(`lost its channel (${error.message})`) : lose(error.message)));
   proc.once('disconnect', () => giveUp('closed its channel'));
@@ -178,7 +182,7 @@ function watchProcess(proc: ChildProcess): { ended: Promise<Ending>; giveUp: (ho
   return { ended, giveUp };
 }
 
-/** The kernel counts whom it kills for lack of memory, and names nobody: one more since the start is taken for this one. */
+/** The kernel counts whom it kills for lack of memory, and names nobody: one more than before is taken for this one. */
 function describeSignal(signal: string, killsBefore: number | undefined): Ending {
   if (signal !== 'SIGKILL') return { how: `was killed by ${signal}` };
   const kills = countMemoryKills();

@@ -10,8 +10,6 @@ const DUMP_SECONDS = 1; // for faulthandler to write every thread's stack
 const CLOSE_SECONDS = 20; // for the session to close: loader workers are joined, TensorBoard is flushed
 const LEAVE_SECONDS = 10; // for the interpreter to leave after that
 const NUM_LINES = 40;
-const LESS_MEMORY =
-  'Raise train.micro_batches, or lower train.batch_size (eval.batch_size during evaluation) or data.num_workers.';
 
 /** How a process ended, in words. */
 export interface Ending {
@@ -73,7 +71,7 @@ export class Supervisor {
       const when = this.#pending ? `during \`${this.#pending.verb}\`` : 'between two calls';
       this.#end = `python  ${this.#cause ?? how} ${when}. Its output is in ${log.path}`;
       this.#lines = log.tail();
-      this.#lackedMemory = lackedMemory;
+      this.#lackedMemory = lackedMemory && this.#cause === undefined; // else it was this side that killed it
       this.#pending?.reject(this.#failure());
     });
   }
@@ -168,8 +166,7 @@ export class Supervisor {
 
   #failure(): RuntimeFailure {
     const detail = { lines: this.#lines };
-    if (!this.#lackedMemory) return new RuntimeFailure(this.#end ?? '', detail);
-    return new MemoryKill(`${this.#end}. ${LESS_MEMORY}`, detail);
+    return new (this.#lackedMemory ? MemoryKill : RuntimeFailure)(this.#end ?? '', detail);
   }
 }
 
