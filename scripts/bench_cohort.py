@@ -21,7 +21,7 @@ import torch
 from bench_features import BACKBONES, make_settings
 from coldframe import build
 from coldframe.cohort import DTYPES, Cohort
-from coldframe.environment import choose_device
+from coldframe.device import choose_device
 from coldframe.settings import Settings
 from timing import Ratio, describe_gpu, emit, measure, pace, place, ratio
 
@@ -65,7 +65,7 @@ def main() -> None:
     precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (8 if on_cpu else 16)
     with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
         settings = make_settings(preset, args.frames, batch, Path(name))
-    backbone, _, _ = build.build_backbone(settings, choose_device(args.device), precision)
+    backbone, _, _ = build.build_backbone(settings, torch.device(choose_device(args.device)), precision)
     seeds = [replace(settings, train=replace(settings.train, seed=i)) for i in range(args.trials)]
     steps = {
         "one": Step([settings], backbone, precision),

@@ -27,7 +27,7 @@ import torch
 
 from bench_features import BACKBONES, make_settings
 from coldframe.cohort import DTYPES
-from coldframe.environment import choose_device, cpu_has_bf16
+from coldframe.device import choose_device, cpu_has_bf16
 from coldframe.settings import Settings
 from sides import Matmuls, Ours, Plain
 from timing import describe_gpu, emit, measure, pace, place, ratio
@@ -363,7 +363,7 @@ def main() -> None:
                 bench_cpu(settings, args)
             else:
                 for precision in ("fp16", "bf16", "fp32"):  # the program's own default comes first
-                    bench_gpu(settings, args, choose_device(args.device), precision)
+                    bench_gpu(settings, args, torch.device(choose_device(args.device)), precision)
             bench_wait(settings, args, Path(name))
 
 

@@ -20,6 +20,11 @@ FRAMES_A_LAUNCH = 64  # of ViT-B/16: 118 MB of scores
 QUICK_GELU_SLOPE = 1.702  # openai/CLIP clip/model.py, QuickGELU
 
 
+def on_gpu(x: Tensor) -> bool:
+    """Returns whether x is where the number of operations counts more than their arithmetic: not on a CPU."""
+    return x.device.type != "cpu"
+
+
 class LayerFeatures(NamedTuple):
     """What one block hands to the decoder. Shared by all trials of a cohort: never changed in place.
 
@@ -232,7 +237,7 @@ def mean_attention(query_NTHPD: Tensor, key_NTHPD: Tensor) -> Tensor:
     in the cache; on a GPU it is as many as keep the launches few.
     """
     num_frames, size = query_NTHPD.shape[1], 1
-    if query_NTHPD.device.type != "cpu":
+    if on_gpu(query_NTHPD):
         query_NTHPD, key_NTHPD, size = query_NTHPD.flatten(0, 1)[None], key_NTHPD.flatten(0, 1)[None], FRAMES_A_LAUNCH
     parts = [
         _attend(query_THPD, key_THPD).mean(dim=1)

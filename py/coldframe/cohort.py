@@ -257,12 +257,11 @@ class Cohort:
             trial.zero_grad()
             if trial.backbone is not None:
                 trial.backbone.train()
-        replays = self._may_replay(len(clips_NCTHW))
-        launch = self._replay_shards if replays else self._launch_shards
-        figures = launch(step, clips_NCTHW, targets, progress)
+        num_clips = len(clips_NCTHW)
+        run = self._replay_shards if self._may_replay(num_clips) else self._launch_shards
+        figures = run(step, clips_NCTHW, targets, progress)
         # One transfer for all trials: each would wait for the device, which meanwhile had nothing to do.
         on_host = torch.stack(figures).tolist()
-        num_clips = len(clips_NCTHW)
         return {trial.name: trial.judge(step, row, num_clips) for trial, row in zip(self.trials, on_host, strict=True)}
 
     def _launch_shards(

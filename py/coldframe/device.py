@@ -8,7 +8,7 @@ from pathlib import Path
 DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 
 
-def pick_device(wanted: str) -> str:
+def choose_device(wanted: str) -> str:
     """Returns `cpu` or such as `cuda:0` for `launch.device`. Raises ValueError when CUDA is wanted and PyTorch sees
     none."""
     if wanted == "cpu" or (wanted == "auto" and not any(Path(driver).exists() for driver in DRIVERS)):
@@ -26,7 +26,7 @@ def pick_device(wanted: str) -> str:
     )
 
 
-def pick_precision(wanted: str, device: str) -> tuple[str, list[str]]:
+def choose_precision(wanted: str, device: str) -> tuple[str, list[str]]:
     """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises ValueError for fp16 on a CPU.
 
     auto is upstream's fp16 on CUDA and fp32 on a CPU.

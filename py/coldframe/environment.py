@@ -1,4 +1,4 @@
-"""The machine: what it has, the device and precision of a run as torch knows them, and the lock of a run folder."""
+"""The machine: what it has, and the lock of a run folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import av
 import torch
 
-from .device import cpu_has_bf16, pick_device, pick_precision
+from .device import cpu_has_bf16
 from .reader import find_torchcodec_problem
 
 LOCK_WAIT_SECONDS = 10.0
@@ -28,7 +28,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
-        "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "num_cpus": count_cpus(),
         "num_threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cpu_has_bf16": cpu_has_bf16(),
@@ -70,6 +70,11 @@ def _describe_decoder() -> dict[str, Any]:
         "error": error,
         "torchcodec_problem": find_torchcodec_problem(),
     }
+
+
+def count_cpus() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_bytes() -> int:
@@ -114,16 +119,6 @@ def _free_in_group() -> int:
         return _memory_bytes() if limit == "max" else int(limit) - int((group / "memory.current").read_text())
     except (OSError, ValueError):
         return _memory_bytes()
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Returns the device for `launch.device`. Raises ValueError when CUDA is wanted and PyTorch sees none."""
-    return torch.device(pick_device(wanted))
-
-
-def choose_precision(wanted: str, device: torch.device) -> tuple[str, list[str]]:
-    """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises ValueError for fp16 on a CPU."""
-    return pick_precision(wanted, str(device))
 
 
 class RunLock:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip import LayerFeatures, LayerNorm, QuickGELU
-from .motion import DecoderInput, TemporalCrossAttention, on_gpu, prepare_features
+from .clip import LayerFeatures, LayerNorm, QuickGELU, on_gpu
+from .motion import DecoderInput, TemporalCrossAttention, prepare_features
 
 
 class Attention(nn.Module):

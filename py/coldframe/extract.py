@@ -27,6 +27,7 @@ from . import build, environment
 from .cohort import DTYPES as COMPUTE_DTYPES
 from .cohort import Cohort
 from .data import DummyClips, EvalViews, Item, TrainClips, normalize_, read_list
+from .device import choose_device, choose_precision
 from .features import StoredFeatures
 from .loader import eval_loader
 from .manifest import (
@@ -78,8 +79,8 @@ class Extraction:
         assert settings.data.features is not None
         self.folder, self.lists = Path(settings.data.features), lists
         self.settings = replace(settings, data=replace(settings.data, clips_per_video=1))  # each view by itself
-        self.device = environment.choose_device(settings.launch.device)
-        self.precision, self.notes = environment.choose_precision(settings.train.precision, self.device)
+        self.device = torch.device(choose_device(settings.launch.device))
+        self.precision, self.notes = choose_precision(settings.train.precision, str(self.device))
         self.backbone, self._backbone_sha256, more = build.build_backbone(settings, self.device, self.precision)
         self.notes += more
         self.manifest = self._take_up()
@@ -143,7 +144,7 @@ class Extraction:
         clips, item_seconds = self._try_clips()
         stored, pass_seconds = self._time(lambda: self._encode(clips), progress)
         step_seconds = self._time_ready_step(stored, progress)
-        num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_cpus = environment.count_cpus()
         workers = max(1, min(num_cpus, self.settings.data.num_workers))
         decode, encode, ready = item_seconds / workers, pass_seconds / len(clips), step_seconds / len(clips)
         # Decoding runs beside a GPU, and takes its share of the cores that a CPU computes on.

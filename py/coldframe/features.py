@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import bisect
 import json
-import os
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from .clip import Block, LayerFeatures, VisionTransformer, neighbour_maps
 from .data import Batch, VideoList, read_list, sample_order
+from .environment import count_cpus
 from .manifest import Layout, Manifest, Part, describe_key, describe_parts, find_differences, read_manifest
 from .settings import Settings
 from .video import BadVideo
@@ -35,7 +35,7 @@ Rows = npt.NDArray[Any]
 BATCHES_AHEAD = 1
 _MEND = "`coldframe features build` mends the cache."
 # Threads: they wait for the disk, copy or compute checksums, all without Python's lock.
-NUM_READERS = max(4, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+NUM_READERS = max(4, min(16, count_cpus()))
 
 
 class StoredFeatures(nn.Module):

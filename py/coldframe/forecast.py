@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .columns import column_groups
-from .device import pick_device, pick_precision
+from .device import choose_device, choose_precision
 from .settings import Backbone, Settings
 
 FLOAT_BYTES = 4
@@ -74,8 +74,8 @@ def count_decoder(settings: Settings) -> int:
 
 
 def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[str, Any]:
-    device = pick_device(settings.launch.device)
-    precision, _ = pick_precision(settings.train.precision, device)
+    device = choose_device(settings.launch.device)
+    precision, _ = choose_precision(settings.train.precision, device)
     itemsize, on_cpu = ITEM_BYTES[precision], device == "cpu"
     train, frozen = settings.train, settings.model.backbone.freeze
     trained = decoder if frozen else decoder + _count_tuned(settings, backbone)

@@ -10,13 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip import LayerFeatures
+from .clip import LayerFeatures, on_gpu
 from .columns import column_groups
-
-
-def on_gpu(x: Tensor) -> bool:
-    """Returns whether x is where the number of operations counts more than their arithmetic: not on a CPU."""
-    return x.device.type != "cpu"
 
 
 class TemporalCrossAttention(nn.Module):

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .data import VideoList, read_list
-from .environment import RunLock
+from .environment import RunLock, count_cpus
 from .settings import Settings
 from .transcode import Encoding
 from .workers import Reply, Workers
@@ -92,7 +92,7 @@ class Preparation:
         free = shutil.disk_usage(_existing(self.folder)).free
         bytes_ = _extrapolate([(reply["size_bytes"], part) for reply, part in measured], source_bytes)
         seconds = _extrapolate([(reply["seconds"], part) for reply, part in measured], source_bytes)
-        num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_cpus = count_cpus()
         # While it was measured so many ran at once; cores that were left idle will speed it up, workers beyond do not.
         at_once = max(min(self.num_workers, NUM_MEASURED), min(self.num_workers, num_cpus))
         return {

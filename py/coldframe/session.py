@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import build, checkpoint, environment, forecast, identify, serve, upstream, video
 from .cohort import Cohort
 from .data import Batch, normalize_
+from .device import choose_device, choose_precision
 from .evaluate import Evaluation, ensemble
 from .extract import Extraction
 from .features import Cache, StoredFeatures, open_cache
@@ -50,7 +52,7 @@ class Session:
 
     def memory(self, device: str) -> dict[str, Any]:
         """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""
-        return environment.describe_memory(environment.choose_device(device))
+        return environment.describe_memory(torch.device(choose_device(device)))
 
     def open(
         self,
@@ -74,8 +76,8 @@ class Session:
         resumed_from = self._find_checkpoint(resume)
         trials = build.choose_trials(trials, resumed_from)
         self.configs = {trial["name"]: trial["settings"] for trial in trials}
-        self.device = environment.choose_device(self.settings.launch.device)
-        self.precision, notes = environment.choose_precision(self.settings.train.precision, self.device)
+        self.device = torch.device(choose_device(self.settings.launch.device))
+        self.precision, notes = choose_precision(self.settings.train.precision, str(self.device))
         if mode == "train" and self.run_dir is not None:  # without a folder it is converted, not trained
             self._start_early(resumed_from)
         backbone, self.backbone_sha256, more = build.build_backbone(self.settings, self.device, self.precision)
@@ -202,7 +204,7 @@ class Session:
     def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:
         """Returns what the feature cache of these settings holds. Raises ValueError where `open` would refuse it."""
         settings = [Settings.from_json(each) for each in trials]
-        _, digest, _ = build.build_backbone(settings[0], environment.choose_device("cpu"), "fp32")
+        _, digest, _ = build.build_backbone(settings[0], torch.device("cpu"), "fp32")
         return open_cache(settings, digest, lists).describe()
 
     def forecast_features(self, settings: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:

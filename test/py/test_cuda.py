@@ -13,7 +13,8 @@ from caches import evaluate, extract, make_request, make_videos, train
 from coldframe import build, checkpoint
 from coldframe.cohort import Cohort, stream_seed
 from coldframe.data import DummyClips
-from coldframe.environment import choose_device, choose_precision, describe_environment, describe_memory
+from coldframe.device import choose_device, choose_precision
+from coldframe.environment import describe_environment, describe_memory
 from coldframe.loader import train_loader
 from coldframe.session import Session
 from small import settings
@@ -51,11 +52,11 @@ def weights(cohort: Cohort, name: str) -> dict[str, Tensor]:
 
 def test_the_machine_is_described_and_half_precision_chosen() -> None:
     described = describe_environment()["devices"][0]
-    device = choose_device("auto")
+    device = torch.device(choose_device("auto"))
     assert device.type == "cuda"
     assert described["name"] == torch.cuda.get_device_name()
     assert described["memory_bytes"] >= describe_memory(device)["free_bytes"] > 0
-    assert choose_precision("auto", device) == ("fp16", [])
+    assert choose_precision("auto", str(device)) == ("fp16", [])
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-4), ("bf16", 0.05), ("fp16", 0.01)])
@@ -202,7 +203,7 @@ def test_blocks_of_the_backbone_learn_in_half_precision() -> None:
     assert not any(key.startswith("backbone.transformer.resblocks.0") for key in before)
 
 
-def test_memory_on_the_device_is_forecast_in_parts() -> None:
+def test_a_forecast_is_of_the_device_and_its_precision() -> None:
     from coldframe.forecast import describe_model
 
     memory = describe_model(settings(launch__device="cuda", train__precision="auto"))["memory"]

@@ -28,18 +28,18 @@ def answer(monkeypatch: pytest.MonkeyPatch, **answers: object) -> list[str]:
 
 def test_without_a_driver_or_with_cpu_torch_is_not_asked(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answer(monkeypatch, is_available=True, current_device=1)
-    assert (device.pick_device("auto"), device.pick_device("cpu")) == ("cpu", "cpu")
+    assert (device.choose_device("auto"), device.choose_device("cpu")) == ("cpu", "cpu")
     driver.touch()
-    assert device.pick_device("cpu") == "cpu"
+    assert device.choose_device("cpu") == "cpu"
     assert asked == []
 
 
 def test_with_a_driver_torch_decides(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.touch()
     answer(monkeypatch, is_available=True, current_device=1)
-    assert (device.pick_device("auto"), device.pick_device("cuda")) == ("cuda:1", "cuda:1")
+    assert (device.choose_device("auto"), device.choose_device("cuda")) == ("cuda:1", "cuda:1")
     answer(monkeypatch, is_available=False)
-    assert device.pick_device("auto") == "cpu"
+    assert device.choose_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize(("version", "built"), [("12.8", "built for CUDA 12.8"), (None, "built without CUDA")])
@@ -49,7 +49,7 @@ def test_cuda_without_a_gpu_is_refused(
     answer(monkeypatch, is_available=False)
     monkeypatch.setattr(torch.version, "cuda", version)
     with pytest.raises(ValueError, match="sees no GPU") as refused:
-        device.pick_device("cuda")
+        device.choose_device("cuda")
     assert str(refused.value) == (
         f"launch.device is cuda, and PyTorch {torch.__version__} ({built}) sees no GPU. "
         "Set launch.device: cpu, or install a CUDA build: make setup TORCH=..."
@@ -71,15 +71,15 @@ def test_cuda_without_a_gpu_is_refused(
 def test_precisions(wanted: str, place: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, is_bf16_supported=True)
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
-    assert device.pick_precision(wanted, place) == (chosen, [])
+    assert device.choose_precision(wanted, place) == (chosen, [])
 
 
 def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, is_bf16_supported=False, get_device_name="Tesla P4")
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: False)
     with pytest.raises(ValueError, match=r"fp16 and the device is the CPU. Allowed there: fp32, bf16, auto"):
-        device.pick_precision("fp16", "cpu")
+        device.choose_precision("fp16", "cpu")
     with pytest.raises(ValueError, match=r"bf16, and Tesla P4 has none. Use fp16 or fp32"):
-        device.pick_precision("bf16", "cuda:0")
-    _, notes = device.pick_precision("bf16", "cpu")
+        device.choose_precision("bf16", "cuda:0")
+    _, notes = device.choose_precision("bf16", "cpu")
     assert notes == ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]

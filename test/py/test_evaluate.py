@@ -10,7 +10,8 @@ import torch
 
 from coldframe import build
 from coldframe.data import normalize_
-from coldframe.environment import RunLock, choose_device, choose_precision
+from coldframe.device import choose_device, choose_precision
+from coldframe.environment import RunLock
 from coldframe.evaluate import Evaluation, accuracy
 from coldframe.metrics import Metrics
 from small import settings
@@ -62,11 +63,11 @@ def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
 
 
 def test_precision_and_device_are_checked_before_use() -> None:
-    assert choose_precision("auto", CPU) == ("fp32", [])
+    assert choose_precision("auto", "cpu") == ("fp32", [])
     with pytest.raises(ValueError, match="Allowed there: fp32, bf16, auto"):
-        choose_precision("fp16", CPU)
+        choose_precision("fp16", "cpu")
     if not torch.cuda.is_available():
-        assert choose_device("auto") == CPU
+        assert choose_device("auto") == "cpu"
         with pytest.raises(ValueError, match="sees no GPU"):
             choose_device("cuda")
 
