@@ -9,6 +9,7 @@ import { type Config, type Draft, PRESETS } from './config-schema.ts';
 import { readClasses } from './data-list.ts';
 import { showPath, UserError } from './errors.ts';
 import type { Params } from './sweep-types.ts';
+import { plural } from './words.ts';
 import type { Entry } from './yaml-source.ts';
 
 /** Parts that were resolved without a problem, and what they were made from: 5,000 trials mostly have the same data. */
@@ -207,7 +208,7 @@ function resolveData(draft: Draft, size: number, checker: Checker, notes: string
   if (sides.length > 0) {
     const where = checker.locate(['data.mirror']);
     notes.push(
-      `${where}  data.mirror: flips clips left to right, but ${sides.length} classes name a side (${show(sides[0])}).`,
+      `${where}  data.mirror: flips clips left to right, but ${plural(sides.length, 'class')} name a side (${show(sides[0])}).`,
     );
   }
   if (given.sampling === 'tsn' && checker.entries.has('data.stride')) {

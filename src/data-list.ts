@@ -10,6 +10,7 @@ import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from './errors.ts';
 import { SeenPaths } from './seen-paths.ts';
+import { plural } from './words.ts';
 
 export interface ListOptions {
   file: string;
@@ -261,7 +262,7 @@ class Scan {
         .slice(0, 3)
         .map((label) => (classNames?.[label] ? `${label} ${quote(classNames[label])}` : label));
       const names = first.join(', ') + (empty.length > 3 ? ', ...' : '');
-      this.warnings.push(`${this.#name}  ${empty.length} of ${numClasses} classes have no clip: ${names}`);
+      this.warnings.push(`${this.#name}  ${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}`);
     }
     this.#warnOfDuplicates();
   }
@@ -335,7 +336,7 @@ async function lookForClips(scan: Scan): Promise<void> {
   if (first !== undefined && clips.length > 1 && missing.length === clips.length) {
     scan.fail(
       first.line,
-      `none of the ${clips.length} clips looked for is there. The data root is ${root}; first ${first.text}.`,
+      `none of the ${plural(clips.length, 'clip')} looked for is there. The data root is ${root}; first ${first.text}.`,
     );
     return;
   }

@@ -10,6 +10,7 @@ import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from './session.ts';
+import { plural } from './words.ts';
 
 const CALL_SECONDS = 1;
 
@@ -32,7 +33,7 @@ export async function buildFeatures(config: Config, report: Report): Promise<voi
       }
       if (stop.aborted) {
         await session.saveFeatures();
-        const place = `${built.num_done} of ${built.num_total} records are in ${config.data.features}`;
+        const place = `${built.num_done} of ${plural(built.num_total, 'record')} are in ${config.data.features}`;
         throw new Interrupted(`${place}; the same command goes on from there`);
       }
     }
@@ -47,7 +48,7 @@ function countBad(video: BadVideo, bad: Set<string>, numVideos: number, config: 
   const allowed = onBad === 'fail' ? 0 : countAllowed(limit, numVideos);
   if (bad.size <= allowed) return;
   throw new UserError(
-    `${video.path}  ${video.reason}. ${bad.size} of ${numVideos} videos cannot be read, and data.on_bad_video: ${onBad} with ` +
+    `${video.path}  ${video.reason}. ${bad.size} of ${plural(numVideos, 'video')} cannot be read, and data.on_bad_video: ${onBad} with ` +
       `data.max_bad_fraction: ${limit} allows ${allowed}. Mend or remove them, or raise the limit.`,
   );
 }
@@ -56,7 +57,7 @@ function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report
   const { features: folder } = config.data;
   const bad = num_bad > 0 ? `; ${num_bad} of them could not be read and are left out` : '';
   if (report.json) report.event({ kind: 'features_built', folder, num_records: num_total, num_bad });
-  else report.print(`built ${folder}: ${num_total} records${bad}`);
+  else report.print(`built ${folder}: ${plural(num_total, 'record')}${bad}`);
 }
 
 /** Opens a session, tells the forecast, does the work; leaves nothing running behind. */
@@ -130,8 +131,8 @@ function listSmaller({ precision, form }: FeaturesForecast): string {
 
 function describeForecast(forecast: FeaturesForecast): string {
   const { bytes, seconds, num_clips: clips } = forecast;
-  const views = Object.entries(clips).map(([name, count]) => `${count} ${name} clips`);
-  const what = `${forecast.form} of ${forecast.num_layers} layers, ${forecast.precision}`;
+  const views = Object.entries(clips).map(([name, count]) => `${plural(count, `${name} clip`)}`);
+  const what = `${forecast.form} of ${plural(forecast.num_layers, 'layer')}, ${forecast.precision}`;
   const lines = [
     `features  ${what}: ${formatBytes(forecast.clip_bytes)} a clip, ${views.join(', ')}`,
     `disk      ${formatBytes(bytes.total)} (train ${formatBytes(bytes.train)}, val ${formatBytes(bytes.val)}), ` +
@@ -140,7 +141,7 @@ function describeForecast(forecast: FeaturesForecast): string {
   if (seconds === null) return [...lines, 'build     everything is there'].join('\n');
   const { pay_back_epochs: epochs } = seconds;
   lines.push(
-    `build     about ${formatDuration(seconds.build)}, measured on ${seconds.measured_clips} clips`,
+    `build     about ${formatDuration(seconds.build)}, measured on ${plural(seconds.measured_clips, 'clip')}`,
     `epoch     about ${formatDuration(seconds.epoch_without)} without the cache, ${formatDuration(seconds.epoch_with)} with it; ` +
       (epochs === null ? 'it does not pay here' : `it pays back after ${epochs.toFixed(1)} epochs`),
   );

@@ -6,6 +6,7 @@ import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type ModelForecast, Session } from './session.ts';
 import { parseBytes } from './sweep-schema.ts';
+import { plural } from './words.ts';
 
 const NUM_STEPS = 2; // Adam's moments exist from the first on
 const NUM_STEPS_CUDA = 4; // the third records launches, which then have memory of their own (py/coldframe/replay.py)
@@ -156,7 +157,7 @@ function tell(config: Config, cut: Cut, budget: number, workersBytes: number, re
   }
   report.print(
     [
-      `batch     ${batch_size} clips in ${micro_batches} part(s) of ${micro_batch}`,
+      `batch     ${plural(batch_size, 'clip')} in ${plural(micro_batches, 'part')} of ${micro_batch}`,
       `memory    ${formatBytes(measured_bytes ?? 0)} measured, ${formatBytes(forecast_bytes)} forecast, of ${formatBytes(budget)}`,
       `besides   ${formatBytes(workersBytes)} in the loader workers (made-up clips), about 0.1 GiB in Node`,
       `use       ${set}`,

@@ -9,6 +9,7 @@ import { type CheckedLists, checkLists, filesOf } from './inputs.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type FeaturesChecked, type ModelForecast, Session } from './session.ts';
+import { plural } from './words.ts';
 
 interface Plan {
   lists: CheckedLists;
@@ -76,7 +77,7 @@ function tellPlan(config: Config, { lists, features, model }: Plan, report: Repo
   report.print(
     [
       '',
-      `data      ${counts.train} videos to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${config.data.num_classes} classes`,
+      `data      ${plural(counts.train, 'video')} to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${plural(config.data.num_classes, 'class')}`,
       ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),
       `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
       `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
@@ -86,9 +87,9 @@ function tellPlan(config: Config, { lists, features, model }: Plan, report: Repo
 }
 
 function describeFeatures({ folder, bytes, ...cache }: FeaturesChecked): string {
-  const records = Object.entries(cache.num_records).map(([name, count]) => `${count} ${name} records`);
+  const records = Object.entries(cache.num_records).map(([name, count]) => `${plural(count, `${name} record`)}`);
   const bad = cache.num_bad > 0 ? ` (${cache.num_bad} could not be read)` : '';
-  const what = `${cache.form} of ${cache.num_layers} layers, ${cache.precision}`;
+  const what = `${cache.form} of ${plural(cache.num_layers, 'layer')}, ${cache.precision}`;
   return `${what}: ${records.join(', ')}${bad}, ${formatBytes(bytes)} in ${folder}`;
 }
 

@@ -12,6 +12,7 @@ import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type BadVideo, type ClipsForecast, type OpenRequest, Session } from './session.ts';
+import { plural } from './words.ts';
 
 const CALL_SECONDS = 1;
 
@@ -98,7 +99,7 @@ function countBad(video: BadVideo, bad: BadVideo[], numVideos: number, config: C
   const allowed = onBad === 'fail' ? 0 : countAllowed(limit, numVideos);
   if (bad.length <= allowed) return;
   throw new UserError(
-    `${video.path}  ${video.reason}. ${bad.length} of ${numVideos} videos cannot be prepared, and data.on_bad_video: ${onBad} with ` +
+    `${video.path}  ${video.reason}. ${bad.length} of ${plural(numVideos, 'video')} cannot be prepared, and data.on_bad_video: ${onBad} with ` +
       `data.max_bad_fraction: ${limit} allows ${allowed}. Mend or remove them, or raise the limit.`,
   );
 }
@@ -129,7 +130,7 @@ function describeForecast({ encoding, seconds, bytes, ...forecast }: ClipsForeca
     ...lines,
     `disk      about ${formatBytes(bytes.estimate)} ${range(bytes, formatBytes)}; ${formatBytes(forecast.free_bytes)} free in ${forecast.folder}`,
     `time      about ${formatDuration(seconds.estimate)} ${range(seconds, formatDuration)} with ${forecast.num_workers} workers`,
-    `measured  on ${forecast.measured_clips} clips; the worst frame has ${(forecast.psnr ?? 0).toFixed(1)} dB`,
+    `measured  on ${plural(forecast.measured_clips, 'clip')}; the worst frame has ${(forecast.psnr ?? 0).toFixed(1)} dB`,
   ].join('\n');
 }
 

@@ -1,7 +1,9 @@
-/** The only file that prints: events as lines for people or as JSON lines, notes and progress on stderr. */
+/** The only file that prints: events as lines for people or as JSON lines, notes and progress on stderr. What comes from
+ * outside is made safe for a terminal here (`makeSafe`), so that no caller has to think of it. */
 
 import { Fenced, Interrupted, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 import { type RunEvent, stampEvent, type TimedEvent } from './events.ts';
+import { makeSafe, plural } from './words.ts';
 
 interface Bar {
   start(total: number, value: number, payload: object): void;
@@ -53,14 +55,20 @@ export class Report {
   print(text: string): void {
     this.bar?.stop();
     this.bar = undefined;
-    process.stdout.write(`${text}\n`);
+    process.stdout.write(`${makeSafe(text)}\n`);
+  }
+
+  /** The same over what was drawn last: from the top left corner, each line to its end and what is below, so that nothing
+   * flickers and nothing old stays. */
+  redraw(text: string): void {
+    process.stdout.write(`\x1b[H${makeSafe(text).replaceAll('\n', '\x1b[K\n')}\x1b[K\x1b[J\n`);
   }
 
   /** What the user should know besides, on stderr. */
   note(text: string): void {
     this.bar?.stop();
     this.bar = undefined;
-    process.stderr.write(`${text}\n`);
+    process.stderr.write(`${makeSafe(text)}\n`);
   }
 
   /** Loads the progress bar; without a terminal there is none. */
@@ -77,7 +85,7 @@ export class Report {
       this.bar = this.newBar(`{what} [{bar}] {value}/{total}  {detail}`);
       this.bar.start(total, value, { what, detail });
     }
-    this.bar.update(value, { what, detail });
+    this.bar.update(value, { what, detail: makeSafe(detail) });
   }
 
   endProgress(): void {
@@ -117,9 +125,9 @@ export function reportError(error: unknown, json: boolean): void {
   const known = error instanceof Error ? error : new Error(String(error));
   if (json && !(known instanceof Interrupted)) {
     const event = stampEvent({ kind: 'failed', where: known.name, message: known.message });
-    process.stdout.write(`${JSON.stringify(event)}\n`);
+    process.stdout.write(`${makeSafe(JSON.stringify(event))}\n`);
   }
-  process.stderr.write(`${describeError(known)}\n`);
+  process.stderr.write(`${makeSafe(describeError(known))}\n`);
 }
 
 function describeError(error: Error): string {
@@ -148,8 +156,8 @@ const DESCRIBE: Record<string, Describe> = {
     );
   },
   evaluated: (e) =>
-    `evaluated at step ${e.step}: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${e.num_videos} videos, ${e.views} views` +
-    (e.num_bad ? `; ${e.num_bad} videos could not be read` : '') +
+    `evaluated at step ${e.step}: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
+    (e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '') +
     (e.trial === 'main' ? '' : ` (${e.trial})`),
   averaged: (e) => {
     const members = e.members as { path: string; top1: number; top5: number }[];
@@ -159,11 +167,12 @@ const DESCRIBE: Record<string, Describe> = {
   saved: (e) => `saved ${e.path}`,
   bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
   dropped: (e) => `trial ${e.trial} dropped: ${e.why}`,
-  rung: (e) => `rung at step ${e.step}: ${e.num_left} of ${e.num_points} points go on`,
+  rung: (e) => `rung at step ${e.step}: ${e.num_left} of ${plural(e.num_points, 'point')} go on`,
   restarted: (e) => `starting again at step ${e.step}: ${e.why}`,
   interrupted: (e) => `interrupted at step ${e.step}; the same command goes on from there`,
   finished: (e) => (e.sweep === undefined ? `finished at step ${e.step}` : describeSweepEnd(e)),
-  checked: (e) => `${e.list}: ${e.num_lines} videos, ${e.errors} errors, ${e.warnings} warnings`,
+  checked: (e) =>
+    `${e.list}: ${plural(e.num_lines, 'video')}, ${plural(e.errors, 'error')}, ${plural(e.warnings, 'warning')}`,
   predicted: (e) => {
     const classes = e.classes as { name: string; probability: number }[];
     return [`${e.path}`, ...classes.map((c) => `  ${percent(c.probability).padStart(9)}  ${c.name}`)].join('\n');
@@ -171,10 +180,10 @@ const DESCRIBE: Record<string, Describe> = {
   clips_prepared: (e) => {
     const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
     const clips = num(e.num_clips) - num(e.num_bad);
-    return `prepared ${clips} clips, ${formatBytes(num(e.size_bytes))}${bad}\nTrain with \`--config ${e.config}\`.`;
+    return `prepared ${plural(clips, 'clip')}, ${formatBytes(num(e.size_bytes))}${bad}\nTrain with \`--config ${e.config}\`.`;
   },
   planned: (e) =>
-    `${e.sweep}: ${e.num_trials} trials in ${e.num_cohorts} cohorts, ${num(e.ratio).toFixed(1)} times cheaper than each alone (forecast)`,
+    `${e.sweep}: ${plural(e.num_trials, 'trial')} in ${plural(e.num_cohorts, 'cohort')}, ${num(e.ratio).toFixed(1)} times cheaper than each alone (forecast)`,
   attempt: () => undefined,
   cohort: () => undefined,
   launched: (e) => `${e.cohort} started${num(e.attempt) > 1 ? ` (attempt ${e.attempt})` : ''}`,
@@ -186,8 +195,9 @@ const DESCRIBE: Record<string, Describe> = {
   split: (e) => `${e.cohort} goes on as ${(e.into as string[]).join(', ')}: ${e.why}`,
   result: (e) => `${e.cohort} ${e.trial} ${e.state}: top-1 ${percent(num(e.top1))}${e.why ? ` (${e.why})` : ''}`,
   final: (e) =>
-    `${e.trial} on the validation list: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${e.num_videos} videos`,
-  reported: (e) => `${e.num_points} points: ${e.path} (${formatBytes(num(e.size_bytes))}), ${e.csv}, ${e.json}`,
+    `${e.trial} on the validation list: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${plural(e.num_videos, 'video')}`,
+  reported: (e) =>
+    `${plural(e.num_points, 'point')}: ${e.path} (${formatBytes(num(e.size_bytes))}), ${e.csv}, ${e.json}`,
   failed: () => undefined, // printed once, by cli.ts, with what the user can do
 };
 
@@ -198,13 +208,13 @@ const SUMMARIZE: Record<string, (events: TimedEvent[]) => string> = {
     const loss = spread(events, 'loss', Math.min, (value) => value.toFixed(4));
     const top1 = spread(events, 'top1', Math.max, percent);
     const rate = `${num(e?.clips_per_second).toFixed(1)} clips/s  waiting for data ${percent(num(e?.data_seconds) / num(e?.step_seconds))}`;
-    return `step ${e?.step}/${e?.steps}  ${events.length} trials  loss ${loss}  top-1 ${top1}  ${rate}  ETA ${formatDuration(num(e?.eta_seconds))}`;
+    return `step ${e?.step}/${e?.steps}  ${plural(events.length, 'trial')}  loss ${loss}  top-1 ${top1}  ${rate}  ETA ${formatDuration(num(e?.eta_seconds))}`;
   },
   evaluated: (events) => {
     const [e] = events;
-    const bad = e?.num_bad ? `; ${e.num_bad} videos could not be read` : '';
+    const bad = e?.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '';
     const top1 = spread(events, 'top1', Math.max, percent);
-    return `evaluated ${events.length} trials at step ${e?.step}: top-1 ${top1} on ${e?.num_videos} videos, ${e?.views} views${bad}`;
+    return `evaluated ${plural(events.length, 'trial')} at step ${e?.step}: top-1 ${top1} on ${plural(e?.num_videos, 'video')}, ${plural(e?.views, 'view')}${bad}`;
   },
   result: (events) => {
     const count = (state: string) => events.filter((event) => event.state === state).length;
@@ -226,8 +236,8 @@ function describeSweepEnd(e: TimedEvent): string {
     `${e.sweep} finished: ${e.run_dir}, ${formatDuration(num(e.seconds))} of training and evaluation`,
     best && `best: ${best.point} (${params.join(', ')}), ${e.metric} ${percent(best.mean)} on ${where}`,
     final &&
-      `its trial ${best?.trial}: top-1 ${percent(final.top1)} on ${final.num_videos} videos of the validation list`,
-    num(e.num_failed) > 0 && `${e.num_failed} trials failed: see \`coldframe sweep report ${e.run_dir}\``,
+      `its trial ${best?.trial}: top-1 ${percent(final.top1)} on ${plural(final.num_videos, 'video')} of the validation list`,
+    num(e.num_failed) > 0 && `${plural(e.num_failed, 'trial')} failed: see \`coldframe sweep report ${e.run_dir}\``,
   ];
   return lines.filter(Boolean).join('\n');
 }

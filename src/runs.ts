@@ -16,6 +16,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import writeFileAtomic from 'write-file-atomic';
 import { Fenced, UserError } from './errors.ts';
 import type { TimedEvent } from './events.ts';
+import { plural } from './words.ts';
 
 export interface Status {
   state: 'running' | 'finished' | 'interrupted' | 'failed';
@@ -208,7 +209,7 @@ export function chooseRunDir(name: string, config: object, note: (text: string) 
     const changes = findChanges(new RunFolder(dir), config);
     if (changes.length === 0) return dir;
     const keys = changes.slice(0, MAX_TOLD).map(({ key, before }) => `${key}: ${before}`);
-    const more = changes.length > MAX_TOLD ? `, and ${changes.length - MAX_TOLD} keys more` : '';
+    const more = changes.length > MAX_TOLD ? `, and ${plural(changes.length - MAX_TOLD, 'key')} more` : '';
     note(`${dir} holds a run with another configuration (${keys.join(', ')}${more})`);
   }
 }
@@ -221,7 +222,7 @@ export function refuseChangedConfig(folder: RunFolder, config: object): void {
     ...changes
       .slice(0, MAX_TOLD)
       .map(({ key, before, after }) => `${key}  is ${after}; the run in ${folder.dir} was started with ${before}.`),
-    ...(changes.length > MAX_TOLD ? [`${changes.length - MAX_TOLD} keys more differ.`] : []),
+    ...(changes.length > MAX_TOLD ? [`${plural(changes.length - MAX_TOLD, 'key')} more differ.`] : []),
     'Take the old values back, choose another --run-dir, or start anew with --resume never (the old run is kept aside).',
   ]);
 }

@@ -6,6 +6,7 @@ import type { Config } from './config-schema.ts';
 import { explainReadError, showPath } from './errors.ts';
 import type { SweepDraft } from './sweep-schema.ts';
 import type { Sweep } from './sweep-types.ts';
+import { plural } from './words.ts';
 
 export type Selection = Pick<Sweep, 'selection' | 'selection_list' | 'selection_root'>;
 
@@ -84,6 +85,6 @@ function noteShared(list: List, other: List, name: string, notes: string[]): voi
   const numShared = other.text.split('\n').filter((line) => lines.has(line)).length;
   if (numShared > 0)
     notes.push(
-      `${showPath(list.file)}  selection_list: ${numShared} of its ${lines.size} clips are in the ${name} list ${showPath(other.file)} too.`,
+      `${showPath(list.file)}  selection_list: ${numShared} of its ${plural(lines.size, 'clip')} are in the ${name} list ${showPath(other.file)} too.`,
     );
 }

@@ -13,6 +13,7 @@ import { drawRandom, MAX_POINTS, makeCorners, makeGrid } from './space.ts';
 import { readSpace, splitSpaceKey } from './space-keys.ts';
 import { parseBytes, SWEEP_KEYS, type SweepDraft, sweepSchema } from './sweep-schema.ts';
 import type { Params, Point, SpaceKey, Sweep, Trial } from './sweep-types.ts';
+import { plural } from './words.ts';
 import { type Entry, readSource } from './yaml-source.ts';
 
 const PATHS = ['base', 'selection_list', 'selection_root'];
@@ -120,7 +121,10 @@ function checkCounts(draft: SweepDraft, space: SpaceKey[], fail: Fail): void {
   if (cohort.max_trials !== null && cohort.max_trials < numSeeds)
     fail('cohort.max_trials', `${cohort.max_trials} is less than ${numSeeds} seeds, which stay together. Give more.`);
   if (method === 'grid' && makeGrid(space).length > MAX_POINTS)
-    fail('space', `a grid of more than ${MAX_POINTS} points. Give fewer values, or method: random with trials.`);
+    fail(
+      'space',
+      `a grid of more than ${plural(MAX_POINTS, 'point')}. Give fewer values, or method: random with trials.`,
+    );
 }
 
 function makeSweep(
@@ -197,7 +201,7 @@ export function describeParams(params: Params): string {
 
 function noteOdd({ method, trials, config, file }: Sweep, found: number, at: Written['at'], notes: string[]): void {
   if (method === 'random' && trials !== null && found < trials)
-    notes.push(`${at('trials')}  trials: the space has ${found} points that differ, fewer than ${trials}.`);
+    notes.push(`${at('trials')}  trials: the space has ${plural(found, 'point')} that differ, fewer than ${trials}.`);
   if (!config.model.backbone.freeze)
     notes.push(`${file}  model.backbone.freeze is false: no two trials share a backbone, so each runs alone.`);
 }

@@ -6,6 +6,7 @@ import { showPath, UserError } from './errors.ts';
 import { tryLock } from './file-lock.ts';
 import { type Change, listChanges } from './runs.ts';
 import type { Sweep } from './sweep-types.ts';
+import { plural } from './words.ts';
 
 const MAX_TOLD = 20;
 
@@ -43,7 +44,7 @@ export function refuseChangedSweep(dir: string, sweep: Sweep): void {
     const name = key.replace(/^config\./, '');
     return `${name}  is ${after}; the sweep in ${showPath(dir)} was planned with ${before}.`;
   });
-  const more = changes.length > MAX_TOLD ? [`${changes.length - MAX_TOLD} keys more differ.`] : [];
+  const more = changes.length > MAX_TOLD ? [`${plural(changes.length - MAX_TOLD, 'key')} more differ.`] : [];
   throw new UserError([...told, ...more, 'Take the old values back, or choose another --run-dir.']);
 }
 

@@ -23,6 +23,7 @@ import { Session } from './session.ts';
 import type { Told } from './suggest.ts';
 import { describeParams, finalConfig, makeTrials, planPoints, roundSize } from './sweep-file.ts';
 import type { Point, Sweep, Trial } from './sweep-types.ts';
+import { plural } from './words.ts';
 
 const USABLE_MEMORY = 0.8; // of a machine's: the rest is the system's, the page cache's and the runner's
 
@@ -243,10 +244,10 @@ export async function showPlan(
     .slice(0, MAX_SHOWN)
     .map(({ name, point, params, seed }) => [name, point, `seed ${seed}`, describeParams(params)]);
   report.print(formatTable(rows));
-  if (told.length > MAX_SHOWN) report.print(`... ${told.length} trials in all`);
+  if (told.length > MAX_SHOWN) report.print(`... ${plural(told.length, 'trial')} in all`);
   report.print('');
   report.print(formatTable(lines.slice(0, MAX_SHOWN).map(describeCohort)));
-  if (lines.length > MAX_SHOWN) report.print(`... ${lines.length} cohorts in all`);
+  if (lines.length > MAX_SHOWN) report.print(`... ${plural(lines.length, 'cohort')} in all`);
   report.print(`\n${describePlan(sweep, dir, points.length, sum)}`);
 }
 
@@ -254,7 +255,7 @@ function describeCohort({ cohort, trials, forecast_bytes: bytes, cost }: CohortL
   const memory = bytes === null ? 'memory not known' : `about ${formatBytes(bytes)}`;
   const range = trials.length === 1 ? trials[0] : `${trials[0]} ... ${trials.at(-1)}`;
   const ratio = cost === null ? '' : `${(cost.alone / cost.together).toFixed(1)} times cheaper than each alone`;
-  return [cohort, `${trials.length} trials`, range ?? '', memory, ratio];
+  return [cohort, `${plural(trials.length, 'trial')}`, range ?? '', memory, ratio];
 }
 
 function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum): string {
@@ -264,7 +265,10 @@ function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum
     bracket === null ? 'none' : `after ${bracket.rungs.join(', ')} steps the best ${100 * bracket.keep} % go on`;
   const where = selection === 'validation' ? `${config.data.val_list}: the VALIDATION list itself` : list;
   return formatTable([
-    ['points', `${numPoints} (${method}${rounds}), ${sum.num_trials} trials in ${sum.num_cohorts} cohorts`],
+    [
+      'points',
+      `${numPoints} (${method}${rounds}), ${plural(sum.num_trials, 'trial')} in ${plural(sum.num_cohorts, 'cohort')}`,
+    ],
     ['pruning', rungs],
     ['selection', `${objective} on ${where}`],
     [

@@ -5,6 +5,7 @@ import { isatty } from 'node:tty';
 import { type PointView, type Summary, shortenKeys } from './leaderboard.ts';
 import { formatDuration, formatTable, type Report } from './report.ts';
 import { readSweepFolder, type SweepView, sumCost } from './sweep-folder.ts';
+import { plural } from './words.ts';
 
 const REDRAW_SECONDS = 2;
 const MAX_ROWS = 20; // a screen; the report holds all
@@ -15,14 +16,12 @@ export async function showStatus(dir: string, report: Report, { watch }: { watch
   for (;;) {
     const view = readSweepFolder(dir);
     if (report.json) report.event({ kind: 'sweep_status', ...summariseView(view) });
-    else report.print(redraws ? overPrevious(describeView(view)) : describeView(view));
+    else if (redraws) report.redraw(describeView(view));
+    else report.print(describeView(view));
     if (!watch || view.state !== 'running') return;
     await sleep(REDRAW_SECONDS * 1000);
   }
 }
-
-/** From the top left corner, each line to its end and what is below: nothing flickers, nothing old stays. */
-const overPrevious = (text: string): string => `\x1b[H${text.replaceAll('\n', '\x1b[K\n')}\x1b[K\x1b[J`;
 
 export function countStates(view: SweepView): Record<string, number> {
   const counts: Record<string, number> = {};
@@ -69,7 +68,7 @@ function describeView(view: SweepView): string {
   ];
   const parts = [formatTable(facts), formatTable(listCohorts(view)), formatTable(listPoints(view))];
   const hidden = view.points.length - MAX_ROWS;
-  if (hidden > 0) parts.push(`... and ${hidden} more points; all are in \`sweep report\``);
+  if (hidden > 0) parts.push(`... and ${plural(hidden, 'more point')}; all are in \`sweep report\``);
   parts.push(...view.incidents.slice(-5).map(({ cohort, what, why }) => `${cohort}  ${what}: ${why}`));
   if (view.message !== null) parts.push(view.message);
   return parts.filter(Boolean).join('\n\n');
@@ -78,7 +77,9 @@ function describeView(view: SweepView): string {
 function describeBest({ best, final, sweep }: SweepView): string {
   if (best === null) return 'none yet';
   const tested =
-    final === null ? '' : `; ${formatTop(final[sweep.metric])} on the validation list (${final.num_videos} videos)`;
+    final === null
+      ? ''
+      : `; ${formatTop(final[sweep.metric])} on the validation list (${plural(final.num_videos, 'video')})`;
   const chosen = sweep.selection === 'validation' ? 'validation list, which the choice was made on' : 'selection list';
   return `${best.point}: ${sweep.metric} ${formatSummary(best[sweep.metric])} on the ${chosen}${tested}`;
 }

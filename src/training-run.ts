@@ -15,6 +15,7 @@ import { type Advanced, type BadVideo, type Opened, type Result, Session, type S
 import { type DropReason, Standing } from './standing.ts';
 import type { StopRequest } from './stop-request.ts';
 import type { CohortFile } from './sweep-types.ts';
+import { plural } from './words.ts';
 
 const CALL_SECONDS = 1; // a call is about so long: short enough to stop and prune, long enough that the bridge costs nothing
 const MAX_STEPS_PER_CALL = 200;
@@ -223,7 +224,7 @@ export class TrainingRun {
     const limit = this.config.data.max_bad_fraction;
     if (numBad > countAllowed(limit, numVideos)) {
       throw new UserError(
-        `${video.path}  ${video.reason}. ${numBad} of ${numVideos} videos cannot be read, and data.max_bad_fraction allows ${limit}. ` +
+        `${video.path}  ${video.reason}. ${numBad} of ${plural(numVideos, 'video')} cannot be read, and data.max_bad_fraction allows ${limit}. ` +
           `They are listed in ${this.folder.path('bad-videos.tsv')}: mend or remove them, or raise the limit.`,
       );
     }

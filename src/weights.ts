@@ -11,6 +11,7 @@ import { lockFile } from './file-lock.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type Inspected, Session } from './session.ts';
+import { plural } from './words.ts';
 
 /** OpenAI's files that can be a backbone, openai/CLIP `clip/clip.py`. */
 const PUBLIC: Record<string, { file: string; sha256: string; backbone: object }> = {
@@ -204,7 +205,7 @@ function describeBackbone(backbone: Backbone): string {
   const input = grid === null ? '' : `, input ${grid[0] * patch_size[0]} x ${grid[1] * patch_size[1]}`;
   const patches = grid === null ? `${num_patches}` : `${grid.join(' x ')}`;
   return (
-    `width ${width}, ${num_layers} layers, ${num_heads} heads (by CLIP's rule of 64 channels a head), ` +
+    `width ${width}, ${plural(num_layers, 'layer')}, ${num_heads} heads (by CLIP's rule of 64 channels a head), ` +
     `${patches} patches of ${patch_size.join(' x ')}${input}; ${choosePreset(backbone) ?? 'no preset has these sizes'}`
   );
 }
@@ -215,7 +216,7 @@ function describeEvl(evl: Evl): string {
   const names = parts.filter(([, isOn]) => isOn).map(([name]) => name);
   return (
     `${evl.num_layers} decoder layers, attention width ${evl.qkv_dim}, backbone width ${evl.width}, ` +
-    `${evl.num_classes} classes, ${evl.num_frames ?? 'any number of'} frames, ` +
+    `${plural(evl.num_classes, 'class')}, ${evl.num_frames ?? 'any number of'} frames, ` +
     `temporal: ${names.join(', ') || 'nothing'}`
   );
 }

@@ -65,7 +65,7 @@ const TYPESCRIPT = [
     'sweep-types',
   ],
   ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'upstream-flags', 'yaml-source'],
-  ['errors'],
+  ['errors', 'words'],
 ];
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [

@@ -1,0 +1,19 @@
+/** How counts and foreign names are written: plain functions, for every text that a person reads. */
+
+/** Returns `1 video`, `2 videos`. */
+export function plural(count: unknown, noun: string): string {
+  const ending = /(s|x|ch|sh)$/.test(noun) ? 'es' : 's';
+  return `${count} ${noun}${count === 1 ? '' : ending}`;
+}
+
+/** What a terminal obeys instead of showing: C0 without tab and line feed, DEL, C1, and what turns the reading direction. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const UNSAFE = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * Returns the text with characters that a terminal would obey written as `\u001b`. Names of files, classes and keys are
+ * other people's; the form is JSON's too, so that a line of JSON stays one and means the same.
+ */
+export function makeSafe(text: string): string {
+  return text.replace(UNSAFE, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}

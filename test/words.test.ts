@@ -1,0 +1,58 @@
+/** How counts and other people's names are written. */
+import { describe, expect, jest, test } from '@jest/globals';
+import { UserError } from '../src/errors.ts';
+import { Report, reportError } from '../src/report.ts';
+import { makeSafe, plural } from '../src/words.ts';
+
+test.each([
+  [0, 'video', '0 videos'],
+  [1, 'video', '1 video'],
+  [2, 'video', '2 videos'],
+  [1, 'class', '1 class'],
+  [3, 'class', '3 classes'],
+  ['1', 'train clip', '1 train clips'], // a text is not a count
+])('%s %s is written "%s"', (count, noun, words) => expect(plural(count, noun)).toBe(words));
+
+describe('a name from outside', () => {
+  const evil = 'a\x1b[31m\x07\x9bred\u202egpj.mp4\r';
+  const safe = 'a\\u001b[31m\\u0007\\u009bred\\u202egpj.mp4\\u000d';
+
+  test('is written so that a terminal does not obey it; tab, line feed and letters stay', () => {
+    expect(makeSafe(evil)).toBe(safe);
+    expect(makeSafe('Ünï 目\t-\n')).toBe('Ünï 目\t-\n');
+  });
+
+  test('is safe wherever it is printed, and the same name in a line of JSON', () => {
+    const written: string[] = [];
+    const take = (text: unknown): boolean => written.push(String(text)) > 0;
+    const spies = [process.stdout, process.stderr].map((stream) =>
+      jest.spyOn(stream, 'write').mockImplementation(take as never),
+    );
+    try {
+      for (const json of [false, true]) {
+        const report = new Report({ json });
+        report.print(evil);
+        report.note(evil);
+        report.event({ kind: 'bad_video', path: evil, reason: evil, num_bad: 1, num_videos: 2 });
+        reportError(new UserError(`${evil}  does not exist.`), json);
+      }
+    } finally {
+      for (const spy of spies) spy.mockRestore();
+    }
+    expect(written).toHaveLength(9);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+    for (const text of written) expect(text).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/);
+    const events = written.filter((text) => text.startsWith('{')).map((text) => JSON.parse(text));
+    expect(events).toMatchObject([{ path: evil }, { message: `${evil}  does not exist.` }]);
+  });
+
+  test('a status that is drawn again moves the cursor, and what it shows does not', () => {
+    const spy = jest.spyOn(process.stdout, 'write').mockImplementation((() => true) as never);
+    try {
+      new Report().redraw(`one\n${evil}`);
+      expect(spy.mock.calls).toEqual([[`\x1b[Hone\x1b[K\n${safe}\x1b[K\x1b[J\n`]]);
+    } finally {
+      spy.mockRestore();
+    }
+  });
+});
