@@ -3,15 +3,14 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { arch, availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import writeFileAtomic from 'write-file-atomic';
 import { z } from 'zod';
 import { RuntimeFailure, showPath, UserError } from './errors.ts';
 import { readCommit } from './inputs.ts';
+import { PROJECT } from './paths.ts';
 import { formatBytes, type Report } from './report.ts';
 
-const PROJECT = fileURLToPath(new URL('..', import.meta.url));
 const PYTHON = join(PROJECT, 'py', 'python.sh'); // the environment that the runtime has
 const TSX = join(PROJECT, 'node_modules', 'tsx', 'dist', 'loader.mjs');
 const NUM_LINES = 40; // of a failed program's output

@@ -1,6 +1,6 @@
 /** Successive halving (arXiv 1502.07943) inside a cohort: which points go on at a rung. A pure function of the results. */
 
-import type { Bracket, CohortFile, Metric } from './sweep-types.ts';
+import type { Bracket, CohortFile, Metric } from './cohort-types.ts';
 
 /** A point of the sweep at a rung: its trials that are left, and the mean of the metric over them. */
 export interface RankedPoint {

@@ -2,9 +2,9 @@
 
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { type CohortFile, TRIAL_TRAIN_KEYS, type Trial } from './cohort-types.ts';
 import { type Config, resolvedSchema } from './config-schema.ts';
 import { explainReadError, showPath, UserError } from './errors.ts';
-import { type CohortFile, TRIAL_TRAIN_KEYS, type Trial } from './sweep-types.ts';
 
 /** What comes after the frozen backbone: here the trials of a cohort may differ. */
 const TRIAL_KEYS = new RegExp(`^model\\.(decoder|temporal|head)\\.|^train\\.(${TRIAL_TRAIN_KEYS.join('|')})$`);

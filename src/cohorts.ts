@@ -1,8 +1,8 @@
 /** Which trials share a backbone pass, what that takes, and what it saves. Pure. */
 
+import { type Bracket, TRIAL_TRAIN_KEYS, type Trial } from './cohort-types.ts';
 import type { Config } from './config-schema.ts';
 import { UserError } from './errors.ts';
-import { type Bracket, TRIAL_TRAIN_KEYS, type Trial } from './sweep-types.ts';
 
 /** What one trial takes; of a cohort the first is there once, of the next two the most counts, the last adds up. */
 export interface Forecast {

@@ -2,13 +2,14 @@
 
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import type { CohortFile } from './cohort-types.ts';
 import type { Config } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
 import { formatTable, type Report } from './report.ts';
 import { RunFolder } from './runs.ts';
 import { finalConfig } from './sweep-file.ts';
 import { isSweepFolder, readSweepFolder } from './sweep-folder.ts';
-import type { CohortFile, Sweep } from './sweep-types.ts';
+import type { Sweep } from './sweep-types.ts';
 
 interface List {
   file: string;

@@ -4,11 +4,11 @@
  * Keys that do not fit each other are told to the checker, where they were written; config.ts reads and collects.
  */
 import { existsSync } from 'node:fs';
+import { readClasses } from './class-names.ts';
 import { formatProblem, show } from './config-keys.ts';
+import type { Params } from './config-schema.ts';
 import { type Config, type Draft, PRESETS } from './config-schema.ts';
-import { readClasses } from './data-list.ts';
 import { showPath, UserError } from './errors.ts';
-import type { Params } from './sweep-types.ts';
 import { plural } from './words.ts';
 import type { Entry } from './yaml-source.ts';
 

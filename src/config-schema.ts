@@ -297,3 +297,7 @@ export function jsonSchema(): object {
 export function writeJsonSchema(file: string): void {
   writeFileSync(file, `${JSON.stringify(jsonSchema(), null, 2)}\n`);
 }
+
+export type Value = string | number | boolean | null;
+/** Dotted keys of the configuration. */
+export type Params = Record<string, Value>;

@@ -1,8 +1,8 @@
 /** `checkpoint convert`: between our checkpoint folders and the original's checkpoint-N.pth files. */
 
 import { resolve } from 'node:path';
+import { readClasses } from './class-names.ts';
 import { type Config, loadConfig, parseConfig } from './config.ts';
-import { readClasses } from './data-list.ts';
 import { UserError } from './errors.ts';
 import type { Report } from './report.ts';
 import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';

@@ -5,12 +5,12 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from './errors.ts';
 import { SeenPaths } from './seen-paths.ts';
-import { plural } from './words.ts';
+import { plural, quote } from './words.ts';
 
 export interface ListOptions {
   file: string;
@@ -316,8 +316,6 @@ function readLabel(bytes: Buffer, start: number, end: number): number {
   return value;
 }
 
-const quote = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
-
 /** Notes each clip that is not there; if none is, the root is at fault. */
 async function lookForClips(scan: Scan): Promise<void> {
   const { clips, root } = scan;
@@ -356,34 +354,4 @@ async function explainMissing(path: string): Promise<string | undefined> {
     const code = (error as NodeJS.ErrnoException).code;
     return code === 'ENOENT' || code === 'ENOTDIR' ? 'does not exist' : `cannot be read (${code})`;
   }
-}
-
-/** Returns the class names of a file, one a line in the order of the labels. Raises UserError with its bad lines. */
-export function readClasses(file: string): string[] {
-  const name = showPath(file);
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(file);
-  } catch (error) {
-    throw new UserError(`${name}  ${explainReadError(error, resolve(file), 'a file with one class name a line')}`);
-  }
-  if (!isUtf8(bytes)) throw new UserError(`${name}  is not valid UTF-8. Write one class name a line, in UTF-8.`);
-  const names = bytes
-    .toString('utf8')
-    .replace(/^\uFEFF/, '')
-    .trimEnd()
-    .split('\n')
-    .map((line) => line.trim());
-  if (names.length === 1 && names[0] === '') throw new UserError(`${name}  is empty. Write one class name a line.`);
-  const firstLines = new Map<string, number>();
-  const problems: string[] = [];
-  names.forEach((className, index) => {
-    const first = firstLines.get(className);
-    if (className === '')
-      problems.push(`${name}:${index + 1}  is blank. The line number is the label: remove the line or name the class.`);
-    else if (first === undefined) firstLines.set(className, index + 1);
-    else problems.push(`${name}:${index + 1}  ${quote(className)} is on line ${first} too. A class has one line.`);
-  });
-  if (problems.length > 0) throw new UserError(problems);
-  return names;
 }

@@ -1,9 +1,9 @@
 /** `doctor`: what this machine has for coldframe, and the mend for what it lacks. */
 
 import { accessSync, constants, existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { UserError } from './errors.ts';
+import { PROJECT } from './paths.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
@@ -17,7 +17,6 @@ interface Finding {
 }
 
 const GIB = 1024 ** 3;
-const PROJECT = fileURLToPath(new URL('..', import.meta.url));
 
 const environmentSchema = z.object({
   python: z.string(),

@@ -1,11 +1,11 @@
 /** `fit`: the largest micro-batch that a memory budget holds, forecast first and confirmed by real steps. */
 
+import { parseBytes } from './bytes.ts';
 import type { Config } from './config-schema.ts';
 import { RuntimeFailure, UserError } from './errors.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type ModelForecast, Session } from './session.ts';
-import { parseBytes } from './sweep-schema.ts';
 import { plural } from './words.ts';
 
 const NUM_STEPS = 2; // Adam's moments exist from the first on

@@ -1,17 +1,17 @@
 /** A command line of upstream EVL (OpenGVLab/efficient-video-recognition, main.py behind a torch launcher) as our YAML. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename, dirname, isAbsolute, relative, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { distance } from 'fastest-levenshtein';
 import { Document, isScalar } from 'yaml';
 import { describeAllowed, KEYS, show } from './config-keys.ts';
 import { fileSchema, PATH_KEYS } from './config-schema.ts';
 import { explainReadError, UserError } from './errors.ts';
+import { PROJECT } from './paths.ts';
 import type { Report } from './report.ts';
 import { findCommand } from './shell-words.ts';
 import { UPSTREAM_FLAGS } from './upstream-flags.ts';
 
-const JSON_SCHEMA = fileURLToPath(new URL('../configs/coldframe.schema.json', import.meta.url));
+const JSON_SCHEMA = join(PROJECT, 'configs', 'coldframe.schema.json');
 
 /** argparse's store_true and store_false: no value. */
 const SWITCHES = new Set([

@@ -3,10 +3,11 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { readClasses } from './class-names.ts';
 import type { Config } from './config.ts';
-import { checkList, readClasses } from './data-list.ts';
+import { checkList } from './data-list.ts';
 import { UserError } from './errors.ts';
+import { PROJECT } from './paths.ts';
 import type { Report } from './report.ts';
 import type { Opened } from './session.ts';
 
@@ -124,10 +125,9 @@ export function describeRun(opened: Opened, lists: CheckedLists): object {
 
 /** The commit of coldframe itself, null outside a checkout. */
 export function readCommit(): string | null {
-  const project = fileURLToPath(new URL('..', import.meta.url));
-  if (!existsSync(join(project, '.git'))) return null;
+  if (!existsSync(join(PROJECT, '.git'))) return null;
   try {
-    return execFileSync('git', ['rev-parse', 'HEAD'], { cwd: project, encoding: 'utf8', stdio: 'pipe' }).trim();
+    return execFileSync('git', ['rev-parse', 'HEAD'], { cwd: PROJECT, encoding: 'utf8', stdio: 'pipe' }).trim();
   } catch {
     return null; // no git here, or no commit yet: the run does not need it
   }

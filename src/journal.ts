@@ -2,8 +2,9 @@
 
 import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import type { Bracket, Metric } from './cohort-types.ts';
+import type { Params } from './config-schema.ts';
 import { UserError } from './errors.ts';
-import type { Bracket, Metric, Params } from './sweep-types.ts';
 
 export interface TrialLine {
   name: string;

@@ -1,6 +1,7 @@
 /** Points of a sweep by how good they are: means over seeds, and an order that compares only what can be compared. */
 
-import type { Metric, Params } from './sweep-types.ts';
+import type { Metric } from './cohort-types.ts';
+import type { Params } from './config-schema.ts';
 
 export type TrialState = 'waiting' | 'running' | 'finished' | 'pruned' | 'diverged' | 'failed';
 

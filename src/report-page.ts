@@ -1,9 +1,9 @@
 /** The page of `sweep report` as HTML: complete without its script, which sorts, filters and draws. No file or address is loaded. */
 
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { shortenKeys } from './leaderboard.ts';
+import { PROJECT, readLibrary } from './paths.ts';
 import { formatDuration } from './report.ts';
 import { day, escapeHtml, LABELS, MAX_ROWS, percent, plural, showValue } from './report-html.ts';
 import { type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './report-tables.ts';
@@ -67,14 +67,7 @@ ${readAsset('page.js')}</script>
 `;
 }
 
-const readAsset = (name: string): string => readFileSync(new URL(`report-page/${name}`, import.meta.url), 'utf8');
-
-/** The build for browsers, which the package does not export: found beside what it does. */
-function readLibrary(name: string, file: string): string {
-  const entry = createRequire(import.meta.url).resolve(name);
-  const folder = entry.slice(0, entry.lastIndexOf(join('node_modules', name)) + join('node_modules', name).length);
-  return readFileSync(join(folder, 'dist', file), 'utf8').replaceAll('</script', '<\\/script');
-}
+const readAsset = (name: string): string => readFileSync(join(PROJECT, 'src', 'report-page', name), 'utf8');
 
 /** JSON for a script element: no `<` can end it. */
 const toJson = (value: unknown): string => JSON.stringify(value).replaceAll('<', '\\u003c');

@@ -5,13 +5,12 @@
 import type { ChildProcess } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
 import { PythonBug, RuntimeFailure, UserError } from './errors.ts';
+import { PROJECT } from './paths.ts';
 import { countMemoryKills } from './processes.ts';
 import { type Ending, Log, Supervisor, type Transport } from './supervisor.ts';
 
-const PROJECT = fileURLToPath(new URL('..', import.meta.url));
 const SETTLE_SECONDS = 1; // between losing the channel (or SIGKILL) and giving the process up; errors are due within 2 s
 
 export interface RuntimeOptions {

@@ -2,10 +2,11 @@
 
 import { makeAbsolute } from './config.ts';
 import { checkKeys, describeAllowed, formatProblem, isWhole, KEYS, show, suggest } from './config-keys.ts';
+import type { Value } from './config-schema.ts';
 import { PATH_KEYS } from './config-schema.ts';
 import { countSteps, listNumbers } from './space.ts';
 import { SPACE_FIELDS } from './sweep-schema.ts';
-import type { Range, SpaceKey, Sweep, Value } from './sweep-types.ts';
+import type { Range, SpaceKey, Sweep } from './sweep-types.ts';
 import type { Entry } from './yaml-source.ts';
 
 /** Keys that a sweep sets itself, and where to say what they should be. */

@@ -1,6 +1,7 @@
 /** The points of a space: a grid or random draws. Pure: the same space and seed give the same points. */
 
-import type { Params, Point, Range, SpaceKey, Value } from './sweep-types.ts';
+import type { Params, Value } from './config-schema.ts';
+import type { Point, Range, SpaceKey } from './sweep-types.ts';
 
 /** More points than anyone can train are a slip. */
 export const MAX_POINTS = 100_000;

@@ -1,7 +1,15 @@
 /** What may end a run from outside: signals, and a later attempt at the same work. */
 
-import type { RunFolder } from './runs.ts';
-import type { Runtime } from './runtime.ts';
+/** What is looked at and kept alive: the run folder. */
+interface Fence {
+  isFenced(): boolean;
+  beat(): void;
+}
+
+/** What is ended at once: the runtime. */
+interface Killable {
+  kill(): void;
+}
 
 const FENCE_SECONDS = 0.5;
 const BEATS = 6; // looks at the fence from one sign of life to the next
@@ -12,14 +20,14 @@ const BEATS = 6; // looks at the fence from one sign of life to the next
  */
 export class StopRequest {
   requested = false;
-  runtime: Runtime | undefined;
+  runtime: Killable | undefined;
   readonly #fence: NodeJS.Timeout;
   readonly #handler = (): void => {
     if (this.requested) this.runtime?.kill();
     this.requested = true;
   };
 
-  constructor(folder: RunFolder) {
+  constructor(folder: Fence) {
     process.on('SIGINT', this.#handler);
     process.on('SIGTERM', this.#handler);
     if (!process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', this.#handler); // the terminal was closed
@@ -39,14 +47,14 @@ export class StopRequest {
 }
 
 /** A sign that cannot be given just now comes with the next one. */
-function beat(folder: RunFolder): void {
+function beat(folder: Fence): void {
   try {
     folder.beat();
   } catch {}
 }
 
 /** A file that cannot be read just now is no later attempt; the next write asks again, and says so. */
-function isLost(folder: RunFolder): boolean {
+function isLost(folder: Fence): boolean {
   try {
     return folder.isFenced();
   } catch {

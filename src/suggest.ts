@@ -1,12 +1,13 @@
 /** Points of a TPE search, asked of Optuna in a Python process of their own; a function of the sweep and its history. */
 
-import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { z } from 'zod';
+import type { Params } from './config-schema.ts';
 import { RuntimeFailure } from './errors.ts';
+import { PYTHON_FOLDER } from './paths.ts';
 import { findPython } from './runtime.ts';
 import { namePoint } from './space.ts';
-import type { Params, Point, Sweep } from './sweep-types.ts';
+import type { Point, Sweep } from './sweep-types.ts';
 
 /** What became of a point; its value is the mean over its seeds. */
 export interface Told {
@@ -19,7 +20,6 @@ export interface Told {
   intermediate: Record<string, number>;
 }
 
-const PY = fileURLToPath(new URL('../py', import.meta.url));
 const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 const replySchema = z.object({ points: z.array(z.record(z.string(), value)) });
 
@@ -34,7 +34,7 @@ export async function suggestPoints(
   const request = { space: sweep.space, seed: sweep.seed, num, history, pending };
   const { failed, stdout, stderr, shortMessage } = await execa(findPython(), ['-m', 'coldframe.suggest'], {
     input: JSON.stringify(request),
-    env: { PYTHONPATH: PY, PYTHONUTF8: '1' },
+    env: { PYTHONPATH: PYTHON_FOLDER, PYTHONUTF8: '1' },
     reject: false,
   });
   const lines = stderr.split('\n').slice(-20);

@@ -3,16 +3,18 @@
  * `extends`, environment, all problems at once, each with its place. Every point is resolved before anything starts.
  */
 import { basename } from 'node:path';
+import { parseBytes } from './bytes.ts';
+import type { Trial } from './cohort-types.ts';
 import { makeAbsolute, nest, type OpenConfig, openConfig } from './config.ts';
 import { checkKeys, describeAllowed, formatProblem, show } from './config-keys.ts';
 import { type Kept, resolveWith } from './config-resolve.ts';
-import type { Config } from './config-schema.ts';
+import type { Config, Params } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
 import { checkSelection, type Selection } from './selection.ts';
 import { drawRandom, MAX_POINTS, makeCorners, makeGrid } from './space.ts';
 import { readSpace, splitSpaceKey } from './space-keys.ts';
-import { parseBytes, SWEEP_KEYS, type SweepDraft, sweepSchema } from './sweep-schema.ts';
-import type { Params, Point, SpaceKey, Sweep, Trial } from './sweep-types.ts';
+import { SWEEP_KEYS, type SweepDraft, sweepSchema } from './sweep-schema.ts';
+import type { Point, SpaceKey, Sweep } from './sweep-types.ts';
 import { plural } from './words.ts';
 import { type Entry, readSource } from './yaml-source.ts';
 

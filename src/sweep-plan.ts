@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { Trial } from './cohort-types.ts';
 import {
   type Forecast,
   forecastCost,
@@ -22,7 +23,7 @@ import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
 import type { Told } from './suggest.ts';
 import { describeParams, finalConfig, makeTrials, planPoints, roundSize } from './sweep-file.ts';
-import type { Point, Sweep, Trial } from './sweep-types.ts';
+import type { Point, Sweep } from './sweep-types.ts';
 import { plural } from './words.ts';
 
 const USABLE_MEMORY = 0.8; // of a machine's: the rest is the system's, the page cache's and the runner's

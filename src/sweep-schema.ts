@@ -6,6 +6,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { z } from 'zod';
+import { BYTES } from './bytes.ts';
 import { collectKeys, KEYS } from './config-keys.ts';
 
 const count = z.int().min(1);
@@ -15,18 +16,6 @@ const seed = z.int().min(0);
 const section = <Shape extends z.core.$ZodLooseShape>(shape: Shape) => z.strictObject(shape).prefault({} as never);
 
 const optional = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().default(null);
-
-const UNITS: Record<string, number> = { '': 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
-for (const [power, unit] of ['KiB', 'MiB', 'GiB', 'TiB'].entries()) UNITS[unit] = 1024 ** (power + 1);
-const BYTES = /^(\d+(?:\.\d+)?) ?([KMGT]?i?B)$/;
-
-/** Returns the bytes that `8GiB` or `500 MB` are, a plain number as it is, else undefined. */
-export function parseBytes(size: string | number): number | undefined {
-  if (typeof size === 'number') return size;
-  const [, number, unit] = BYTES.exec(size) ?? [];
-  const factor = UNITS[unit ?? '?'];
-  return factor === undefined ? undefined : Math.round(Number(number) * factor);
-}
 
 const executor = section({
   kind: z.enum(['local', 'slurm', 'ray']).default('local').describe('Where cohorts run.'),

@@ -5,10 +5,10 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import writeFileAtomic from 'write-file-atomic';
 import { z } from 'zod';
+import type { CohortFile, Trial } from './cohort-types.ts';
 import { splitCohort } from './cohorts.ts';
 import type { CohortLine, Entry, FailureClass, FinalResult, TrialResult } from './journal.ts';
 import { type Ended, logOf, type Smaller, type Task, type Verdict } from './scheduler.ts';
-import type { CohortFile, Trial } from './sweep-types.ts';
 
 const NUM_LOG_LINES = 20;
 

@@ -1,46 +1,8 @@
-/** What the rooms of the sweep hand each other: trials, cohorts, brackets. */
+/** What the rooms of the sweep hand each other: its space, its points, its resolved file. */
 
-import type { Config, Draft } from './config-schema.ts';
-
-export type Value = string | number | boolean | null;
-/** Dotted keys of the configuration. */
-export type Params = Record<string, Value>;
-
-/** Keys of `train` that a trial of a cohort may have for itself, besides all of `model` behind the backbone. */
-export const TRIAL_TRAIN_KEYS = [
-  ...['lr', 'backbone_lr', 'weight_decay', 'decay_all', 'warmup_steps', 'clip_grad_norm'],
-  ...['label_smoothing', 'ema_decay', 'seed'],
-];
-
-/** One configuration to train. Points of a sweep with several seeds have one trial a seed. */
-export interface Trial {
-  /** t0001 ...: names files, so letters and digits only. */
-  name: string;
-  /** p0001 ...: trials that differ in their seed only share it; pruning and ranking go by the mean over it. */
-  point: string;
-  /** What this trial sets in the space, dotted keys; without the seed. */
-  params: Params;
-  seed: number;
-  settings: Config;
-}
-
-/** Successive halving: at each rung (an optimizer step) the best `keep` (0..1) of the points that are left go on. */
-export interface Bracket {
-  rungs: number[];
-  keep: number;
-}
-
-export type Metric = 'top1' | 'top5';
-
-/** cohort.json: what `train --cohort` runs. Trials share everything up to the features of the frozen backbone. */
-export interface CohortFile {
-  format: 1;
-  /** c0001 ... */
-  name: string;
-  metric: Metric;
-  bracket: Bracket | null;
-  trials: Trial[];
-}
+import type { Bracket, Metric } from './cohort-types.ts';
+import type { Config, Draft, Params, Value } from './config-schema.ts';
+import type { SweepExecutor } from './executors/executor.ts';
 
 /** What a key may be in a sweep: one of `values`, or a number of `range`. */
 export interface SpaceKey {
@@ -65,28 +27,6 @@ export interface Point {
   /** p0001 ... */
   name: string;
   params: Params;
-}
-
-export interface SweepExecutor {
-  kind: 'local' | 'slurm' | 'ray';
-  slots: number;
-  /** Of one slot; null: what the machine has. */
-  memory_bytes: number | null;
-  max_attempts: number;
-  failure: 'no-new' | 'continue' | 'kill';
-  /** A job that shows no progress for so long is lost; null: the configuration's launch.stall_seconds. */
-  stall_seconds: number | null;
-  poll_seconds: number;
-  slurm: {
-    partition: string | null;
-    account: string | null;
-    time: string | number | null;
-    gres: string | null;
-    cpus_per_task: number | null;
-    memory: string | null;
-    extra: string[];
-  };
-  ray: { address: string; num_cpus: number | null; num_gpus: number | null };
 }
 
 /** sweep.json: a sweep file with nothing left implicit; paths are absolute. */

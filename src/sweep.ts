@@ -3,9 +3,9 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import writeFileAtomic from 'write-file-atomic';
 import { stringify } from 'yaml';
+import type { Trial } from './cohort-types.ts';
 import { Interrupted, showPath, UserError } from './errors.ts';
 import type { Executor } from './executors/executor.ts';
 import { findDevices, LocalExecutor } from './executors/local.ts';
@@ -13,6 +13,7 @@ import { RayExecutor } from './executors/ray.ts';
 import { SlurmExecutor } from './executors/slurm.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { Journal, rankPoints, type SweepLine, type TrialResult } from './journal.ts';
+import { PROGRAM } from './paths.ts';
 import type { Report } from './report.ts';
 import { Scheduler } from './scheduler.ts';
 import { finalConfig, makeTrials, planPoints } from './sweep-file.ts';
@@ -20,9 +21,7 @@ import { lockSweep, refuseChangedSweep, refuseForeign } from './sweep-guard.ts';
 import { type AskForecasts, askForecasts, checkInputs, nextPoints, planRound, sumPlan } from './sweep-plan.ts';
 import { Pulse, sumSeconds } from './sweep-pulse.ts';
 import { CohortTask, FinalTask, type TaskContext, writeJson } from './sweep-tasks.ts';
-import type { Sweep, Trial } from './sweep-types.ts';
-
-const PROGRAM = fileURLToPath(new URL('../scripts/coldframe', import.meta.url));
+import type { Sweep } from './sweep-types.ts';
 
 export interface SweepRequest {
   sweep: Sweep;

@@ -3,6 +3,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { firstSettings, plainCohort, readCohort, recordCohort } from './cohort-file.ts';
+import type { CohortFile } from './cohort-types.ts';
 import { type Config, loadConfig } from './config.ts';
 import { RuntimeFailure, UserError } from './errors.ts';
 import { type CheckedLists, checkLists } from './inputs.ts';
@@ -10,7 +11,6 @@ import type { Report } from './report.ts';
 import { findCheckpoint, RunFolder, refuseChangedConfig } from './runs.ts';
 import { Session } from './session.ts';
 import { StopRequest } from './stop-request.ts';
-import type { CohortFile } from './sweep-types.ts';
 import { TrainingRun } from './training-run.ts';
 
 export interface TrainRequest {

@@ -2,6 +2,7 @@
 
 import { decideRung, findNextRung, type RankedPoint } from './bracket.ts';
 import { firstSettings, isPlain, recordCohort } from './cohort-file.ts';
+import type { CohortFile } from './cohort-types.ts';
 import type { Config } from './config-schema.ts';
 import { countAllowed } from './data-list.ts';
 import { classifyFailure, Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
@@ -14,7 +15,6 @@ import { type Runtime, startRuntime } from './runtime.ts';
 import { type Advanced, type BadVideo, type Opened, type Result, Session, type Step } from './session.ts';
 import { type DropReason, Standing } from './standing.ts';
 import type { StopRequest } from './stop-request.ts';
-import type { CohortFile } from './sweep-types.ts';
 import { plural } from './words.ts';
 
 const CALL_SECONDS = 1; // a call is about so long: short enough to stop and prune, long enough that the bridge costs nothing

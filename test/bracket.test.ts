@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { countLeft, decideRung, findNextRung } from '../src/bracket.ts';
 import { plainCohort, readCohort, recordCohort } from '../src/cohort-file.ts';
+import type { CohortFile, Trial } from '../src/cohort-types.ts';
 import { type Config, loadConfig } from '../src/config.ts';
 import {
   classifyFailure,
@@ -18,7 +19,6 @@ import {
 import { Report } from '../src/report.ts';
 import { type CheckpointHeader, chooseTrial, RunFolder, refuseChangedConfig } from '../src/runs.ts';
 import { Standing } from '../src/standing.ts';
-import type { CohortFile, Trial } from '../src/sweep-types.ts';
 import { readWork, train } from '../src/train.ts';
 import { makeClips, writeConfig } from './support.ts';
 

@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { checkList, type ListOptions, readClasses } from '../src/data-list.ts';
+import { readClasses } from '../src/class-names.ts';
+import { checkList, type ListOptions } from '../src/data-list.ts';
 import { UserError } from '../src/errors.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'list-')));

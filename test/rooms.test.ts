@@ -46,13 +46,12 @@ const TYPESCRIPT = [
     'cohorts',
     'config',
     'space',
-    'sweep-schema',
     'report',
     'runs',
     'download',
     'standing',
   ],
-  ['config-resolve'],
+  ['config-resolve', 'sweep-types', 'sweep-schema'],
   ['executors/slurm', 'executors/ray'],
   [
     'executors/local',
@@ -62,10 +61,12 @@ const TYPESCRIPT = [
     'events',
     'file-lock',
     'shell-words',
-    'sweep-types',
+    'class-names',
   ],
+  ['cohort-types'],
   ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'upstream-flags', 'yaml-source'],
-  ['errors', 'words'],
+  ['errors'],
+  ['bytes', 'paths', 'words'],
 ];
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [

@@ -35,3 +35,26 @@ export interface Executor {
   cancel(handle: string): Promise<void>;
   close(): Promise<void>;
 }
+
+/** `executor` of a sweep file, with nothing left implicit. */
+export interface SweepExecutor {
+  kind: 'local' | 'slurm' | 'ray';
+  slots: number;
+  /** Of one slot; null: what the machine has. */
+  memory_bytes: number | null;
+  max_attempts: number;
+  failure: 'no-new' | 'continue' | 'kill';
+  /** A job that shows no progress for so long is lost; null: the configuration's launch.stall_seconds. */
+  stall_seconds: number | null;
+  poll_seconds: number;
+  slurm: {
+    partition: string | null;
+    account: string | null;
+    time: string | number | null;
+    gres: string | null;
+    cpus_per_task: number | null;
+    memory: string | null;
+    extra: string[];
+  };
+  ray: { address: string; num_cpus: number | null; num_gpus: number | null };
+}

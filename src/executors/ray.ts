@@ -7,8 +7,7 @@ import { dirname } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
-import type { SweepExecutor } from '../sweep-types.ts';
-import type { Executor, Job, JobState } from './executor.ts';
+import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 
 const GRACE_SECONDS = 60; // Ray's own is 3: too few to save

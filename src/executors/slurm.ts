@@ -5,8 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import writeFileAtomic from 'write-file-atomic';
 import { UserError } from '../errors.ts';
-import type { SweepExecutor } from '../sweep-types.ts';
-import type { Executor, Job, JobState } from './executor.ts';
+import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 
 const GRACE_SECONDS = 60;
