@@ -1,6 +1,6 @@
 /** The process entry: runs main, prints the last error, sets the exit code. */
 
-import { Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
+import { asUserError, Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
 import { main } from './main.ts';
 import { reportError } from './report.ts';
 
@@ -22,7 +22,8 @@ if (process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', () => {});
 const args = process.argv.slice(2);
 try {
   await main(args);
-} catch (error) {
+} catch (caught) {
+  const error = asUserError(caught);
   reportError(error, args.includes('--json'));
   process.exitCode = exitCode(error);
 }

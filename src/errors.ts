@@ -49,6 +49,14 @@ export class OutOfMemory extends UserError {
   }
 }
 
+/** Another process holds what only one may write: a run folder, a cache. Exit code 2. */
+export class InUse extends UserError {
+  constructor(problems: string | string[]) {
+    super(problems);
+    this.name = 'InUse';
+  }
+}
+
 /** A later attempt has taken the run folder over; this one must not write there any more. Exit code 3. */
 export class Fenced extends Error {
   constructor(message: string) {
@@ -68,6 +76,24 @@ export class PythonBug extends Error {
   }
 }
 
+/** An error as Python tells it (py/coldframe/errors.py). `code` decides, the message is for people alone. */
+export interface ToldError {
+  kind: 'user' | 'bug';
+  code: string;
+  message: string;
+  traceback: string;
+}
+
+export function fromPython({ kind, code, message, traceback }: ToldError): Error {
+  // No bug: mostly the kernel killed it for lack of memory, and a restart goes on.
+  if (code === 'worker_died')
+    return new RuntimeFailure(`python  ${message} Lower data.num_workers, or give it more (shared) memory.`);
+  if (kind === 'bug') return new PythonBug(message, traceback);
+  const problems = message.split('\n');
+  if (code === 'out_of_memory') return new OutOfMemory(problems);
+  return code === 'in_use' ? new InUse(problems) : new UserError(problems);
+}
+
 /** The user or a scheduler asked the run to stop, and its state is saved. Exit code 130. */
 export class Interrupted extends Error {
   constructor(message: string) {
@@ -79,10 +105,43 @@ export class Interrupted extends Error {
 export type FailureClass = 'user' | 'bug' | 'lost' | 'out_of_memory';
 
 /** What a scheduler decides by: `user` needs a person, `lost` may be tried again, `out_of_memory` with less at once. */
-export function classifyFailure(error: unknown): FailureClass {
+export function classifyFailure(caught: unknown): FailureClass {
+  const error = asUserError(caught);
   if (error instanceof OutOfMemory || error instanceof MemoryKill) return 'out_of_memory';
   if (error instanceof UserError) return 'user';
   return error instanceof RuntimeFailure ? 'lost' : 'bug';
+}
+
+/** What is found, and what to do; any other code gives the system's own words. As in py/coldframe/errors.py. */
+const FOUND: Record<string, string> = {
+  ENOSPC: 'the disk is full. Free some room there; the same command goes on.',
+  EDQUOT: 'the quota of this disk is used up. Free some room there; the same command goes on.',
+  EROFS: 'lies on a read-only file system. Name a place that can be written.',
+  EACCES: 'may not be used: the permission is missing. Change its permissions, or name another place.',
+  EPERM: 'may not be changed: the system does not permit it. Change its permissions, or name another place.',
+  ENOENT: 'does not exist, or cannot be made there. Name another place.',
+  ENOTDIR: 'lies below a file, and only a folder can hold it. Name another place.',
+  EISDIR: 'is a folder, and a file is needed. Name another place.',
+  EEXIST: 'exists already, and is not what is needed there. Remove it, or name another place.',
+  ENOTEMPTY: 'is not empty. Empty it, or name another place.',
+  ENAMETOOLONG: 'is too long a name for this file system. Name a shorter place.',
+  EFBIG: 'is larger than this file system or `ulimit -f` allows. Name another place.',
+  EIO: 'cannot be read or written: the disk reports an error. Check the disk, or name another place.',
+  EMFILE: 'cannot be opened: too many files are open. Raise `ulimit -n`.',
+  ENFILE: 'cannot be opened: the machine has too many files open. Close other programs.',
+  ESTALE: 'is gone from the network disk. Mount it again; the same command goes on.',
+};
+const DISK = ['ENOSPC', 'EDQUOT', 'EROFS']; // the user's also where nothing says which file it was
+
+/** Returns an error of the file system as one that the user can mend, `path  what was found. What to do.`, and any other
+ * as it is. */
+export function asUserError(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof UserError) return error;
+  const { code, syscall, path, dest } = error as NodeJS.ErrnoException & { dest?: string };
+  if (code === undefined || syscall === undefined || syscall.startsWith('spawn')) return error;
+  if (path === undefined && !DISK.includes(code)) return error;
+  const found = FOUND[code] ?? `cannot be used: ${error.message}. Mend it, or name another place.`;
+  return new UserError(`${path === undefined ? 'disk' : showPath(dest ?? path)}  ${found}`);
 }
 
 /** Returns why a file could not be read, in words, and what to do; `wanted` says what should be there. */

@@ -1,7 +1,6 @@
 /** The session's verbs with the types of what they take and give: the TypeScript side of py/coldframe/session.py. */
 
 import { z } from 'zod';
-import { OutOfMemory, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 import type { Runtime } from './runtime.ts';
 
 /** A number that Python may have found not finite; JSON carries null then. */
@@ -242,29 +241,11 @@ export interface OpenRequest {
   resume: string;
 }
 
-/** serve.py begins its advice so, whichever of torch's ways of running out of memory it was. */
-const NO_MEMORY = /^memory {2}/;
-
-/** torch/utils/data/dataloader.py and signal_handling.py. */
-const WORKER_DIED = /DataLoader worker .*(exited unexpectedly|killed by signal)/;
-
 export class Session {
   readonly runtime: Runtime;
 
   constructor(runtime: Runtime) {
     this.runtime = runtime;
-  }
-
-  /** A loader worker that dies is no bug: mostly the kernel killed it for lack of memory, and a restart goes on. */
-  async #call<T>(verb: string, args: object, schema: z.ZodType<T>): Promise<T> {
-    try {
-      return await this.runtime.call(verb, args, schema);
-    } catch (error) {
-      if (error instanceof UserError && NO_MEMORY.test(error.message)) throw new OutOfMemory(error.problems);
-      if (!(error instanceof PythonBug && WORKER_DIED.test(error.message))) throw error;
-      const [how = error.message] = /DataLoader worker \(pid \d+\) is killed.*/.exec(error.traceback) ?? [];
-      throw new RuntimeFailure(`python  ${how.trim()} Lower data.num_workers, or give it more (shared) memory.`);
-    }
   }
 
   /** Lets Python import torch, which takes seconds, while this side does something else. */
@@ -273,85 +254,85 @@ export class Session {
   }
 
   describe(settings: object | null) {
-    return this.#call('describe', { settings }, describeSchema);
+    return this.runtime.call('describe', { settings }, describeSchema);
   }
 
   /** What each of these configurations will take, quickly: nothing is built. */
   forecast(configs: object[]) {
-    return this.#call('forecast', { trials: configs }, forecastSchema);
+    return this.runtime.call('forecast', { trials: configs }, forecastSchema);
   }
 
   /** The peak so far of Python and of its loader workers, and what is free. `device` is launch.device. */
   memory(device: string) {
-    return this.#call('memory', { device }, memorySchema);
+    return this.runtime.call('memory', { device }, memorySchema);
   }
 
   open(request: OpenRequest) {
-    return this.#call('open', request, openSchema);
+    return this.runtime.call('open', request, openSchema);
   }
 
   advance(steps: number) {
-    return this.#call('advance', { steps }, advanceSchema);
+    return this.runtime.call('advance', { steps }, advanceSchema);
   }
 
   /** Goes on with the evaluation for about so long; at its end there are `results`, and scores in the folder. */
   evaluate(seconds: number, output: string) {
-    return this.#call('evaluate', { seconds, output }, evaluateSchema);
+    return this.runtime.call('evaluate', { seconds, output }, evaluateSchema);
   }
 
   ensemble(paths: string[]) {
-    return this.#call('ensemble', { paths }, ensembleSchema);
+    return this.runtime.call('ensemble', { paths }, ensembleSchema);
   }
 
   /** Takes trials out of the cohort; the others do not notice. */
   drop(trials: string[]) {
-    return this.#call('drop', { trials }, z.object({ trials: z.array(z.string()) }));
+    return this.runtime.call('drop', { trials }, z.object({ trials: z.array(z.string()) }));
   }
 
   save() {
-    return this.#call('save', {}, z.object({ path: z.string(), step: z.number() }));
+    return this.runtime.call('save', {}, z.object({ path: z.string(), step: z.number() }));
   }
 
   convert(to: 'coldframe' | 'upstream', output: string) {
-    return this.#call('convert', { to, output }, z.object({ path: z.string(), step: z.number() }));
+    return this.runtime.call('convert', { to, output }, z.object({ path: z.string(), step: z.number() }));
   }
 
   predict(paths: string[], top: number) {
-    return this.#call('predict', { paths, top }, predictSchema);
+    return this.runtime.call('predict', { paths, top }, predictSchema);
   }
 
   /** What the feature cache of trials that share it holds; a UserError where `open` would refuse it. */
   checkFeatures(configs: object[], lists: OpenRequest['lists']) {
-    return this.#call('check_features', { trials: configs, lists }, featuresCheckedSchema);
+    return this.runtime.call('check_features', { trials: configs, lists }, featuresCheckedSchema);
   }
 
   /** What the feature cache of a configuration takes and saves; it can then be built. */
   forecastFeatures(settings: object, lists: OpenRequest['lists']) {
-    return this.#call('forecast_features', { settings, lists }, featuresForecastSchema);
+    return this.runtime.call('forecast_features', { settings, lists }, featuresForecastSchema);
   }
 
   /** Goes on with the feature cache for about so long. */
   buildFeatures(seconds: number) {
-    return this.#call('build_features', { seconds }, featuresBuiltSchema);
+    return this.runtime.call('build_features', { seconds }, featuresBuiltSchema);
   }
 
   /** Writes what is computed of the feature cache so far. */
   saveFeatures() {
-    return this.#call('save_features', {}, z.object({}));
+    return this.runtime.call('save_features', {}, z.object({}));
   }
 
   /** What re-encoding the clips of these lists into a folder takes; it can then be begun. */
   forecastClips(settings: object, lists: OpenRequest['lists'], folder: string) {
-    return this.#call('forecast_clips', { settings, lists, folder }, clipsForecastSchema);
+    return this.runtime.call('forecast_clips', { settings, lists, folder }, clipsForecastSchema);
   }
 
   /** Goes on with re-encoding for about so long. */
   prepareClips(seconds: number) {
-    return this.#call('prepare_clips', { seconds }, clipsPreparedSchema);
+    return this.runtime.call('prepare_clips', { seconds }, clipsPreparedSchema);
   }
 
   /** What a file of weights or a checkpoint folder is. */
   inspect(path: string) {
-    return this.#call('inspect', { path }, inspectSchema);
+    return this.runtime.call('inspect', { path }, inspectSchema);
   }
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { MemoryKill, PythonBug, RuntimeFailure, UserError } from './errors.ts';
+import { fromPython, MemoryKill, PythonBug, RuntimeFailure } from './errors.ts';
 
 const DUMP_SECONDS = 1; // for faulthandler to write every thread's stack
 const CLOSE_SECONDS = 20; // for the session to close: loader workers are joined, TensorBoard is flushed
@@ -33,16 +33,13 @@ const replySchema = z.discriminatedUnion('ok', [
   z.object({ ok: z.literal(true), result: z.unknown(), non_finite: z.array(z.string()) }),
   z.object({
     ok: z.literal(false),
-    error: z.object({ kind: z.enum(['user', 'bug']), message: z.string(), traceback: z.string() }),
+    error: z.object({ kind: z.enum(['user', 'bug']), code: z.string(), message: z.string(), traceback: z.string() }),
   }),
 ]);
 
 function parseReply<T>(verb: string, text: string, schema: z.ZodType<T>): T {
   const reply = replySchema.parse(JSON.parse(text));
-  if (!reply.ok) {
-    const { kind, message, traceback } = reply.error;
-    throw kind === 'user' ? new UserError(message.split('\n')) : new PythonBug(message, traceback);
-  }
+  if (!reply.ok) throw fromPython(reply.error);
   const result = schema.safeParse(reply.result);
   if (result.success) return result.data;
   const nonFinite = reply.non_finite.length > 0 ? ` (not finite in Python: ${reply.non_finite.join(', ')})` : '';

@@ -5,7 +5,7 @@ import { firstSettings, isPlain, recordCohort } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
 import type { Config } from './config-schema.ts';
 import { countAllowed } from './data-list.ts';
-import { classifyFailure, Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
+import { asUserError, classifyFailure, Fenced, Interrupted, InUse, RuntimeFailure, UserError } from './errors.ts';
 import { stampEvent } from './events.ts';
 import { type CheckedLists, describeList, describeRun, filesOf } from './inputs.ts';
 import { Pace } from './pace.ts';
@@ -110,9 +110,8 @@ export class TrainingRun {
     try {
       return await session.open(request);
     } catch (error) {
-      const isLocked = error instanceof UserError && error.message.includes(' is in use by ');
       // The attempt before this one should have left by now: a scheduler tries again, no person is needed.
-      if (isLocked && this.folder.attempt !== undefined) throw new RuntimeFailure(error.message);
+      if (error instanceof InUse && this.folder.attempt !== undefined) throw new RuntimeFailure(error.message);
       throw error;
     }
   }
@@ -293,7 +292,8 @@ export class TrainingRun {
   }
 
   /** Without an attempt's number a folder that was not taken over may be another run's: nothing is written there. */
-  recordFailure(error: unknown): void {
+  recordFailure(caught: unknown): void {
+    const error = asUserError(caught);
     if (error instanceof Interrupted || error instanceof Fenced || !(error instanceof Error)) return;
     const { journal } = this.report;
     if (this.folder.isFenced() || (journal === undefined && this.folder.attempt === undefined)) return;

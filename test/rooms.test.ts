@@ -84,7 +84,7 @@ const PYTHON = [
   ['augment', 'clip', 'environment', 'weights'],
   ['reader', 'transcode'],
   ['columns', 'device', 'replay', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
-  ['h264'],
+  ['errors', 'h264'],
 ];
 const LAZY = ['serve -> forecast', 'serve -> session'];
 

@@ -115,21 +115,32 @@ describe('a call', () => {
     expect(contentOf<{ text: string }>(big).text).toHaveLength(10e6);
   });
 
-  test('turns a ValueError into the problems of a UserError, anything else into a PythonBug with its traceback', async () => {
-    const steps = [call('mistake'), call('bug'), call('not_json'), call('system_exit'), call('no_memory')];
+  test('goes by the code of an error: whose it is, and what may be done about it', async () => {
+    const verbs = ['mistake', 'held', 'disk', 'no_memory', 'worker', 'value_error', 'bug', 'not_json', 'system_exit'];
+    const steps = verbs.map((verb) => call(verb));
     const outcomes = await play([START, ...steps, call('echo', { still: 'there' }), CLOSE]);
-    const [, mistake, bug, notJson, systemExit, noMemory, echo] = outcomes.map(
+    const [, mistake, held, disk, noMemory, worker, valueError, bug, notJson, systemExit, echo] = outcomes.map(
       (outcome) => outcome.error ?? outcome.value,
     );
     expect(mistake).toMatchObject({
       name: 'UserError',
       problems: ['lists/val.txt:118  label 400 is outside 0..399', 'lists/val.txt:119  no label'],
     });
+    expect(held).toMatchObject({ name: 'InUse', problems: ['runs/a  is in use by process 7'] });
+    expect(disk).toMatchObject({
+      name: 'UserError',
+      problems: ['/proc/nope  does not exist, or cannot be made there. Name another place.'],
+    });
+    expect(noMemory).toMatchObject({ name: 'OutOfMemory', message: expect.stringMatching('train.micro_batches') });
+    expect(worker).toMatchObject({
+      name: 'RuntimeFailure',
+      message: 'python  DataLoader worker is gone. Lower data.num_workers, or give it more (shared) memory.',
+    });
+    expect(valueError).toMatchObject({ name: 'PythonBug', message: expect.stringMatching(/^ValueError: zip/) });
     expect(bug).toMatchObject({ name: 'PythonBug', message: 'ZeroDivisionError: division by zero' });
     expect(bug).toMatchObject({ traceback: expect.stringMatching(/hostile_runtime\.py.*line \d+, in bug/) });
     expect(notJson).toMatchObject({ name: 'PythonBug', message: expect.stringMatching('TypeError') });
     expect(systemExit).toMatchObject({ name: 'PythonBug', message: 'SystemExit: 3' });
-    expect(noMemory).toMatchObject({ name: 'UserError', message: expect.stringMatching('train.micro_batches') });
     expect(echo).toEqual({ still: 'there' });
   });
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from coldframe.errors import UserError
 from coldframe.slide import Box, Matrix, slide
 from coldframe.video import Frames
 
@@ -148,9 +149,9 @@ class RandAugment:
     (of 10) with a normal deviation mstd; inc1 takes the increasing variants; w0 weights the choice, without repeats."""
 
     def __init__(self, policy: str, interpolation: str = "bicubic") -> None:
-        """Raises ValueError for a policy or interpolation that is not known (upstream ignores what it cannot read)."""
+        """Raises UserError for a policy or interpolation that is not known (upstream ignores what it cannot read)."""
         if interpolation not in _FILTERS:
-            raise ValueError(f"data.interpolation  is {interpolation!r}. Allowed: {', '.join(_FILTERS)}.")
+            raise UserError(f"data.interpolation  is {interpolation!r}. Allowed: {', '.join(_FILTERS)}.")
         self._filters = _FILTERS[interpolation]
         options = _parse_policy(policy)
         self._magnitude = options.get("m", _MAX_LEVEL)
@@ -187,7 +188,7 @@ class RandAugment:
 
 
 def _parse_policy(policy: str) -> dict[str, float]:
-    """Returns option -> number; every problem of the policy in one ValueError."""
+    """Returns option -> number; every problem of the policy in one UserError."""
     kind, *sections = policy.split("-")
     problems = [] if kind == "rand" else [f"{kind!r} is not 'rand'"]
     options: dict[str, float] = {}
@@ -205,7 +206,7 @@ def _parse_policy(policy: str) -> dict[str, float]:
         if not low <= options.get(key, low) <= high:
             problems.append(f"{key}{options[key]:g} is outside {low}..{high}")
     if problems:
-        raise ValueError(
+        raise UserError(
             f"data.augment  {policy!r}: {'; '.join(problems)}. Allowed: 'rand', then any of -m<0..10> (magnitude), "
             "-n<count> (operations), -mstd<number> (deviation), -inc<0|1>, -w0, as in rand-m7-n4-mstd0.5-inc1."
         )

@@ -13,6 +13,7 @@ from . import checkpoint, upstream, weights
 from .clip import Activation, VisionTransformer, fold, freeze, init_random
 from .cohort import DTYPES, Cohort, Trial, stream_seed
 from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
+from .errors import UserError
 from .evl import EVL
 from .loader import eval_loader, train_loader
 from .settings import Backbone, Settings
@@ -63,7 +64,7 @@ def build_backbone(
 ) -> tuple[VisionTransformer, str, list[str]]:
     """Returns the backbone on its device, the SHA-256 of its weights as loaded, and notes for the user.
 
-    Raises ValueError when the weights file is not what the configuration says.
+    Raises UserError when the weights file is not what the configuration says.
     """
     chosen = settings.model.backbone
     with torch.device("meta"):
@@ -91,7 +92,7 @@ def _load_weights(backbone: VisionTransformer, settings: Settings) -> list[str]:
     if chosen.weights_sha256 is not None:
         found = weights.sha256_file(chosen.weights)
         if found != chosen.weights_sha256.lower():
-            raise ValueError(
+            raise UserError(
                 f"{chosen.weights}  has SHA-256 {found}; model.backbone.weights_sha256 is {chosen.weights_sha256}. "
                 "The file is another one or damaged: fetch it again, or correct the key."
             )
@@ -134,7 +135,7 @@ def count_parameters(cohort: Cohort) -> dict[str, int]:
 def choose_trials(trials: list[dict[str, Any]], path: Path | None) -> list[dict[str, Any]]:
     """Returns those of the trials that a checkpoint holds, all without one. A single one may have another name there.
 
-    Raises ValueError when it holds none of them.
+    Raises UserError when it holds none of them.
     """
     if path is None or path.is_file():
         return trials
@@ -144,26 +145,26 @@ def choose_trials(trials: list[dict[str, Any]], path: Path | None) -> list[dict[
     chosen = [trial for trial in trials if trial["name"] in held]
     if not chosen:
         wanted = ", ".join(trial["name"] for trial in trials)
-        raise ValueError(f"{path}  holds the trials {', '.join(held)} and none of {wanted}. Take another checkpoint.")
+        raise UserError(f"{path}  holds the trials {', '.join(held)} and none of {wanted}. Take another checkpoint.")
     return chosen
 
 
 def restore(cohort: Cohort, path: Path, backbone_sha256: str, classes: list[str] | None, training: bool) -> int:
     """Returns the step of the checkpoint that the cohort now stands at; with the optimizers when `training`.
 
-    Raises ValueError when backbone, classes or shapes are not those of the checkpoint.
+    Raises UserError when backbone, classes or shapes are not those of the checkpoint.
     """
     if path.is_file():
         return _restore_upstream(cohort, path, training)
     header = checkpoint.read_header(path)
     whole = not cohort.frozen and cohort.trials[0].settings.model.backbone.train_blocks is None
     if not whole and header["backbone_sha256"] != backbone_sha256:
-        raise ValueError(
+        raise UserError(
             f"{path}  was trained on other backbone weights (SHA-256 {header['backbone_sha256'][:16]}... there, "
             f"{backbone_sha256[:16]}... here). Set model.backbone.weights to the file it was trained with."
         )
     if classes is not None and header["classes"] is not None and classes != header["classes"]:
-        raise ValueError(_describe_classes(path, header["classes"], classes))
+        raise UserError(_describe_classes(path, header["classes"], classes))
     for trial in cohort.trials:
         source = trial.name if trial.name in header["trials"] else next(iter(header["trials"]))
         checkpoint.load_weights(path, trial, source, training)
@@ -179,7 +180,7 @@ def _restore_upstream(cohort: Cohort, path: Path, training: bool) -> int:
         checkpoint.put_weights(trial, stored.weights, path)
         steps = trial.settings.train.steps
         if training and stored.total_steps not in (None, steps):
-            raise ValueError(
+            raise UserError(
                 f"{path}  was trained on a cosine of {stored.total_steps} steps; train.steps is {steps}. "
                 f"Set train.steps: {stored.total_steps}, or start from its weights alone with run.init_from."
             )
@@ -293,14 +294,14 @@ def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]
 def initialize(trial: Trial, path: Path) -> list[str]:
     """Puts the weights of `run.init_from` into a trial where name and size agree; returns what was left out.
 
-    Upstream's --pretrain: no optimizer, no strict match. Raises ValueError when nothing fits.
+    Upstream's --pretrain: no optimizer, no strict match. Raises UserError when nothing fits.
     """
     is_ours = path.is_dir() or path.suffix == ".safetensors"
     found = checkpoint.read_weights(path) if is_ours else upstream.read(path).weights
     parameters = dict(trial.named_parameters())
     fitting = {name for name in parameters.keys() & found.keys() if parameters[name].shape == found[name].shape}
     if not fitting:
-        raise ValueError(f"{path}  holds no weight that fits the configured model. Check run.init_from.")
+        raise UserError(f"{path}  holds no weight that fits the configured model. Check run.init_from.")
     with torch.no_grad():
         for name in fitting:
             parameters[name].copy_(found[name])

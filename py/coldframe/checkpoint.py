@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .cohort import Cohort, Trial
+from .errors import UserError
 
 FORMAT = 1
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -29,7 +30,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def save(folder: Path, cohort: Cohort, header: dict[str, Any], keep: int | None) -> Path:
     """Returns the path of the checkpoint of `header["step"]`, written beside, synced, renamed, then named by `latest`.
 
-    `keep` newest checkpoints stay, all with None. Raises ValueError when the disk does not take it; what was there
+    `keep` newest checkpoints stay, all with None. Raises UserError when the disk does not take it; what was there
     stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def save(folder: Path, cohort: Cohort, header: dict[str, Any], keep: int | None)
         _write(partial, cohort, header)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ValueError(f"{target}  cannot be written: {error}. Free some room; the same command goes on.") from error
+        raise UserError(f"{target}  cannot be written: {error}. Free some room; the same command goes on.") from error
     replaced = folder / f"{target.name}.replaced"
     if target.exists():  # a run that was taken back to an earlier step passes here again
         target.rename(replaced)
@@ -133,18 +134,18 @@ def _step_of(path: Path) -> int:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Returns checkpoint.json of a checkpoint folder. Raises ValueError that names what is missing or broken."""
+    """Returns checkpoint.json of a checkpoint folder. Raises UserError that names what is missing or broken."""
     file = path / "checkpoint.json"
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"{path}  is no checkpoint: it has no checkpoint.json. Give a folder such as RUN/checkpoints/latest."
         )
     try:
         header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file}  cannot be read: {error}. Take an older checkpoint of the same folder.") from error
+        raise UserError(f"{file}  cannot be read: {error}. Take an older checkpoint of the same folder.") from error
     if header.get("format") != FORMAT:
-        raise ValueError(
+        raise UserError(
             f"{file}  has format {header.get('format')!r}; this version of coldframe reads format {FORMAT}."
         )
     return header
@@ -154,7 +155,7 @@ def load_weights(path: Path, trial: Trial, source: str, training: bool) -> None:
     """Puts the weights that trial `source` of a checkpoint had into a trial; unless `training` goes on with them, their
     running mean where there is one.
 
-    Raises ValueError listing every weight that is missing, left over or of another size.
+    Raises UserError listing every weight that is missing, left over or of another size.
     """
     file = path / f"{source}.safetensors" if training else _result_file(path, source)
     put_weights(trial, _load(file), file)
@@ -166,7 +167,7 @@ def _result_file(path: Path, source: str) -> Path:
 
 
 def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
-    """Puts weights under our names into a trial. Raises ValueError listing every one that does not fit; `file` is
+    """Puts weights under our names into a trial. Raises UserError listing every one that does not fit; `file` is
     where they come from."""
     problems = []
     parameters = dict(trial.named_parameters())
@@ -179,7 +180,7 @@ def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
             have, want = tuple(weights[name].shape), tuple(parameters[name].shape)
             problems.append(f"{name} is {have} in the file and {want} in the configured model")
     if problems:
-        raise ValueError(
+        raise UserError(
             f"{file}  does not fit the configured model:\n  "
             + "\n  ".join(problems)
             + "\nUse the configuration it was trained with."
@@ -214,7 +215,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return _load(path)
     names = list(read_header(path)["trials"])
     if len(names) > 1:
-        raise ValueError(f"{path}  holds the trials {', '.join(names)}. Give one's file: {path}/TRIAL.safetensors.")
+        raise UserError(f"{path}  holds the trials {', '.join(names)}. Give one's file: {path}/TRIAL.safetensors.")
     return _load(_result_file(path, names[0]))
 
 
@@ -222,4 +223,4 @@ def _load(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file}  cannot be read: {error}. Take another checkpoint of the same run.") from error
+        raise UserError(f"{file}  cannot be read: {error}. Take another checkpoint of the same run.") from error

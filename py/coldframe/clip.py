@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import UserError
+
 Activation = Literal["quick_gelu", "gelu"]
 FRAMES_A_LAUNCH = 64  # of ViT-B/16: 118 MB of scores
 QUICK_GELU_SLOPE = 1.702  # openai/CLIP clip/model.py, QuickGELU
@@ -174,9 +176,9 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.patch_size, self.input_size = _pair(patch_size), _pair(input_size)
         if self.input_size[0] % self.patch_size[0] or self.input_size[1] % self.patch_size[1]:
-            raise ValueError(f"input size {self.input_size} is not a multiple of the patch size {self.patch_size}")
+            raise UserError(f"input size {self.input_size} is not a multiple of the patch size {self.patch_size}")
         if width % num_heads:
-            raise ValueError(f"backbone width {width} is not a multiple of its {num_heads} heads")
+            raise UserError(f"backbone width {width} is not a multiple of its {num_heads} heads")
         self.grid = (self.input_size[0] // self.patch_size[0], self.input_size[1] // self.patch_size[1])
         self.conv1 = nn.Conv2d(3, width, self.patch_size, stride=self.patch_size)
         self.class_embedding = nn.Parameter(torch.zeros(width))
@@ -190,13 +192,11 @@ class VisionTransformer(nn.Module):
         `video_NCTHW` is a normalised clip. Maps are None without `with_maps` and for a single frame. Builds a graph
         only where parameters require gradients.
 
-        Raises ValueError when the frame size or the number of layers does not fit this backbone.
+        Raises UserError when the frame size or the number of layers does not fit this backbone.
         """
         blocks = self.transformer.resblocks
         if not 0 < num_layers <= len(blocks):
-            raise ValueError(
-                f"{num_layers} decoder layers need as many backbone blocks; the backbone has {len(blocks)}"
-            )
+            raise UserError(f"{num_layers} decoder layers need as many backbone blocks; the backbone has {len(blocks)}")
         num_frames = video_NCTHW.shape[2]
         x_BLC = self.ln_pre(self.embed(video_NCTHW))
         features = []
@@ -211,7 +211,7 @@ class VisionTransformer(nn.Module):
     def embed(self, video_NCTHW: Tensor) -> Tensor:
         """Returns the tokens (B, L, C) that enter `ln_pre`: patches and class token with their positions."""
         if tuple(video_NCTHW.shape[3:]) != self.input_size:
-            raise ValueError(f"frames are {tuple(video_NCTHW.shape[3:])} pixels; the backbone takes {self.input_size}")
+            raise UserError(f"frames are {tuple(video_NCTHW.shape[3:])} pixels; the backbone takes {self.input_size}")
         (grid_h, grid_w), (patch_h, patch_w) = self.grid, self.patch_size
         num_clips, num_colours, num_frames = video_NCTHW.shape[:3]
         pixels = video_NCTHW.to(self.conv1.weight.dtype)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coldframe.augment import RandAugment, eval_views, training_view
+from coldframe.errors import UserError
 from coldframe.reader import choose_reader
 from coldframe.video import BadVideo, Frames, training_indices, view_indices
 
@@ -210,7 +211,7 @@ class EvalViews(Dataset[Item]):
         reader: str = "pyav",
     ) -> None:
         if spatial_views not in (1, 3):
-            raise ValueError(f"eval.spatial_views  is {spatial_views}. 1 and 3 are allowed.")
+            raise UserError(f"eval.spatial_views  is {spatial_views}. 1 and 3 are allowed.")
         self.items = items
         self.shape = (spatial_views * temporal_views, 3, num_frames, size, size)
         self._num_frames, self._stride, self._size = num_frames, stride, size

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .errors import UserError
+
 # What the drivers of NVIDIA (on Jetson: nvmap; under WSL: dxg) and AMD show. Without any, torch would see no GPU.
 DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 
 
 def choose_device(wanted: str) -> str:
-    """Returns `cpu` or such as `cuda:0` for `launch.device`. Raises ValueError when CUDA is wanted and PyTorch sees
+    """Returns `cpu` or such as `cuda:0` for `launch.device`. Raises UserError when CUDA is wanted and PyTorch sees
     none."""
     if wanted == "cpu" or (wanted == "auto" and not any(Path(driver).exists() for driver in DRIVERS)):
         return "cpu"
@@ -20,14 +22,14 @@ def choose_device(wanted: str) -> str:
     if wanted == "auto":
         return "cpu"
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    raise ValueError(
+    raise UserError(
         f"launch.device is cuda, and PyTorch {torch.__version__} ({built}) sees no GPU. "
         "Set launch.device: cpu, or install a CUDA build: make setup TORCH=..."
     )
 
 
 def choose_precision(wanted: str, device: str) -> tuple[str, list[str]]:
-    """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises ValueError for fp16 on a CPU.
+    """Returns fp32, bf16 or fp16 for `train.precision`, and notes for the user. Raises UserError for fp16 on a CPU.
 
     auto is upstream's fp16 on CUDA and fp32 on a CPU.
     """
@@ -35,7 +37,7 @@ def choose_precision(wanted: str, device: str) -> tuple[str, list[str]]:
     if wanted == "auto":
         return ("fp32" if on_cpu else "fp16"), []
     if wanted == "fp16" and on_cpu:
-        raise ValueError("train.precision is fp16 and the device is the CPU. Allowed there: fp32, bf16, auto.")
+        raise UserError("train.precision is fp16 and the device is the CPU. Allowed there: fp32, bf16, auto.")
     if wanted == "bf16" and on_cpu and not cpu_has_bf16():
         return wanted, ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]
     if wanted == "bf16" and not on_cpu:
@@ -54,4 +56,4 @@ def _check_bf16() -> None:
     import torch
 
     if not torch.cuda.is_bf16_supported():
-        raise ValueError(f"train.precision is bf16, and {torch.cuda.get_device_name()} has none. Use fp16 or fp32.")
+        raise UserError(f"train.precision is bf16, and {torch.cuda.get_device_name()} has none. Use fp16 or fp32.")

@@ -16,6 +16,7 @@ import av
 import torch
 
 from .device import cpu_has_bf16
+from .errors import UserError
 from .reader import find_torchcodec_problem
 
 LOCK_WAIT_SECONDS = 10.0
@@ -125,7 +126,7 @@ class RunLock:
     """Holds a run folder against a second writer for as long as the process lives.
 
     The kernel drops the lock with the process, so that no stale lock survives a kill. A process that has just been
-    killed may need a moment to go, hence the wait. Raises ValueError when another process keeps the folder.
+    killed may need a moment to go, hence the wait. Raises UserError when another process keeps the folder.
     """
 
     def __init__(self, run_dir: Path, chosen_by: str = "--run-dir") -> None:
@@ -136,8 +137,9 @@ class RunLock:
             if time.monotonic() > end:
                 self._file.seek(0)
                 holder = self._file.read().strip() or "another process"
-                raise ValueError(
-                    f"{run_dir}  is in use by {holder}. Wait for it, stop it, or choose another {chosen_by}."
+                raise UserError(
+                    f"{run_dir}  is in use by {holder}. Wait for it, stop it, or choose another {chosen_by}.",
+                    code="in_use",
                 )
             time.sleep(0.1)
         self._file.truncate(0)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .cohort import Cohort
 from .data import Batch
+from .errors import UserError
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Evaluation:
         """
         common = {"num_videos": len(self.labels), "num_bad": len(self.bad), "views": self.num_views}
         if not self.labels:
-            raise ValueError(f"evaluation: none of the {len(self.bad)} videos of the list could be read.")
+            raise UserError(f"evaluation: none of the {len(self.bad)} videos of the list could be read.")
         labels_N = torch.tensor(self.labels)
         return {name: common | accuracy(torch.cat(parts), labels_N) for name, parts in self.scores.items()}
 
@@ -85,13 +86,13 @@ class Evaluation:
 
 
 def ensemble(files: list[str]) -> dict[str, Any]:
-    """Returns the accuracy of each file of scores (`members`) and of their mean. Raises ValueError when the videos or
+    """Returns the accuracy of each file of scores (`members`) and of their mean. Raises UserError when the videos or
     classes of two files differ."""
     tables = [_read_scores(file) for file in files]
     labels, indices, shape = tables[0]["labels"], tables[0]["indices"], tables[0]["scores"].shape
     for file, table in zip(files, tables, strict=True):
         if table["scores"].shape != shape or (table["indices"] != indices).any() or (table["labels"] != labels).any():
-            raise ValueError(
+            raise UserError(
                 f"{file}  has {table['scores'].shape[0]} videos and {table['scores'].shape[1]} classes; {files[0]} has "
                 f"{shape[0]} and {shape[1]}, or others. Only evaluations of the same videos can be averaged."
             )
@@ -106,7 +107,7 @@ def _read_scores(file: str) -> dict[str, Any]:
         with np.load(file, allow_pickle=False) as table:
             return {key: table[key] for key in ("scores", "labels", "indices")}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error
+        raise UserError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error
 
 
 def accuracy(scores_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clip import LayerFeatures, LayerNorm, QuickGELU, on_gpu
+from .errors import UserError
 from .motion import DecoderInput, TemporalCrossAttention, prepare_features
 
 
@@ -26,7 +27,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, qkv_dim: int, num_heads: int) -> None:
         super().__init__()
         if qkv_dim % num_heads:
-            raise ValueError(f"decoder qkv_dim {qkv_dim} is not a multiple of num_heads {num_heads}")
+            raise UserError(f"decoder qkv_dim {qkv_dim} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.q_proj = nn.Linear(width, qkv_dim)
         self.k_proj = nn.Linear(width, qkv_dim)
@@ -271,7 +272,7 @@ class Decoder(nn.Module):
         num_frames = tokens_NTLC.shape[1]
         position_TC = self.temporal_pos_embed[i] if self.temporal_pos_embed else None
         if position_TC is not None and len(position_TC) != num_frames:
-            raise ValueError(f"clips have {num_frames} frames; the temporal position embedding has {len(position_TC)}")
+            raise UserError(f"clips have {num_frames} frames; the temporal position embedding has {len(position_TC)}")
         if self.temporal_conv:
             tokens_NTLC = self.temporal_conv[i](tokens_NTLC, position_TC)
         elif position_TC is not None:
@@ -331,7 +332,7 @@ class EVL(nn.Module):
     def forward(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
         """Returns logits (N, num_classes) in the features' dtype, from the last decoder_layers blocks, earliest first.
 
-        Raises ValueError when the number of frames does not fit the temporal position embedding.
+        Raises UserError when the number of frames does not fit the temporal position embedding.
         """
         tokens_NTLC = features[0].out_NTLC
         precision: AbstractContextManager[object] = nullcontext()

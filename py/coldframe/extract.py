@@ -28,6 +28,7 @@ from .cohort import DTYPES as COMPUTE_DTYPES
 from .cohort import Cohort
 from .data import DummyClips, EvalViews, Item, TrainClips, normalize_, read_list
 from .device import choose_device, choose_precision
+from .errors import UserError
 from .features import StoredFeatures
 from .loader import eval_loader
 from .manifest import (
@@ -75,7 +76,7 @@ class Extraction:
     """A cache that is being built."""
 
     def __init__(self, settings: Settings, lists: dict[str, str | None]) -> None:
-        """Raises ValueError when the folder holds a cache of something else."""
+        """Raises UserError when the folder holds a cache of something else."""
         assert settings.data.features is not None
         self.folder, self.lists = Path(settings.data.features), lists
         self.settings = replace(settings, data=replace(settings.data, clips_per_video=1))  # each view by itself
@@ -103,7 +104,7 @@ class Extraction:
         differences = find_differences(have, wanted)
         if differences:
             lines = "\n  ".join(differences)
-            raise ValueError(
+            raise UserError(
                 f"data.features  {self.folder} holds a cache of another configuration:\n  {lines}\n"
                 "Give another folder, take the cache's values, or remove the folder to build it anew."
             )
@@ -169,7 +170,7 @@ class Extraction:
         items = [records[pick] for pick in picks]
         good = [item for item in items if isinstance(item.clip, Tensor)]
         if not good:
-            raise ValueError(f"{items[0].clip}. None of {len(items)} videos that were tried could be read.")
+            raise UserError(f"{items[0].clip}. None of {len(items)} videos that were tried could be read.")
         clips = torch.cat([item.clip.view(-1, *item.clip.shape[-4:])[:1] for item in good])  # type: ignore[union-attr]
         return clips[: self.clips_a_pass], sum(item.seconds for item in good) / len(good)
 
@@ -295,7 +296,7 @@ class Extraction:
             rows.append(numbers.to(torch.float16 if self.layout.precision == "fp16" else torch.float32).cpu())
         rows_NS = torch.cat(rows)
         if not rows_NS.isfinite().all():
-            raise ValueError("features.precision  is fp16, and a feature is too large for it. Set fp32.")
+            raise UserError("features.precision  is fp16, and a feature is too large for it. Set fp32.")
         return rows_NS
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -351,11 +352,11 @@ class Extraction:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Raises ValueError, for the user, where the disk does not take what is written."""
+    """Raises UserError, for the user, where the disk does not take what is written."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}  cannot be written: {error}. Make room or make it writable; the same command goes on."
         ) from error
 

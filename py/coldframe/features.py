@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .clip import Block, LayerFeatures, VisionTransformer, neighbour_maps
 from .data import Batch, VideoList, read_list, sample_order
 from .environment import count_cpus
+from .errors import UserError
 from .manifest import Layout, Manifest, Part, describe_key, describe_parts, find_differences, read_manifest
 from .settings import Settings
 from .video import BadVideo
@@ -124,7 +125,7 @@ class Cache:
     def read(self, name: str, record: int, row: Rows) -> str | None:
         """Fills `row` with a record, in one read; returns the reason where there is none.
 
-        A record's checksum is compared when this process reads it for the first time. Raises ValueError where it
+        A record's checksum is compared when this process reads it for the first time. Raises UserError where it
         differs.
         """
         part = self.manifest.parts[name]
@@ -141,11 +142,11 @@ class Cache:
                 stream.seek(start + place * row.nbytes)
                 num_read = stream.readinto(row.data.cast("B"))
         except OSError as error:
-            raise ValueError(f"{file}  cannot be read: {error}. {_MEND}") from error
+            raise UserError(f"{file}  cannot be read: {error}. {_MEND}") from error
         if num_read == row.nbytes and (name, record) in self._checked:
             return None
         if num_read != row.nbytes or zlib.crc32(row.data.cast("B")) != checksums[place]:
-            raise ValueError(f"{file}  record {place} is damaged. {_MEND}")
+            raise UserError(f"{file}  record {place} is damaged. {_MEND}")
         self._checked.add((name, record))
         return None
 
@@ -243,19 +244,19 @@ def _read_shard_header(file: Path, num_records: int) -> tuple[int, Rows]:
             checksums = np.frombuffer(stream.read(end - start), "<i8", num_records)
             return 8 + length + int(header["clips"]["data_offsets"][0]), checksums
         except (ValueError, LookupError, TypeError) as error:
-            raise ValueError(f"{file}  has a damaged header. {_MEND}") from error
+            raise UserError(f"{file}  has a damaged header. {_MEND}") from error
 
 
 def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, str | None]) -> Cache:
     """Returns the cache of `data.features`, which serves all of the given trials and lists.
 
-    Raises ValueError with every reason why it does not: nothing there, built for something else, not whole.
+    Raises UserError with every reason why it does not: nothing there, built for something else, not whole.
     """
     assert settings[0].data.features is not None
     folder = Path(settings[0].data.features)
     have = read_manifest(folder)
     if have is None:
-        raise ValueError(f"data.features  {folder} holds no feature cache. Run `coldframe features build` first.")
+        raise UserError(f"data.features  {folder} holds no feature cache. Run `coldframe features build` first.")
     layouts = [Layout.of(each) for each in settings]
     problems: list[str] = []
     for each, layout in zip(settings, layouts, strict=True):
@@ -267,7 +268,7 @@ def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, 
         problems += _find_damage(folder, have.parts[name]) if name in have.parts else missing
     if problems:
         lines = "\n  ".join(dict.fromkeys(problems))
-        raise ValueError(
+        raise UserError(
             f"data.features  {folder} is not a cache of this configuration:\n  {lines}\n"
             "Take the cache's values, run `coldframe features build` (for other values with another data.features), "
             "or train without (data.features: null)."

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from . import checkpoint, weights
+from .errors import UserError
 
 # Shown for files that do not say it: open_clip and Hugging Face also hold models that were trained with plain GELU.
 ACTIVATION_NOTE = (
@@ -25,13 +26,13 @@ def identify(path: Path) -> dict[str, Any]:
 
     format in words; dtypes, that of most numbers first; size_bytes; sha256 of a file, None of a folder; the sizes of
     its `backbone` and of its trained part (`evl`), None where there is none; `checkpoint`: step, trials and classes of
-    one of ours; notes. Raises ValueError that says what the file is instead.
+    one of ours; notes. Raises UserError that says what the file is instead.
     """
     if path.is_dir():
         return _identify_folder(path)
     tensors = weights.read_tensors(path)
     if any(name.startswith("exp_avg.") for name in tensors):
-        raise ValueError(f"{path}  is the optimizer's state of a checkpoint. Give the folder it lies in.")
+        raise UserError(f"{path}  is the optimizer's state of a checkpoint. Give the folder it lies in.")
     evl = _evl_sizes(tensors)
     only_evl = evl is not None and not any(name.startswith("backbone.") for name in tensors)
     backbone = None if only_evl else weights.backbone_sizes(weights.from_public(tensors, path))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from coldframe.data import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
+from coldframe.errors import UserError, WorkerDied
 from coldframe.video import BadVideo
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def train_loader(
     iterator ends them. A batch without a readable video has N = 0.
     """
     if batch_size % (world_size * clips_per_video):
-        raise ValueError(
+        raise UserError(
             f"train.batch_size  is {batch_size}. It must be a multiple of the {world_size} processes times "
             f"data.clips_per_video ({clips_per_video})."
         )
@@ -111,7 +112,7 @@ def _tell_deaths(parts: Iterator[Batch]) -> Generator[Batch]:
         if "DataLoader worker" in str(error):
             raise  # of a dataset, with its traceback
         time.sleep(DEATH_SECONDS)  # torch raises from SIGCHLD whose death it was and by which signal
-        raise RuntimeError("DataLoader worker exited unexpectedly while it handed over what it had decoded") from error
+        raise WorkerDied("DataLoader worker exited unexpectedly while it handed over what it had decoded") from error
 
 
 def _join_parts(parts: Iterator[Batch], num_places: int, batch_size: int, pin_memory: bool) -> Generator[Batch]:

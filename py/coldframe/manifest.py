@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .data import read_list
+from .errors import UserError
 from .settings import Settings
 
 FORMAT = 2
@@ -141,14 +142,14 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Returns what a folder holds, None when it holds no cache. Raises ValueError when features.json is broken."""
+    """Returns what a folder holds, None when it holds no cache. Raises UserError when features.json is broken."""
     file = folder / MANIFEST
     if not file.is_file():
         return None
     try:
         text = file.read_bytes()
     except OSError as error:
-        raise ValueError(f"{file}  cannot be read: {error}. Change its permissions.") from error
+        raise UserError(f"{file}  cannot be read: {error}. Change its permissions.") from error
     try:
         value = json.loads(text)
         if value["format"] != FORMAT:
@@ -163,9 +164,9 @@ def read_manifest(folder: Path) -> Manifest | None:
         }
         return Manifest(Layout(**value["layout"]), value["key"], value["computed_in"], parts)
     except KeyError as error:
-        raise ValueError(f"{file}  cannot be used: it has no {error}. {_ANEW}") from error
+        raise UserError(f"{file}  cannot be used: it has no {error}. {_ANEW}") from error
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}  cannot be used: {error}. {_ANEW}") from error
+        raise UserError(f"{file}  cannot be used: {error}. {_ANEW}") from error
 
 
 def _hash_value(value: dict[str, Any]) -> str:

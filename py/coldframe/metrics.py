@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cohort import StepResult
+from .errors import UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -74,7 +75,7 @@ def _start_wandb(project: str, run_dir: Path, trials: dict[str, Any]) -> dict[st
     try:
         import wandb
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"run.wandb is {project!r}, and the package wandb is not installed: .venv/bin/pip install wandb"
         ) from error
     return {

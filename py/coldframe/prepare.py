@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from .data import VideoList, read_list
 from .environment import RunLock, count_cpus
+from .errors import UserError
 from .settings import Settings
 from .transcode import Encoding
 from .workers import Reply, Workers
@@ -35,7 +36,7 @@ class Preparation:
     """A folder of prepared clips that is being made."""
 
     def __init__(self, settings: Settings, lists: Mapping[str, str | None], folder: Path) -> None:
-        """Raises ValueError when the folder holds clips prepared in another way."""
+        """Raises UserError when the folder holds clips prepared in another way."""
         self.folder, chosen = folder, settings.prepare
         self.encoding = Encoding(chosen.short_side, chosen.gop, chosen.crf, chosen.preset)
         self._lists = {name: read_list(file) for name, file in lists.items() if file is not None}
@@ -57,7 +58,7 @@ class Preparation:
         own = f"{(self.folder / 'clips').resolve()}/"
         inside = next((source for source in self._targets if str(Path(source).resolve()).startswith(own)), None)
         if inside is not None:
-            raise ValueError(f"--output  {inside} of the lists lies in it. Give another folder.")
+            raise UserError(f"--output  {inside} of the lists lies in it. Give another folder.")
 
     def _take_up(self) -> dict[str, Reply]:
         theirs, made = read_manifest(self.folder / MANIFEST)
@@ -66,7 +67,7 @@ class Preparation:
             return made
         lines = [f"prepare.{key}: {theirs.get(key)!r} there, {value!r} here" for key, value in ours.items()]
         differing = "\n  ".join(line for line, key in zip(lines, ours, strict=True) if theirs.get(key) != ours[key])
-        raise ValueError(
+        raise UserError(
             f"{self.folder}  holds clips prepared with other settings:\n  {differing}\n"
             "Give another --output, take its settings, or remove the folder."
         )
@@ -124,11 +125,11 @@ class Preparation:
         replies = [(source, future.result()) for future, source in tried.items()]
         for _, reply in replies:
             if "disk_error" in reply:
-                raise ValueError(f"{reply['disk_error']}. Free some space there, or set TMPDIR.")
+                raise UserError(f"{reply['disk_error']}. Free some space there, or set TMPDIR.")
         good = [reply["made"] for _, reply in replies if "made" in reply]
         if not good and not self._made:  # else only those are left that could not be read before
             source, reply = replies[0]
-            raise ValueError(
+            raise UserError(
                 f"{source}  {reply['reason']}. None of {len(replies)} videos that were tried could be re-encoded."
             )
         return [(made, made["share"] * made["source_size_bytes"]) for made in good]
@@ -137,7 +138,7 @@ class Preparation:
 
     def advance(self, seconds: float, progress: Callable[[], None]) -> dict[str, Any]:
         """Returns how far it is after about `seconds` more, and the unreadable videos met. At the end lists, classes
-        and the table of bad videos are written. Raises ValueError when the folder cannot be written."""
+        and the table of bad videos are written. Raises UserError when the folder cannot be written."""
         if self._manifest is None:
             self._begin()
         bad, end = [], time.monotonic() + seconds
@@ -194,7 +195,7 @@ class Preparation:
     def _take(self, source: str, reply: Reply) -> list[dict[str, str]]:
         """Notes what became of a clip; returns it when it is bad."""
         if "disk_error" in reply:
-            raise ValueError(f"{reply['disk_error']}. The same command goes on once this is mended.")
+            raise UserError(f"{reply['disk_error']}. The same command goes on once this is mended.")
         if "made" in reply:
             self._made[source] = {"source": source, "target": self._targets[source], **reply["made"]}
             del self._made[source]["share"]
@@ -260,7 +261,7 @@ def plan_targets(root_of: Mapping[str, str]) -> dict[str, str]:
 
 def read_manifest(file: Path) -> tuple[Reply | None, dict[str, Reply]]:
     """Returns the encoding and the last record of each source; (None, {}) without a manifest. A last line that a kill
-    tore is left out. Raises ValueError for a file that is something else."""
+    tore is left out. Raises UserError for a file that is something else."""
     if not file.is_file():
         return None, {}
     lines = file.read_bytes().split(b"\n")[:-1]
@@ -272,7 +273,7 @@ def read_manifest(file: Path) -> tuple[Reply | None, dict[str, Reply]]:
             raise ValueError(f"it has format {head['format']!r}, and this version of coldframe reads {FORMAT}")
         return head["encoding"], {record["source"]: record for record in records}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}  cannot be used: {error}. Give another --output, or remove the folder.") from error
+        raise UserError(f"{file}  cannot be used: {error}. Give another --output, or remove the folder.") from error
 
 
 def _open_journal(file: Path) -> IO[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from coldframe.errors import UserError
 from coldframe.video import INDEXED_CODECS, BadVideo, Frames, probe, read_frames
 
 ReadFrames = Callable[[str, Callable[[int], list[int]]], list[Frames]]
@@ -16,12 +17,12 @@ _INSTALL = "`.venv/bin/pip install torchcodec==0.13.0`, with FFmpeg's shared lib
 
 
 def choose_reader(name: str) -> ReadFrames:
-    """Returns the function that reads frames as `video.read_frames` does. Raises ValueError when it is not there."""
+    """Returns the function that reads frames as `video.read_frames` does. Raises UserError when it is not there."""
     if name == "pyav":
         return read_frames
     problem = find_torchcodec_problem()
     if problem is not None:
-        raise ValueError(
+        raise UserError(
             f"data.reader  is torchcodec, which does not import here ({problem}). Set data.reader: pyav, or install "
             f"{_INSTALL}."
         )
@@ -55,8 +56,6 @@ def _read_with_torchcodec(path: str, choose: Callable[[int], list[int]]) -> list
             return read_frames(path, choose)
         frames = decoder.get_frames_at(choose(len(decoder))).data.numpy()
     except (RuntimeError, ValueError, IndexError, OSError) as error:
-        if isinstance(error, BadVideo):
-            raise
         probe(path)  # knows most reasons in plain words
         raise BadVideo(path, f"torchcodec cannot read it: {str(error).strip().splitlines()[-1]}") from None
     return cast(list[Frames], list(frames))

@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import errors
+
 if TYPE_CHECKING:
     from coldframe.session import Session
 
@@ -167,33 +169,8 @@ def _join(place: str, key: object) -> str:
 
 
 def _encode_error(error: BaseException) -> str:
-    kind, message = "bug", f"{type(error).__name__}: {error}"
-    if _is_out_of_memory(error):
-        kind = "user"
-        message = (
-            f"memory  {error}. Raise train.micro_batches, or lower train.batch_size "
-            "(eval.batch_size during evaluation) or data.num_workers."
-        )
-    elif _is_for_the_user(error):
-        kind, message = "user", str(error)
     text = "".join(traceback.format_exception(error))
-    return json.dumps({"ok": False, "error": {"kind": kind, "message": message, "traceback": text}})
-
-
-def _is_for_the_user(error: BaseException) -> bool:
-    # A library's subclass (UnicodeDecodeError, numpy's LinAlgError and AxisError) speaks to programmers: a bug.
-    return isinstance(error, ValueError) and (
-        type(error) is ValueError or type(error).__module__.partition(".")[0] == "coldframe"
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # By name: torch may not be imported. On the CPU torch raises a plain RuntimeError (c10/core/impl/alloc_cpu.cpp).
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error))
-    )
+    return json.dumps({"ok": False, "error": {**errors.describe(error), "traceback": text}})
 
 
 def _leave_with(parent: int) -> None:

@@ -19,6 +19,7 @@ from . import build, checkpoint, environment, forecast, identify, serve, upstrea
 from .cohort import Cohort
 from .data import Batch, normalize_
 from .device import choose_device, choose_precision
+from .errors import UserError
 from .evaluate import Evaluation, ensemble
 from .extract import Extraction
 from .features import Cache, StoredFeatures, open_cache
@@ -133,7 +134,7 @@ class Session:
         bad = [{"path": path, "reason": reason} for path, reason in evaluation.bad[num_bad:]]
         if bad and self.settings.data.on_bad_video == "fail":
             self._evaluation = None
-            raise ValueError(_bad_video_text(bad[0]))
+            raise UserError(_bad_video_text(bad[0]))
         results = None
         if done:
             self._evaluation = None
@@ -198,11 +199,11 @@ class Session:
         return {"predictions": predictions}
 
     def inspect(self, path: str) -> dict[str, Any]:
-        """Returns what a file of weights or a checkpoint folder is. Raises ValueError that says what it is instead."""
+        """Returns what a file of weights or a checkpoint folder is. Raises UserError that says what it is instead."""
         return identify.identify(Path(path))
 
     def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:
-        """Returns what the feature cache of these settings holds. Raises ValueError where `open` would refuse it."""
+        """Returns what the feature cache of these settings holds. Raises UserError where `open` would refuse it."""
         settings = [Settings.from_json(each) for each in trials]
         _, digest, _ = build.build_backbone(settings[0], torch.device("cpu"), "fp32")
         return open_cache(settings, digest, lists).describe()
@@ -286,9 +287,9 @@ class Session:
         batch = next(self._train)
         unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
         if unreadable and self.settings.data.on_bad_video == "fail":
-            raise ValueError(_bad_video_text(unreadable[0]))
+            raise UserError(_bad_video_text(unreadable[0]))
         if not len(batch.labels):
-            raise ValueError(
+            raise UserError(
                 f"step {self.step + 1}: no clip of the batch could be read. The first: {_bad_video_text(unreadable[0])}"
             )
         loaded = time.perf_counter()

@@ -16,6 +16,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from .errors import UserError
+
 Value = str | int | float | bool | None
 Params = dict[str, Value]
 
@@ -104,12 +106,12 @@ class Key:
         return all(key in params and json.dumps(params[key]) in texts for key, texts in wanted.items())
 
     def encode(self, value: Value) -> Any:
-        """Returns what Optuna is told of a value. Raises ValueError for one that the space does not have."""
+        """Returns what Optuna is told of a value. Raises UserError for one that the space does not have."""
         if self.values is None:
             return value
         text = json.dumps(value)
         if text not in self.texts:
-            raise ValueError(f"history  {self.key} was {text}. The space has {', '.join(self.texts)}.")
+            raise UserError(f"history  {self.key} was {text}. The space has {', '.join(self.texts)}.")
         return self.texts.index(text)
 
     def draw(self, trial: optuna.Trial) -> Value:
@@ -140,10 +142,10 @@ def draw(space: list[Key], trial: optuna.Trial) -> Params:
 
 
 def make_trial(space: list[Key], told: dict[str, Any]) -> optuna.trial.FrozenTrial:
-    """Returns a point of the history, or a pending one (`running`). Raises ValueError if it is not in the space."""
+    """Returns a point of the history, or a pending one (`running`). Raises UserError if it is not in the space."""
     keys = {key.key: key for key in space if key.key in told["params"]}
     if unknown := sorted(told["params"].keys() - keys.keys()):
-        raise ValueError(f"history  {', '.join(unknown)}: not in the space. It has {', '.join(k.key for k in space)}.")
+        raise UserError(f"history  {', '.join(unknown)}: not in the space. It has {', '.join(k.key for k in space)}.")
     return optuna.trial.create_trial(
         state=STATES[told["state"]],
         value=told["value"] if told["state"] == "complete" else None,
@@ -158,7 +160,7 @@ def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         points = suggest(json.load(sys.stdin))
-    except ValueError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     json.dump({"points": points}, sys.stdout)

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import weights
 from .checkpoint import MOMENTS
 from .cohort import Trial, learning_rate
+from .errors import UserError
 
 PREFIX = "module."
 BACKBONE = "backbone."
@@ -31,13 +32,13 @@ class UpstreamCheckpoint(NamedTuple):
 
 
 def read(path: Path) -> UpstreamCheckpoint:
-    """Returns a checkpoint of the original. Raises ValueError that says what the file is not."""
+    """Returns a checkpoint of the original. Raises UserError that says what the file is not."""
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler trips over strange bytes with any kind of error
-        raise ValueError(f"{path}  cannot be read as a checkpoint of the original: {_first_line(error)}") from error
+        raise UserError(f"{path}  cannot be read as a checkpoint of the original: {_first_line(error)}") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
-        raise ValueError(f"{path}  is no checkpoint of the original: it has no `model`. Give a checkpoint-N.pth.")
+        raise UserError(f"{path}  is no checkpoint of the original: it has no `model`. Give a checkpoint-N.pth.")
     names = [name.removeprefix(PREFIX) for name in stored["model"]]
     moments: dict[str, dict[str, Tensor]] = {}
     if "optimizer" in stored:

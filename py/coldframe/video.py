@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from coldframe.errors import UserError
 from coldframe.h264 import VideoPacket, non_reference_test
 
 Frames = np.ndarray[Any, np.dtype[np.uint8]]
@@ -33,11 +34,12 @@ _STILL_FORMATS = ("image2", "_pipe", "webp", "ico")
 _KEPT_BYTES = 256 * 2**20
 
 
-class BadVideo(ValueError):  # noqa: N818 (it is a value as often as an exception)
+class BadVideo(UserError):  # noqa: N818 (it is a value as often as an exception)
     """A video that cannot be read: its path and a plain reason. Survives pickling, unlike PyAV's own exceptions."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+        super().__init__(f"{path}  {reason}", "bad_video")
+        self.args = (path, reason)  # what pickle makes it from again
         self.path = path
         self.reason = reason
 

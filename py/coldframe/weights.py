@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .errors import UserError
+
 CHANNELS_PER_HEAD = 64  # all of CLIP's vision transformers (openai/CLIP clip/model.py, vision_width // 64)
 BLOCKS = "transformer.resblocks"
 STEM = ("class_embedding", "positional_embedding", "conv1.weight", "conv1.bias", "ln_pre.weight", "ln_pre.bias")
@@ -83,7 +85,7 @@ def load_backbone(path: Path | str) -> dict[str, Tensor]:
     Reads OpenAI's TorchScript archive, and state dicts (.pt, .safetensors; whole model or vision tower; half or single
     precision) of OpenAI's CLIP, open_clip, Hugging Face's CLIPModel and CLIPVisionModel, and upstream EVL's backbone.
 
-    Raises ValueError that says what the file is instead, or which weights it lacks.
+    Raises UserError that says what the file is instead, or which weights it lacks.
     """
     return from_public(read_tensors(Path(path)), path)
 
@@ -96,7 +98,7 @@ def from_public(tensors: Mapping[str, Tensor], path: Path | str) -> dict[str, Te
     wanted = [*STEM, *(f"{BLOCKS}.{i}.{name}" for i in range(max(1, count_blocks(state, BLOCKS))) for name in BLOCK)]
     missing = [name for name in wanted if name not in state]
     if missing:
-        raise ValueError(f"{path}  lacks weights of a CLIP vision transformer: {_some(missing)}. {ADVICE}")
+        raise UserError(f"{path}  lacks weights of a CLIP vision transformer: {_some(missing)}. {ADVICE}")
     return {name: state[name].float().contiguous() for name in wanted}
 
 
@@ -125,7 +127,7 @@ def put_backbone(backbone: nn.Module, state: dict[str, Tensor], path: Path | str
 
     Positions of another square grid are interpolated: the same weights at another input size.
 
-    Raises ValueError with the file's and the configured size of everything that differs.
+    Raises UserError with the file's and the configured size of everything that differs.
     """
     notes = []
     expected = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
@@ -149,7 +151,7 @@ def put_backbone(backbone: nn.Module, state: dict[str, Tensor], path: Path | str
         if have != want:
             problems.append(f"{label} is {have} in the file and {want} configured")
     if problems:
-        raise ValueError(f"{path}  does not fit model.backbone: {'; '.join(problems)}. Choose the preset of this file.")
+        raise UserError(f"{path}  does not fit model.backbone: {'; '.join(problems)}. Choose the preset of this file.")
     backbone.load_state_dict(state)
     return notes
 
@@ -193,18 +195,18 @@ def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Returns all floating point tensors of a file by name, as they are, on the CPU.
 
-    Raises ValueError that says what the file is when it holds no tensors.
+    Raises UserError that says what the file is when it holds no tensors.
     """
     problem = _describe_other_file(path)
     if problem:
-        raise ValueError(f"{path}  {problem}. {ADVICE}")
+        raise UserError(f"{path}  {problem}. {ADVICE}")
     try:
         content = _read(path)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}  holds more than tensors, and code in files is not run. {ADVICE}") from error
+        raise UserError(f"{path}  holds more than tensors, and code in files is not run. {ADVICE}") from error
     except Exception as error:  # the readers raise about everything on a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}  cannot be read, perhaps truncated: {reason}. Download it again.") from error
+        raise UserError(f"{path}  cannot be read, perhaps truncated: {reason}. Download it again.") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
@@ -240,8 +242,8 @@ def _select_vision_tower(tensors: Mapping[str, Tensor], path: Path | str) -> dic
             return state
     for pattern, words in OTHER_MODELS.items():
         if any(re.search(pattern, name) for name in tensors):
-            raise ValueError(f"{path}  looks like {words}. {ADVICE}")
-    raise ValueError(
+            raise UserError(f"{path}  looks like {words}. {ADVICE}")
+    raise UserError(
         f"{path}  is not a CLIP vision transformer; it holds {_some(list(tensors)) or 'no tensors'}. {ADVICE}"
     )
 

@@ -19,6 +19,7 @@ from coldframe.augment import (
     paint,
     training_view,
 )
+from coldframe.errors import UserError
 from coldframe.slide import slide
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
@@ -132,17 +133,17 @@ def test_inc0_is_off():
     "policy", ["rand-x3", "augmix-m3", "rand-m11", "rand-n0", "rand-w1", "rand-n14-w0", "", "rand-m3-m4"]
 )
 def test_a_policy_that_is_not_known_is_refused_with_what_is_allowed(policy):
-    with pytest.raises(ValueError, match=r"data\.augment .*rand-m7-n4-mstd0\.5-inc1"):
+    with pytest.raises(UserError, match=r"data\.augment .*rand-m7-n4-mstd0\.5-inc1"):
         RandAugment(policy)
 
 
 def test_all_problems_of_a_policy_come_at_once():
-    with pytest.raises(ValueError, match=r"'x3' is not known; m12 is outside 0\.\.10"):
+    with pytest.raises(UserError, match=r"'x3' is not known; m12 is outside 0\.\.10"):
         RandAugment("rand-x3-m12")
 
 
 def test_a_filter_that_transforms_cannot_use_is_refused():
-    with pytest.raises(ValueError, match="bilinear, bicubic, random"):
+    with pytest.raises(UserError, match="bilinear, bicubic, random"):
         RandAugment("rand-m1", "lanczos")
 
 

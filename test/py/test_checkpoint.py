@@ -10,6 +10,7 @@ import torch
 
 from coldframe import build, checkpoint
 from coldframe.cohort import Cohort
+from coldframe.errors import UserError
 from small import settings, settings_json
 from test_cohort import CPU, make_batch, make_cohort, weights
 
@@ -106,7 +107,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(ValueError, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         save(tmp_path, cohort, 4)
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-2"
     assert not list(tmp_path.glob("*.partial"))
@@ -115,7 +116,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeyp
 def test_a_model_of_another_shape_is_refused_with_every_difference(tmp_path: Path) -> None:
     path = save(tmp_path, make_cohort(main={}), 2)
     other = make_cohort(main={"data__num_classes": 7, "model__temporal__conv": False})
-    with pytest.raises(ValueError, match="does not fit the configured model") as error:
+    with pytest.raises(UserError, match="does not fit the configured model") as error:
         restore(other, path)
     text = str(error.value)
     assert "proj.2.weight is (5, 32) in the file and (7, 32) in the configured model" in text
@@ -125,16 +126,16 @@ def test_a_model_of_another_shape_is_refused_with_every_difference(tmp_path: Pat
 
 def test_other_backbone_weights_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, make_cohort(main={}), 2)
-    with pytest.raises(ValueError, match="other backbone weights"):
+    with pytest.raises(UserError, match="other backbone weights"):
         restore(make_cohort(main={"model__backbone__random_seed": 1}), path)
 
 
 def test_classes_are_compared_by_name(tmp_path: Path) -> None:
     path = save(tmp_path, make_cohort(main={}), 2)
     cohort = make_cohort(main={})
-    with pytest.raises(ValueError, match=r"class 1 as 'b'.*'x'"):
+    with pytest.raises(UserError, match=r"class 1 as 'b'.*'x'"):
         restore(cohort, path, ["a", "x", "c", "d", "e"])
-    with pytest.raises(ValueError, match=r"knows 5 classes.*names 2"):
+    with pytest.raises(UserError, match=r"knows 5 classes.*names 2"):
         restore(cohort, path, ["a", "b"])
     assert restore(cohort, path, ["a", "b", "c", "d", "e"]) == 2
 
@@ -142,15 +143,15 @@ def test_classes_are_compared_by_name(tmp_path: Path) -> None:
 def test_broken_and_missing_files_are_named(tmp_path: Path) -> None:
     path = save(tmp_path, make_cohort(main={}), 2)
     (path / "main.safetensors").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"main\.safetensors  cannot be read"):
+    with pytest.raises(UserError, match=r"main\.safetensors  cannot be read"):
         restore(make_cohort(main={}), path)
     (path / "checkpoint.json").write_text("{")
-    with pytest.raises(ValueError, match=r"checkpoint\.json  cannot be read"):
+    with pytest.raises(UserError, match=r"checkpoint\.json  cannot be read"):
         checkpoint.read_header(path)
     (path / "checkpoint.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match="format 99"):
+    with pytest.raises(UserError, match="format 99"):
         checkpoint.read_header(path)
-    with pytest.raises(ValueError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is no checkpoint"):
         checkpoint.read_header(tmp_path)
 
 
@@ -169,5 +170,5 @@ def test_init_from_takes_what_fits_and_says_what_does_not(tmp_path: Path) -> Non
         CPU,
         "fp32",
     )
-    with pytest.raises(ValueError, match="holds no weight that fits"):
+    with pytest.raises(UserError, match="holds no weight that fits"):
         build.initialize(fresh, path)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from coldframe.clip import VisionTransformer, fold, freeze, init_random
+from coldframe.errors import UserError
 from coldframe.evl import EVL
 
 N, T, WIDTH, HEADS, NUM_LAYERS = 2, 3, 24, 2, 4
@@ -191,13 +192,13 @@ def test_random_features_tell_videos_and_places_apart():
 
 def test_what_does_not_fit_is_named():
     backbone = make()
-    with pytest.raises(ValueError, match=r"\(9, 18\) pixels.*takes \(8, 18\)"):
+    with pytest.raises(UserError, match=r"\(9, 18\) pixels.*takes \(8, 18\)"):
         backbone(torch.zeros(N, 3, T, 9, 18), num_layers=1, with_maps=False)
-    with pytest.raises(ValueError, match=r"5 decoder layers .* has 4"):
+    with pytest.raises(UserError, match=r"5 decoder layers .* has 4"):
         backbone(make_video(), num_layers=5, with_maps=False)
-    with pytest.raises(ValueError, match="multiple of the patch size"):
+    with pytest.raises(UserError, match="multiple of the patch size"):
         VisionTransformer(width=8, num_layers=1, num_heads=2, patch_size=3, input_size=8)
-    with pytest.raises(ValueError, match=r"width 9 .* 2 heads"):
+    with pytest.raises(UserError, match=r"width 9 .* 2 heads"):
         VisionTransformer(width=9, num_layers=1, num_heads=2, patch_size=2, input_size=8)
 
 

@@ -19,15 +19,8 @@ import torch
 
 from clips import make_clip
 from coldframe.augment import eval_views, training_view
-from coldframe.data import (
-    DummyClips,
-    EvalViews,
-    TrainClips,
-    VideoList,
-    normalize_,
-    read_list,
-    sample_order,
-)
+from coldframe.data import DummyClips, EvalViews, TrainClips, VideoList, normalize_, read_list, sample_order
+from coldframe.errors import UserError
 from coldframe.loader import _read_ahead, eval_loader, to_device, train_loader
 from coldframe.reader import find_torchcodec_problem
 from coldframe.video import BadVideo, training_indices, view_indices
@@ -169,7 +162,7 @@ def test_segment_sampling_works_in_evaluation(items):
 
 
 def test_a_number_of_spatial_views_without_a_meaning_is_refused(items):
-    with pytest.raises(ValueError, match="1 and 3 are allowed"):
+    with pytest.raises(UserError, match="1 and 3 are allowed"):
         EvalViews(items, **SHAPE, spatial_views=2, temporal_views=1)
 
 
@@ -241,7 +234,7 @@ def test_several_clips_per_video_keep_the_order_and_need_fewer_videos(items):
     ranks = [batches(items, batch_size=4, clips_per_video=2, rank=rank, world_size=2) for rank in range(2)]
     for step, batch in enumerate(batches(items, batch_size=4, clips_per_video=2)):
         assert torch.equal(torch.cat([rank[step].clips for rank in ranks]), batch.clips)
-    with pytest.raises(ValueError, match=r"multiple of the 1 processes times data\.clips_per_video \(4\)"):
+    with pytest.raises(UserError, match=r"multiple of the 1 processes times data\.clips_per_video \(4\)"):
         batches(items, batch_size=6, clips_per_video=4)
 
 
@@ -286,7 +279,7 @@ def test_a_reader_that_is_not_there_is_named_before_any_worker_starts(items, mon
         train_clips,
         lambda items, **reader: EvalViews(items, **SHAPE, spatial_views=1, temporal_views=1, **reader),
     ):
-        with pytest.raises(ValueError, match=r"data\.reader .*not installed.* pyav, or install .*torchcodec==0\.13\.0"):
+        with pytest.raises(UserError, match=r"data\.reader .*not installed.* pyav, or install .*torchcodec==0\.13\.0"):
             make(items, reader="torchcodec")
 
 
@@ -306,7 +299,7 @@ def test_the_slices_of_two_processes_are_the_batch_of_one(items):
     whole, *ranks = batches(items), *(batches(items, rank=rank, world_size=2) for rank in range(2))
     for step, batch in enumerate(whole):
         assert torch.equal(torch.cat([rank[step].clips for rank in ranks]), batch.clips)
-    with pytest.raises(ValueError, match="multiple of the 4"):
+    with pytest.raises(UserError, match="multiple of the 4"):
         batches(items, world_size=4)
 
 

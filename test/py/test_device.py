@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coldframe import device
+from coldframe.errors import UserError
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_cuda_without_a_gpu_is_refused(
 ) -> None:
     answer(monkeypatch, is_available=False)
     monkeypatch.setattr(torch.version, "cuda", version)
-    with pytest.raises(ValueError, match="sees no GPU") as refused:
+    with pytest.raises(UserError, match="sees no GPU") as refused:
         device.choose_device("cuda")
     assert str(refused.value) == (
         f"launch.device is cuda, and PyTorch {torch.__version__} ({built}) sees no GPU. "
@@ -77,9 +78,9 @@ def test_precisions(wanted: str, place: str, chosen: str, monkeypatch: pytest.Mo
 def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, is_bf16_supported=False, get_device_name="Tesla P4")
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: False)
-    with pytest.raises(ValueError, match=r"fp16 and the device is the CPU. Allowed there: fp32, bf16, auto"):
+    with pytest.raises(UserError, match=r"fp16 and the device is the CPU. Allowed there: fp32, bf16, auto"):
         device.choose_precision("fp16", "cpu")
-    with pytest.raises(ValueError, match=r"bf16, and Tesla P4 has none. Use fp16 or fp32"):
+    with pytest.raises(UserError, match=r"bf16, and Tesla P4 has none. Use fp16 or fp32"):
         device.choose_precision("bf16", "cuda:0")
     _, notes = device.choose_precision("bf16", "cpu")
     assert notes == ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]

@@ -12,6 +12,7 @@ from coldframe import build
 from coldframe.data import normalize_
 from coldframe.device import choose_device, choose_precision
 from coldframe.environment import RunLock
+from coldframe.errors import UserError
 from coldframe.evaluate import Evaluation, accuracy
 from coldframe.metrics import Metrics
 from small import settings
@@ -58,24 +59,24 @@ def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
     evaluation = Evaluation(make_cohort(main={}), batches, lambda x: x, num_videos, 2)
     assert evaluation.advance(60, lambda: None)
     assert [path for path, _ in evaluation.bad] == ["/nowhere/a.mp4"]
-    with pytest.raises(ValueError, match="none of the 1 videos"):
+    with pytest.raises(UserError, match="none of the 1 videos"):
         evaluation.results()
 
 
 def test_precision_and_device_are_checked_before_use() -> None:
     assert choose_precision("auto", "cpu") == ("fp32", [])
-    with pytest.raises(ValueError, match="Allowed there: fp32, bf16, auto"):
+    with pytest.raises(UserError, match="Allowed there: fp32, bf16, auto"):
         choose_precision("fp16", "cpu")
     if not torch.cuda.is_available():
         assert choose_device("auto") == "cpu"
-        with pytest.raises(ValueError, match="sees no GPU"):
+        with pytest.raises(UserError, match="sees no GPU"):
             choose_device("cuda")
 
 
 def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.0)
     lock = RunLock(tmp_path)
-    with pytest.raises(ValueError, match="is in use by process"):
+    with pytest.raises(UserError, match="is in use by process"):
         RunLock(tmp_path)
     lock.release()
     RunLock(tmp_path).release()
@@ -83,5 +84,5 @@ def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of a missing package meets
-    with pytest.raises(ValueError, match=r"run\.wandb is 'clips'.*pip install wandb"):
+    with pytest.raises(UserError, match=r"run\.wandb is 'clips'.*pip install wandb"):
         Metrics(tmp_path, 0, False, "clips", {"main": {}})

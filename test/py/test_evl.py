@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coldframe.clip import LayerFeatures
+from coldframe.errors import UserError
 from coldframe.evl import EVL, TemporalConvolution
 from coldframe.motion import prepare_features
 
@@ -273,10 +274,10 @@ def test_each_dropout_acts_in_training_only(changes):
 
 
 def test_another_number_of_frames_than_positions_is_named():
-    with pytest.raises(ValueError, match=r"5 frames.*has 3"):
+    with pytest.raises(UserError, match=r"5 frames.*has 3"):
         make()(make_features(make_tokens(num_frames=5)))
 
 
 def test_heads_that_do_not_divide_the_width_are_named():
-    with pytest.raises(ValueError, match=r"qkv_dim 10 .* num_heads 3"):
+    with pytest.raises(UserError, match=r"qkv_dim 10 .* num_heads 3"):
         EVL(**{**SIZES, "qkv_dim": 10})

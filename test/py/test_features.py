@@ -13,6 +13,7 @@ from coldframe import build
 from coldframe.clip import LayerFeatures
 from coldframe.cohort import Cohort
 from coldframe.data import normalize_, read_list
+from coldframe.errors import UserError
 from coldframe.extract import CLIPS_A_PASS, Extraction
 from coldframe.features import StoredFeatures, choose_view, open_cache
 from coldframe.session import Session
@@ -193,7 +194,7 @@ def test_a_cache_of_something_else_is_refused_with_every_difference(caches, fold
         "model__decoder__num_layers": 3,
     }
     other, _ = make_request(folder, Path(settings["data"]["features"]), **changes)
-    with pytest.raises(ValueError, match="is not a cache of this configuration") as refused:
+    with pytest.raises(UserError, match="is not a cache of this configuration") as refused:
         train(other, lists)
     text = str(refused.value)
     assert "data.stride: 2 in the cache, 3 here" in text
@@ -203,37 +204,37 @@ def test_a_cache_of_something_else_is_refused_with_every_difference(caches, fold
     assert "model.decoder.num_layers: 2 in the cache, 3 wanted here" in text
     assert "model.backbone.weights (SHA-256): " in text
     assert text.count("in the cache") == len(changes)
-    with pytest.raises(ValueError, match="holds a cache of another configuration"):
+    with pytest.raises(UserError, match="holds a cache of another configuration"):
         extract(other, lists)
 
 
 def test_another_list_is_refused(caches, folder):
     settings, _ = caches["maps fp32"]
     other, other_lists = make_request(folder, Path(settings["data"]["features"]), "torn")
-    with pytest.raises(ValueError, match=r"data.train_list \(SHA-256\): .*\.\.\. in the cache(.|\n)*data.val_list"):
+    with pytest.raises(UserError, match=r"data.train_list \(SHA-256\): .*\.\.\. in the cache(.|\n)*data.val_list"):
         train(other, other_lists)
 
 
 def test_another_root_is_refused(caches, folder):
     settings, lists = caches["maps fp32"]
     other, _ = make_request(folder, Path(settings["data"]["features"]), data__train_root="/elsewhere")
-    with pytest.raises(ValueError, match=r'data.train_root: null in the cache, "/elsewhere" here'):
+    with pytest.raises(UserError, match=r'data.train_root: null in the cache, "/elsewhere" here'):
         train(other, lists)
 
 
 def test_a_cache_that_is_not_whole_is_refused(folder, tmp_path):
     settings, lists = make_request(folder, tmp_path)
-    with pytest.raises(ValueError, match=r"holds no feature cache. Run `coldframe features build` first"):
+    with pytest.raises(UserError, match=r"holds no feature cache. Run `coldframe features build` first"):
         train(settings, lists)
     extract(settings, {**lists, "val": None})
-    with pytest.raises(ValueError, match=r"data.val_list: the cache holds no features of this list"):
+    with pytest.raises(UserError, match=r"data.val_list: the cache holds no features of this list"):
         train(settings, lists)
     extract(settings, lists)
     assert extract(settings, {**lists, "val": None})["num_total"] == NUM_CLIPS * NUM_VIEWS
     shard_of(tmp_path, "val").unlink()
-    with pytest.raises(ValueError, match=r"val-[0-9a-f]{12}-00000000.safetensors is missing"):
+    with pytest.raises(UserError, match=r"val-[0-9a-f]{12}-00000000.safetensors is missing"):
         train(settings, lists)
     extract(settings, lists)
     (tmp_path / "features.json").write_text('{"format": 9}')
-    with pytest.raises(ValueError, match=r"features.json  cannot be used: it has format 9"):
+    with pytest.raises(UserError, match=r"features.json  cannot be used: it has format 9"):
         train(settings, lists)

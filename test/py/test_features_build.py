@@ -17,6 +17,7 @@ from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_vi
 from coldframe import build
 from coldframe.cohort import Cohort
 from coldframe.data import read_list, sample_order
+from coldframe.errors import UserError
 from coldframe.extract import CLIPS_A_PASS, Extraction
 from coldframe.features import StoredFeatures, open_cache
 from coldframe.manifest import read_manifest
@@ -90,7 +91,7 @@ def test_two_builders_do_not_write_one_folder(folder, tmp_path, monkeypatch):
     settings, lists = make_request(folder, tmp_path)
     first = Extraction(Settings.from_json(settings), dict(lists))
     first.advance(0, lambda: None)
-    with pytest.raises(ValueError, match=r"is in use by process \d+ .* or choose another data.features"):
+    with pytest.raises(UserError, match=r"is in use by process \d+ .* or choose another data.features"):
         extract(settings, lists)
     first.close()
     assert extract(settings, lists)["done"]
@@ -100,7 +101,7 @@ def test_a_folder_that_cannot_be_written_is_told(folder, tmp_path):
     cache = tmp_path / "taken"
     cache.write_text("a file")
     settings, lists = make_request(folder, cache)
-    with pytest.raises(ValueError, match=r"taken  cannot be written: .*File exists.* Make room or make it writable"):
+    with pytest.raises(UserError, match=r"taken  cannot be written: .*File exists.* Make room or make it writable"):
         extract(settings, lists)
 
 
@@ -119,7 +120,7 @@ def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evalu
     session.close()
     assert extract(settings, lists)["bad"] == reply["bad"]  # also by a later start
     failing = {**settings, "data": {**settings["data"], "on_bad_video": "fail"}}
-    with pytest.raises(ValueError, match=r"bad.mp4  is not a video"):
+    with pytest.raises(UserError, match=r"bad.mp4  is not a video"):
         train(failing, lists)
 
 
@@ -142,7 +143,7 @@ def test_numbers_too_large_for_half_precision_are_refused(folder, tmp_path):
     extraction = Extraction(Settings.from_json(settings), dict(lists))
     with torch.no_grad():
         extraction.backbone.transformer.resblocks[-1].mlp.get_parameter("c_proj.bias").fill_(1e5)
-    with pytest.raises(ValueError, match=r"a feature is too large for it. Set fp32"):
+    with pytest.raises(UserError, match=r"a feature is too large for it. Set fp32"):
         extraction.advance(1000, lambda: None)
     extraction.close()
 
@@ -155,7 +156,7 @@ def test_one_cache_serves_several_lists_to_evaluate_on(folder, tmp_path):
     final_lists["val"] = torn
     extract(chosen, lists)
     before = files_of(tmp_path / "cache")
-    with pytest.raises(ValueError, match=r"data.val_list: the cache holds no features of this list"):
+    with pytest.raises(UserError, match=r"data.val_list: the cache holds no features of this list"):
         evaluate(final, final_lists, tmp_path)
     extract(final, final_lists)
     after = files_of(tmp_path / "cache")
@@ -230,7 +231,7 @@ def test_a_damaged_record_ends_training_before_its_numbers_are_used_and_is_mende
     session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
     assert session.advance(1)["steps"][0]["trials"]["main"]["loss"] == losses[0]
     before = [parameter.clone() for _, parameter in session.cohort.trials[0].named_parameters()]
-    with pytest.raises(ValueError, match=f"{TRAIN}  record {record} is damaged. `coldframe features build` mends"):
+    with pytest.raises(UserError, match=f"{TRAIN}  record {record} is damaged. `coldframe features build` mends"):
         session.advance(1)
     after = [parameter for _, parameter in session.cohort.trials[0].named_parameters()]
     assert session.step == 1
@@ -245,7 +246,7 @@ def test_a_damaged_record_ends_an_evaluation_without_a_result(folder, tmp_path):
     extract(settings, lists)
     shard = shard_of(tmp_path / "cache", "val")
     change_row(shard, 5, true_checksum=False)
-    with pytest.raises(ValueError, match=f"{shard.name}  record 5 is damaged"):
+    with pytest.raises(UserError, match=f"{shard.name}  record 5 is damaged"):
         evaluate(settings, lists, tmp_path)
     assert not list(tmp_path.glob("*.npz"))
 
@@ -259,7 +260,7 @@ def test_a_damaged_header_of_a_shard_is_told_with_the_repair(folder, tmp_path):
         damaged = bytearray(sound[TRAIN])
         damaged[at] ^= 1
         (tmp_path / TRAIN).write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{TRAIN}  has a damaged header. `coldframe features build` mends"):
+        with pytest.raises(UserError, match=f"{TRAIN}  has a damaged header. `coldframe features build` mends"):
             train(settings, lists)
 
 
@@ -272,5 +273,5 @@ def test_a_damaged_manifest_is_told_with_the_repair(folder, tmp_path):
     for damaged in (shifted, sound[:-9], sound.replace('"sha256"', '"sha255"'), "[]", sound.replace('"', "\xff", 1)):
         assert damaged != sound
         file.write_bytes(damaged.encode("latin-1"))
-        with pytest.raises(ValueError, match=r"features.json  cannot be used: .* Remove the folder and build"):
+        with pytest.raises(UserError, match=r"features.json  cannot be used: .* Remove the folder and build"):
             train(settings, lists)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from coldframe.clip import VisionTransformer, init_random
+from coldframe.errors import UserError
 from coldframe.evl import EVL
 from coldframe.identify import ACTIVATION_NOTE, identify
 from coldframe.weights import sha256_file, to_upstream
@@ -127,5 +128,5 @@ def test_a_wrong_file_is_named(tmp_path):
         ("page.pt", "is a web page, not weights"),
         ("", "is no checkpoint"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(UserError, match=words):
             identify(tmp_path / name)

@@ -1,7 +1,10 @@
 """The protocol's Python side. That it holds over the real bridge is test/runtime.test.ts."""
 
+import errno
 import json
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +15,8 @@ import pytest
 import torch
 
 from coldframe import serve
+from coldframe.errors import UserError
+from coldframe.video import BadVideo
 
 
 def ask(result: Any, **request: Any) -> dict[str, Any]:
@@ -42,19 +47,56 @@ def test_non_finite_numbers_become_null_and_their_places_are_named():
     assert reply["non_finite"] == ["steps.0.lr", "steps.1.loss", "pair.0"]
 
 
-def test_a_value_error_is_for_the_user_with_its_message_alone():
-    error = ask(ValueError("a.yaml:1:1  unknown key\na.yaml:2:1  unknown key"))["error"]
+def test_a_user_error_has_its_message_alone_and_a_code():
+    error = ask(UserError("a.yaml:1:1  unknown key\na.yaml:2:1  unknown key"))["error"]
     assert (error["kind"], error["message"]) == ("user", "a.yaml:1:1  unknown key\na.yaml:2:1  unknown key")
     assert "in answer" in error["traceback"]
+    assert error["code"] == "invalid"
+    assert ask(UserError("runs/a  is in use", code="in_use"))["error"]["code"] == "in_use"
+    bad = pickle.loads(pickle.dumps(BadVideo("a.mp4", "has no video track")))  # as loader workers hand it over
+    assert ask(bad)["error"] | {"traceback": ""} == {
+        **{"kind": "user", "code": "bad_video", "message": "a.mp4  has no video track", "traceback": ""}
+    }
+
+
+FILE_SYSTEM = {
+    errno.ENOSPC: r"the disk is full\. Free some room there; the same command goes on\.",
+    errno.EDQUOT: r"the quota of this disk is used up\. Free some room",
+    errno.EROFS: r"lies on a read-only file system\. Name a place that can be written\.",
+    errno.EACCES: r"may not be used: the permission is missing\. Change its permissions, or name another place\.",
+    errno.ENOTDIR: r"lies below a file, and only a folder can hold it\. Name another place\.",
+    errno.ELOOP: r"cannot be used: .*symbolic links\. Mend it, or name another place\.",
+}
+
+
+@pytest.mark.parametrize("number", FILE_SYSTEM)
+def test_an_error_of_the_file_system_is_for_the_user_with_its_path_and_what_to_do(number: int):
+    error = ask(OSError(number, os.strerror(number), "runs/a/lock"))["error"]
+    assert (error["kind"], error["code"]) == ("user", "file_system")
+    assert re.fullmatch(f"runs/a/lock  {FILE_SYSTEM[number]}.*", error["message"])
+
+
+def test_a_full_disk_is_for_the_user_also_where_no_path_is_known():
+    error = ask(OSError(errno.ENOSPC, "No space left on device"))["error"]
+    assert (error["kind"], error["message"]) == (
+        "user",
+        "disk  the disk is full. Free some room there; the same command goes on.",
+    )
 
 
 @pytest.mark.parametrize(
     "error",
-    [KeyError("loss"), AssertionError("x"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), KeyboardInterrupt()],
+    [
+        KeyError("loss"),
+        ValueError("zip() argument 2 is shorter than argument 1"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        KeyboardInterrupt(),
+    ],
 )
 def test_any_other_exception_is_a_bug_with_its_type_and_traceback(error: BaseException):
     reply = ask(error)["error"]
-    assert reply["kind"] == "bug"
+    assert (reply["kind"], reply["code"]) == ("bug", "bug")
     assert reply["message"].startswith(type(error).__name__)
     assert "Traceback" in reply["traceback"]
 
@@ -65,7 +107,7 @@ def test_running_out_of_memory_is_for_the_user_with_advice():
 
     for cause in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), allocate):
         error = ask(cause)["error"]
-        assert error["kind"] == "user"
+        assert (error["kind"], error["code"]) == ("user", "out_of_memory")
         assert "train.micro_batches" in error["message"]
 
 
@@ -138,7 +180,8 @@ print(ask(lambda verb, arguments: {"value": next(loader).item()})["ok"])
 os.kill(loader._workers[0].pid, signal.SIGKILL)
 time.sleep(0.5)
 print("still here")
-print(ask(lambda verb, arguments: {})["error"]["message"])
+error = ask(lambda verb, arguments: {})["error"]
+print(error["code"], error["message"])
 os._exit(0)
 """
 
@@ -147,5 +190,5 @@ def test_a_loader_worker_that_dies_between_two_verbs_is_told_by_the_next_one():
     outcome = run_python(DEATH_BETWEEN_VERBS)
     first, second, third = outcome.stdout.splitlines()
     assert (first, second) == ("True", "still here"), outcome.stderr
-    assert "DataLoader worker" in third
+    assert third.startswith("worker_died DataLoader worker")
     assert "killed by signal" in third

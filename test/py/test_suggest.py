@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coldframe.errors import UserError
 from coldframe.suggest import Params, suggest
 
 
@@ -111,9 +112,9 @@ def test_pending_points_are_not_asked_again() -> None:
 
 
 def test_a_history_of_another_space_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'mode was "z"\. The space has "a", "b"'):
+    with pytest.raises(UserError, match=r'mode was "z"\. The space has "a", "b"'):
         ask(1, [told({"mode": "z"}, 1)], space=[listed("mode", ["a", "b"])])
-    with pytest.raises(ValueError, match=r"other: not in the space\. It has mode"):
+    with pytest.raises(UserError, match=r"other: not in the space\. It has mode"):
         ask(1, [told({"other": 1}, 1)], space=[listed("mode", ["a", "b"])])
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from clips import cut_by_edit_list, make_clip, make_sound
 from coldframe import video
+from coldframe.errors import UserError
 from coldframe.h264 import non_reference_test
 from coldframe.prepare import Preparation, plan_targets, read_manifest
 from coldframe.transcode import Encoding, transcode
@@ -238,7 +239,7 @@ def test_only_what_is_missing_torn_or_changed_is_done_again(request_: Request) -
 
 def test_other_settings_are_refused_by_name(request_: Request) -> None:
     request_.run()
-    with pytest.raises(ValueError, match=r"other settings:\n  prepare\.gop: 4 there, 8 here\nGive another --output"):
+    with pytest.raises(UserError, match=r"other settings:\n  prepare\.gop: 4 there, 8 here\nGive another --output"):
         request_.open(prepare__gop=8)
 
 
@@ -246,7 +247,7 @@ def test_one_writer_at_a_time(request_: Request, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.2)
     one, two = request_.open(), request_.open()
     one.advance(0, lambda: None)
-    with pytest.raises(ValueError, match=r"is in use by process \d+ .* or choose another --output"):
+    with pytest.raises(UserError, match=r"is in use by process \d+ .* or choose another --output"):
         two.advance(0, lambda: None)
     one.close()
     two.close()
@@ -255,7 +256,7 @@ def test_one_writer_at_a_time(request_: Request, monkeypatch: pytest.MonkeyPatch
 def test_its_own_clips_are_no_source(request_: Request, tmp_path: Path) -> None:
     request_.run()
     Path(request_.lists["train"] or "").write_text(f"{request_.folder}/clips/0.mp4\t0\n")
-    with pytest.raises(ValueError, match="lies in it"):
+    with pytest.raises(UserError, match="lies in it"):
         request_.open()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coldframe import build, upstream
+from coldframe.errors import UserError
 from test_cohort import make_batch, make_cohort, weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -64,10 +65,10 @@ def test_a_real_checkpoint_of_the_original_is_read_with_its_optimizer() -> None:
 
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.pth  cannot be read"):
+    with pytest.raises(UserError, match=r"text\.pth  cannot be read"):
         upstream.read(tmp_path / "text.pth")
     torch.save({"state_dict": {}}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="has no `model`"):
+    with pytest.raises(UserError, match="has no `model`"):
         upstream.read(tmp_path / "other.pth")
 
 

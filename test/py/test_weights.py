@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from coldframe.clip import VisionTransformer, init_random
+from coldframe.errors import UserError
 from coldframe.weights import (
     backbone_sizes,
     from_hugging_face,
@@ -144,7 +145,7 @@ OTHERS = {
 def test_another_model_is_named(tmp_path, name):
     content, words = OTHERS[name]
     path = write(tmp_path / name, content)
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         load_backbone(path)
     assert str(caught.value).startswith(f"{path}  ")
 
@@ -163,21 +164,21 @@ NO_TENSORS = {
 def test_a_file_without_tensors_is_named(tmp_path, name):
     content, words = NO_TENSORS[name]
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=words):
         load_backbone(tmp_path / name)
 
 
 @pytest.mark.parametrize("file", ["clip_jit_archive.pt", "clipstate_full_clip_state.pt"])
 def test_a_truncated_download_is_named(tmp_path, file):
     (tmp_path / file).write_bytes((PARITY / file).read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="perhaps truncated"):
+    with pytest.raises(UserError, match="perhaps truncated"):
         load_backbone(tmp_path / file)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         load_backbone(tmp_path / "no.pt")
-    with pytest.raises(ValueError, match="is a folder"):
+    with pytest.raises(UserError, match="is a folder"):
         load_backbone(tmp_path)
 
 
@@ -192,7 +193,7 @@ class Touch:
 def test_code_in_a_pickle_is_not_run(tmp_path):
     for name, save in (("new.pt", torch.save), ("old.pt", lambda x, path: path.write_bytes(pickle.dumps(x)))):
         save({"conv1.weight": Touch(tmp_path / "ran")}, tmp_path / name)
-        with pytest.raises(ValueError, match=str(tmp_path / name)):
+        with pytest.raises(UserError, match=str(tmp_path / name)):
             load_backbone(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
@@ -200,10 +201,10 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 def test_weights_of_another_size_name_both_sizes():
     state = make().state_dict()
     with pytest.raises(
-        ValueError, match=r"f\.pt  .*num_layers is 3 in the file and 2 configured.*width is 16 .* and 32 "
+        UserError, match=r"f\.pt  .*num_layers is 3 in the file and 2 configured.*width is 16 .* and 32 "
     ):
         put_backbone(make(width=32, num_layers=2), state, "f.pt")
-    with pytest.raises(ValueError, match="patch_size is 8 in the file and 6 configured"):
+    with pytest.raises(UserError, match="patch_size is 8 in the file and 6 configured"):
         put_backbone(make(patch_size=6, input_size=18), state, "f.pt")
 
 
