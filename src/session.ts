@@ -108,6 +108,8 @@ const inspectSchema = z.object({
       width: z.number(),
       num_layers: z.number(),
       num_heads: z.number(),
+      /** Which of CLIP's has this width; null: not known, and num_heads is a guess. */
+      tower: z.string().nullable(),
       patch_size: pair,
       num_patches: z.number(),
       grid: pair.nullable(),

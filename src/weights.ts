@@ -201,11 +201,12 @@ type Backbone = NonNullable<Inspected['backbone']>;
 type Evl = NonNullable<Inspected['evl']>;
 
 function describeBackbone(backbone: Backbone): string {
-  const { width, num_layers, num_heads, patch_size, grid, num_patches } = backbone;
+  const { width, num_layers, num_heads, tower, patch_size, grid, num_patches } = backbone;
+  const source = tower === null ? 'a guess' : `as all of CLIP's ${tower}`;
   const input = grid === null ? '' : `, input ${grid[0] * patch_size[0]} x ${grid[1] * patch_size[1]}`;
   const patches = grid === null ? `${num_patches}` : `${grid.join(' x ')}`;
   return (
-    `width ${width}, ${plural(num_layers, 'layer')}, ${num_heads} heads (by CLIP's rule of 64 channels a head), ` +
+    `width ${width}, ${plural(num_layers, 'layer')}, ${num_heads} heads of ${width / num_heads} channels (${source}), ` +
     `${patches} patches of ${patch_size.join(' x ')}${input}; ${choosePreset(backbone) ?? 'no preset has these sizes'}`
   );
 }

@@ -82,6 +82,7 @@ const PYTHON = [
   ['data', 'evl'],
   ['motion'],
   ['augment', 'clip', 'environment', 'weights'],
+  ['tower'],
   ['reader', 'transcode'],
   ['columns', 'device', 'replay', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
   ['errors', 'h264'],

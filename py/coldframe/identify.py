@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from . import checkpoint, weights
+from . import checkpoint, tower, weights
 from .errors import UserError
 
+USUAL_PREFIXES = ("", "visual.", "vision_model.", "backbone.")
 # Shown for files that do not say it: open_clip and Hugging Face also hold models that were trained with plain GELU.
 ACTIVATION_NOTE = (
     "Weights do not tell their activation. The default is OpenAI's quick_gelu; for a model that was trained with plain "
@@ -35,8 +36,10 @@ def identify(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}  is the optimizer's state of a checkpoint. Give the folder it lies in.")
     evl = _evl_sizes(tensors)
     only_evl = evl is not None and not any(name.startswith("backbone.") for name in tensors)
-    backbone = None if only_evl else weights.backbone_sizes(weights.from_public(tensors, path))
-    words, is_certain = _describe_format(path, tensors)
+    found = None if only_evl else tower.find_tower(tensors, path)
+    backbone = None if found is None else weights.backbone_sizes(weights.from_public(tensors, path))
+    tower.check_finite(tensors if only_evl else _trained(tensors), path)
+    words, is_certain = _describe_format(path, tensors, found)
     return {
         "format": words,
         "dtypes": _dtypes(tensors),
@@ -45,13 +48,30 @@ def identify(path: Path) -> dict[str, Any]:
         "backbone": backbone,
         "evl": evl,
         "checkpoint": None,
-        "notes": [] if is_certain else [ACTIVATION_NOTE],
+        "notes": [] if _is_script(path) else _describe_guesses(backbone, is_certain),
     }
+
+
+def _trained(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(("decoder.", "proj."))}
+
+
+def _describe_guesses(backbone: Mapping[str, Any] | None, is_certain: bool) -> list[str]:
+    """Returns what the user has to know about a backbone because its weights do not tell it."""
+    notes = [] if is_certain else [ACTIVATION_NOTE]
+    if backbone is not None and backbone["tower"] is None:
+        notes.append(
+            f"Weights do not tell their number of attention heads, and no CLIP model is known that is "
+            f"{backbone['width']} wide: {backbone['num_heads']} is a guess (64 channels a head). "
+            "Set model.backbone.num_heads to what it was trained with: with another number its features are wrong."
+        )
+    return notes
 
 
 def _identify_folder(path: Path) -> dict[str, Any]:
     header = checkpoint.read_header(path)
     tensors = checkpoint.read_weights(path)
+    tower.check_finite(tensors, path)
     return {
         "format": "checkpoint of coldframe",
         "dtypes": _dtypes(tensors),
@@ -69,20 +89,21 @@ def _identify_folder(path: Path) -> dict[str, Any]:
     }
 
 
-def _describe_format(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
+def _describe_format(path: Path, tensors: Mapping[str, Tensor], found: tower.Tower | None) -> tuple[str, bool]:
     """Returns the format in words, and whether such files are always of models with OpenAI's activation."""
     if "decoder.cls_token" in tensors:
-        whole = any(name.startswith("backbone.") for name in tensors)
-        return f"EVL checkpoint {'with' if whole else 'without'} its backbone", True
+        return f"EVL checkpoint {'without' if found is None else 'with'} its backbone", True
     if _is_script(path):
         return "TorchScript archive of CLIP, as OpenAI publishes it", True
-    if any(name.endswith("embeddings.class_embedding") for name in tensors):
-        whole = any(name.startswith("text_model.") for name in tensors)
-        return f"state dict of Hugging Face's {'CLIPModel' if whole else 'CLIPVisionModel'}", False
-    if "patch_embed.proj.weight" in tensors:
-        return "state dict of the original EVL's backbone", True
-    part = "whole model" if "visual.class_embedding" in tensors else "vision tower"
-    return f"state dict in the names of OpenAI's CLIP and open_clip ({part})", False
+    assert found is not None
+    under = "" if found.prefix in USUAL_PREFIXES else f", under {found.prefix.removesuffix('.')}"
+    if found.naming == "hugging_face":
+        whole = any("text_model." in name for name in tensors)
+        return f"state dict of Hugging Face's {'CLIPModel' if whole else 'CLIPVisionModel'}{under}", False
+    if found.naming == "upstream":
+        return f"state dict of the original EVL's backbone{under}", True
+    part = "whole model" if len(tensors) > len(found.tensors) else "vision tower"
+    return f"state dict in the names of OpenAI's CLIP and open_clip ({part}{under})", False
 
 
 def _is_script(path: Path) -> bool:

@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import UserError
+from .tower import ADVICE, KNOWN_TOWERS, Tower, check_finite, check_heads, count_heads, find_tower, some, unwrap
 
-CHANNELS_PER_HEAD = 64  # all of CLIP's vision transformers (openai/CLIP clip/model.py, vision_width // 64)
 BLOCKS = "transformer.resblocks"
 STEM = ("class_embedding", "positional_embedding", "conv1.weight", "conv1.bias", "ln_pre.weight", "ln_pre.bias")
 BLOCK = tuple(
@@ -28,7 +28,7 @@ BLOCK = tuple(
     for module in ("attn.in_proj_", "attn.out_proj.", "ln_1.", "mlp.c_fc.", "mlp.c_proj.", "ln_2.")
     for kind in ("weight", "bias")
 )
-ADVICE = "Give the file of a CLIP vision transformer: OpenAI's archive, or a state dict as .pt or .safetensors."
+NUM_AXES = {"class_embedding": 1, "positional_embedding": 2, "conv1.weight": 4}
 
 
 class Naming(NamedTuple):
@@ -69,15 +69,6 @@ HUGGING_FACE = Naming(  # transformers, modeling_clip.py; `pre_layrnorm` is spel
     },
 )
 
-# What a file looks like that is no CLIP vision transformer: a telling key, and the words for it.
-OTHER_MODELS = {
-    r"(^|\.)decoder\.cls_token$": "an EVL checkpoint without its backbone (that is for --checkpoint or run.init_from)",
-    r"(^|\.)layer1\.0\.conv1\.weight$": "a ResNet (CLIP RN50 or the like); the decoder needs a vision transformer",
-    r"(^|\.)trunk\.blocks\.0\.": "an open_clip model with a timm vision tower, which is not supported",
-    r"(^|\.)blocks\.0\.attn\.qkv\.weight$": "a timm, DINO or MAE vision transformer, not CLIP's",
-    r"(^|\.)(token_embedding|embeddings\.token_embedding)\.weight$": "a text model without CLIP's vision tower",
-}
-
 
 def load_backbone(path: Path | str) -> dict[str, Tensor]:
     """Returns the vision tower's weights in our names, float32, without CLIP's `ln_post` and `proj`.
@@ -92,20 +83,49 @@ def load_backbone(path: Path | str) -> dict[str, Tensor]:
 
 def from_public(tensors: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
     """Returns the same as `load_backbone` from tensors already read; `path` is for messages."""
-    state = _select_vision_tower(tensors, path)
+    tower = find_tower(tensors, path)
+    check_finite(tower.tensors, path, tower.prefix)
+    _check_blocks(tower, path)
+    state = _in_our_names(tower)
     if "conv1.weight" in state:
         state.setdefault("conv1.bias", torch.zeros(len(state["conv1.weight"])))
     wanted = [*STEM, *(f"{BLOCKS}.{i}.{name}" for i in range(max(1, count_blocks(state, BLOCKS))) for name in BLOCK)]
     missing = [name for name in wanted if name not in state]
     if missing:
-        raise UserError(f"{path}  lacks weights of a CLIP vision transformer: {_some(missing)}. {ADVICE}")
+        raise UserError(f"{path}  lacks weights of a CLIP vision transformer: {some(missing)}. {ADVICE}")
+    odd = [name for name, num_axes in NUM_AXES.items() if state[name].ndim != num_axes]
+    if odd:
+        shapes = some([f"{name} is {tuple(state[name].shape)}" for name in odd])
+        raise UserError(f"{path}  has weights of other shapes than a CLIP vision transformer: {shapes}. {ADVICE}")
     return {name: state[name].float().contiguous() for name in wanted}
+
+
+def _in_our_names(tower: Tower) -> dict[str, Tensor]:
+    if tower.naming == "hugging_face":
+        return from_hugging_face(tower.tensors)
+    return from_upstream(tower.tensors) if tower.naming == "upstream" else dict(tower.tensors)
+
+
+def _check_blocks(tower: Tower, path: Path | str) -> None:
+    """Raises UserError where blocks have weights besides CLIP's, such as LayerScale or adapters that were not merged:
+    left out, they would make other features."""
+    naming = {"hugging_face": HUGGING_FACE, "upstream": UPSTREAM}.get(tower.naming)
+    blocks = BLOCKS if naming is None else naming.blocks
+    known = {f"{name}.{kind}" for name in naming.block.values() for kind in ("weight", "bias")} if naming else {*BLOCK}
+    pattern = re.compile(re.escape(blocks) + r"\.\d+\.(.+)")
+    more = [tower.prefix + name for name in tower.tensors if (m := pattern.match(name)) and m[1] not in known]
+    if more:
+        raise UserError(
+            f"{path}  has weights in its blocks that CLIP's have none of: {some(more)}. Without them its features "
+            f"would be others. Merge adapters into the weights; other kinds of blocks are not supported. {ADVICE}"
+        )
 
 
 def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Returns the sizes that weights in our names have.
 
-    width, num_layers, num_heads (CLIP's 64 channels a head: weights do not tell), patch_size (h, w) in pixels,
+    width, num_layers, num_heads (by the width: weights do not tell), tower (which of CLIP's has this width, None when
+    that is not known and so num_heads is a guess), patch_size (h, w) in pixels,
     num_patches, grid (h, w) when it is square, else None, mlp_factor.
     """
     width, _, *patch_size = state["conv1.weight"].shape
@@ -114,7 +134,8 @@ def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "width": width,
         "num_layers": count_blocks(state, BLOCKS),
-        "num_heads": max(1, width // CHANNELS_PER_HEAD),
+        "num_heads": count_heads(width),
+        "tower": KNOWN_TOWERS.get(width),
         "patch_size": tuple(patch_size),
         "num_patches": num_patches,
         "grid": (side, side) if side * side == num_patches else None,
@@ -150,8 +171,14 @@ def put_backbone(backbone: nn.Module, state: dict[str, Tensor], path: Path | str
         have, want = state[name].shape[axis], expected[name][axis]
         if have != want:
             problems.append(f"{label} is {have} in the file and {want} configured")
+    problems = problems or [
+        f"{name} is {tuple(state[name].shape)} in the file and {tuple(shape)} configured"
+        for name, shape in expected.items()
+        if state[name].shape != shape
+    ]
     if problems:
         raise UserError(f"{path}  does not fit model.backbone: {'; '.join(problems)}. Choose the preset of this file.")
+    check_heads(len(state["class_embedding"]), cast(Any, backbone).transformer.resblocks[0].attn.num_heads, path)
     backbone.load_state_dict(state)
     return notes
 
@@ -207,13 +234,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # the readers raise about everything on a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}  cannot be read, perhaps truncated: {reason}. Download it again.") from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {
-        name: value for name, value in content.items() if isinstance(value, Tensor) and value.is_floating_point()
-    }
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
+    return unwrap(content, path)
 
 
 def sha256_file(path: Path | str) -> str:
@@ -226,26 +247,6 @@ def count_blocks(names: Iterable[str], blocks: str) -> int:
     """Returns one more than the highest block number among parameter names."""
     pattern = re.compile(re.escape(blocks) + r"\.(\d+)\.")
     return 1 + max((int(match[1]) for name in names if (match := pattern.match(name))), default=-1)
-
-
-def _select_vision_tower(tensors: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
-    def within(prefix: str) -> dict[str, Tensor]:
-        return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    for prefix in ("visual.", "vision_model.", "backbone.", ""):
-        state = within(prefix)
-        if "embeddings.class_embedding" in state:
-            return from_hugging_face(state)
-        if "cls_token" in state and "patch_embed.proj.weight" in state and "blocks.0.attn.q_proj.weight" in state:
-            return from_upstream(state)
-        if "class_embedding" in state or (prefix and f"{BLOCKS}.0.attn.in_proj_weight" in state):
-            return state
-    for pattern, words in OTHER_MODELS.items():
-        if any(re.search(pattern, name) for name in tensors):
-            raise UserError(f"{path}  looks like {words}. {ADVICE}")
-    raise UserError(
-        f"{path}  is not a CLIP vision transformer; it holds {_some(list(tensors)) or 'no tensors'}. {ADVICE}"
-    )
 
 
 def _describe_other_file(path: Path) -> str | None:
@@ -317,8 +318,3 @@ def _pack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if all(part in state for part in parts):
                 packed[name.replace("q_proj.", "in_proj_")] = torch.cat([packed.pop(part) for part in parts])
     return packed
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -14,7 +14,7 @@ from coldframe.weights import sha256_file, to_upstream
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 SIZES = {"width": 24, "num_layers": 3, "patch_size": 8, "mlp_factor": 2.5}
-FOUND = {**SIZES, "num_heads": 1, "patch_size": (8, 8), "num_patches": 16, "grid": (4, 4)}
+FOUND = {**SIZES, "num_heads": 1, "tower": None, "patch_size": (8, 8), "num_patches": 16, "grid": (4, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,53 @@ def test_every_format_is_named_with_the_same_sizes(tmp_path, visual, name, suffi
     assert found["dtypes"] == ["float32"]
     assert found["sha256"] == sha256_file(file)
     assert found["size_bytes"] == file.stat().st_size
-    assert found["notes"] == ([] if "original EVL" in name else [ACTIVATION_NOTE])
+    *activation, heads = found["notes"]
+    assert activation == ([] if "original EVL" in name else [ACTIVATION_NOTE])
+    assert "no CLIP model is known that is 24 wide: 1 is a guess" in heads
 
 
 def test_the_most_frequent_dtype_comes_first(tmp_path, visual):
     mixed = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in visual.items()}
     torch.save(mixed, tmp_path / "weights.pt")
     assert identify(tmp_path / "weights.pt")["dtypes"] == ["float16", "float32"]
+
+
+OPEN_CLIP = {"ViT-H": (1280, 16, 5120), "ViT-g": (1408, 16, 6144), "ViT-bigG": (1664, 16, 8192)}
+
+
+@pytest.mark.parametrize("name", OPEN_CLIP)
+def test_open_clips_wide_towers_have_the_heads_they_were_trained_with(tmp_path, name):
+    """open_clip's model_configs: head widths 80, 88 and 104; 64 would give 20, 22 and 26."""
+    width, num_heads, hidden = OPEN_CLIP[name]
+    with torch.device("meta"):
+        sizes = {"num_layers": 1, "patch_size": 14, "input_size": 28, "mlp_factor": hidden / width}
+        tower = VisionTransformer(width=width, num_heads=num_heads, **sizes)
+    visual = {
+        f"visual.{name}": torch.zeros(1, dtype=torch.half).expand(t.shape) for name, t in tower.state_dict().items()
+    }
+    torch.save(visual, tmp_path / "open_clip.pt")
+    found = identify(tmp_path / "open_clip.pt")
+    assert (found["backbone"]["num_heads"], found["backbone"]["tower"]) == (num_heads, name)
+    assert round(found["backbone"]["mlp_factor"] * width) == hidden
+    assert found["notes"] == [ACTIVATION_NOTE]
+
+
+def test_a_prefix_that_is_not_usual_is_told(tmp_path, visual):
+    torch.save({"net": {f"clip.visual.{name}": tensor for name, tensor in visual.items()}}, tmp_path / "clip.pt")
+    found = identify(tmp_path / "clip.pt")
+    assert found["format"] == "state dict in the names of OpenAI's CLIP and open_clip (vision tower, under clip.visual)"
+    assert found["backbone"] == FOUND
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_found_in_either_part(tmp_path, visual, value):
+    trained, backbone = make_evl(), {f"backbone.{name}": t for name, t in to_upstream(visual).items()}
+    for state, name in ((trained, "proj.2.bias"), (backbone, "backbone.blocks.1.mlp.fc1.weight")):
+        broken = {**state, name: torch.full_like(state[name], value)}
+        torch.save({"model": {**trained, **backbone, **broken}}, tmp_path / "checkpoint-5.pth")
+        with pytest.raises(UserError, match=rf"not finite: {name} \(") as told:
+            identify(tmp_path / "checkpoint-5.pth")
+        assert "is damaged, or of a training that diverged" in str(told.value)
 
 
 def test_openais_archive_is_named():

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from coldframe.clip import VisionTransformer, init_random
 from coldframe.errors import UserError
+from coldframe.tower import count_heads
 from coldframe.weights import (
     backbone_sizes,
     from_hugging_face,
@@ -71,12 +72,33 @@ def hugging_face(visual):
     return {**renamed, "text_model.embeddings.token_embedding.weight": torch.zeros(5, 6)}
 
 
+def prefixed(prefix, state):
+    return {prefix + name: tensor.clone() for name, tensor in state.items()}
+
+
+def random_state(seed):
+    return init_random(make(), seed).state_dict()
+
+
 FORMATS = {
     "openai_whole.pt": lambda: whole_clip(openai_state()),
     "openai_visual.pt": openai_state,
     "openclip.safetensors": lambda: whole_clip(openai_state()),
     "trainer.pt": lambda: {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in whole_clip(openai_state()).items()}},
     "hugging_face.safetensors": lambda: hugging_face(openai_state()),
+    "wrapped.pt": lambda: {"net": {f"_orig_mod.module.{k}": v for k, v in whole_clip(openai_state()).items()}},
+    "compiled_inside.pt": lambda: {k.replace("resblocks", "_orig_mod.resblocks"): v for k, v in openai_state().items()},
+    "nested.pt": lambda: {"step": torch.tensor(3.0), "trainer": {"model": {"clip": whole_clip(openai_state())}}},
+    "parts.pt": lambda: {"visual": openai_state(), "text": {"token_embedding.weight": torch.zeros(5, 6)}},
+    "averaged.pt": lambda: {"ema": whole_clip(random_state(3)), "module": whole_clip(openai_state())},
+    "twice.pt": lambda: {**prefixed("a.", openai_state()), **prefixed("b.", openai_state())},
+    "llava.safetensors": lambda: prefixed("model.vision_tower.", hugging_face(openai_state())),
+    "hugging_face_inside.pt": lambda: prefixed("clip.", hugging_face(openai_state())),
+    "upstream_inside.pt": lambda: prefixed("my.backbone.", to_upstream(make().state_dict())),
+    **{
+        f"{prefix}pt": lambda prefix=prefix: prefixed(prefix, whole_clip(openai_state()))
+        for prefix in ("model.", "clip_model.", "net.", "base_model.model.clip.")
+    },
     "upstream.pt": lambda: to_upstream(make().state_dict()),
     "upstream_finetuned.pth": lambda: {
         "model": {f"module.backbone.{k}": v for k, v in to_upstream(make().state_dict()).items()}
@@ -102,7 +124,7 @@ def test_openais_archive_and_half_precision_state_are_read_as_float32(file):
     state = load_backbone(PARITY / file)
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     assert backbone_sizes(state) == {
-        **{"width": 64, "num_layers": 3, "num_heads": 1, "patch_size": (16, 16)},
+        **{"width": 64, "num_layers": 3, "num_heads": 1, "tower": None, "patch_size": (16, 16)},
         **{"num_patches": 4, "grid": (2, 2), "mlp_factor": 4.0},
     }
 
@@ -131,6 +153,21 @@ OTHERS = {
         {"token_embedding.weight": torch.zeros(4), "transformer.resblocks.0.attn.in_proj_weight": torch.zeros(4)},
         "text model",
     ),
+    "two.pt": (
+        {**prefixed("student.", random_state(0)), **prefixed("teacher.", random_state(1))},
+        "2 vision towers: st",
+    ),
+    "distilled.pt": ({"teacher": random_state(0), "student": random_state(1)}, "holds 2 models: teacher, student"),
+    "layer_scale.pt": (
+        {**openai_state(), "transformer.resblocks.1.ls_1.gamma": torch.ones(16)},
+        r"weights in its blocks that CLIP's have none of: transformer.resblocks.1.ls_1.gamma\. ",
+    ),
+    "adapters.safetensors": (
+        {**hugging_face(openai_state()), "vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(2)},
+        r"none of: vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight\. ",
+    ),
+    "rotary.pt": ({**prefixed("visual.", openai_state()), "visual.attn_pool.probe": torch.ones(16)}, "Perception"),
+    "flat.pt": ({**openai_state(), "conv1.weight": torch.ones(16, 192)}, r"conv1.weight is \(16, 192\)"),
     "other.pt": ({"lstm.weight": torch.zeros(4)}, "holds lstm.weight"),
     "tensor.pt": (torch.zeros(4), "holds one Tensor"),
     "partial.pt": (
@@ -208,6 +245,52 @@ def test_weights_of_another_size_name_both_sizes():
         put_backbone(make(patch_size=6, input_size=18), state, "f.pt")
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(float("nan"), "1 NaN, 0 infinite of 16"), (float("-inf"), "0 NaN, 1 infinite of 16")]
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_number_that_is_not_finite_is_named_by_its_tensor(tmp_path, suffix, value, words):
+    content = prefixed("model.", whole_clip(openai_state(torch.half)))
+    content["model.visual.transformer.resblocks.2.ln_2.bias"][3] = value
+    content["model.token_embedding.weight"][:] = float("nan")  # the text model's are no concern of ours
+    path = write(tmp_path / f"weights.{suffix}", content)
+    with pytest.raises(UserError, match=r"not finite: model\.visual\.transformer\.resblocks\.2\.ln_2\.bias \(") as told:
+        load_backbone(path)
+    assert words in str(told.value)
+
+
+def test_a_number_beyond_single_precision_is_infinite(tmp_path):
+    content = openai_state(torch.double)
+    content["ln_pre.weight"][0] = 1e300
+    with pytest.raises(UserError, match=r"ln_pre.weight \(0 NaN, 1 infinite of 16\)"):
+        load_backbone(write(tmp_path / "weights.pt", content))
+
+
+@pytest.mark.parametrize(("width", "wrong", "right"), [(768, 8, 12), (1024, 8, 16), (1280, 20, 16), (1664, 26, 16)])
+def test_another_number_of_heads_than_the_known_towers_is_refused(width, wrong, right):
+    sizes = {"width": width, "num_layers": 1, "patch_size": 8, "input_size": 8, "mlp_factor": 0.1}
+    backbones = {heads: VisionTransformer(num_heads=heads, **sizes) for heads in (wrong, right)}
+    state = backbones[right].state_dict()
+    assert backbone_sizes(state)["num_heads"] == right
+    with pytest.raises(
+        UserError, match=rf"f\.pt  has width {width}.* {right} heads .*num_heads is {wrong}\. Set it to"
+    ):
+        put_backbone(backbones[wrong], state, "f.pt")
+    assert put_backbone(backbones[right], state, "f.pt") == []
+
+
+@pytest.mark.parametrize(("width", "heads"), [(64, 1), (512, 8), (896, 14), (1000, 10), (1152, 18), (24, 1)])
+def test_heads_of_other_widths_are_clips_rule_as_far_as_they_divide(width, heads):
+    assert count_heads(width) == heads
+
+
+def test_weights_of_any_other_shape_are_named():
+    state = make().state_dict()
+    state["ln_pre.weight"] = torch.ones(17)
+    with pytest.raises(UserError, match=r"ln_pre.weight is \(17,\) in the file and \(16,\) configured"):
+        put_backbone(make(), state, "f.pt")
+
+
 def test_another_input_size_interpolates_positions_and_says_so():
     backbone = make(input_size=40)
     notes = put_backbone(backbone, make(input_size=24).state_dict(), "f.pt")
@@ -227,6 +310,15 @@ def test_interpolated_positions_keep_the_class_token_and_orientation():
     torch.testing.assert_close(grid, grid[:, :1].expand_as(grid))
     assert (grid[1:] >= grid[:-1]).all()
     assert grid[-1, 0, 0] > 1.9
+
+
+def test_a_smaller_grid_is_a_mean_of_what_it_covers():
+    """Antialiased: of stripes one column wide the mean is left, where plain bicubic takes every third column."""
+    state = make(input_size=144).state_dict()
+    stripes = torch.tensor([0.0, 1.0]).repeat(9)[None, :, None].expand(18, 18, 16).flatten(0, 1)
+    state["positional_embedding"] = torch.cat([torch.zeros(1, 16), stripes])
+    shrunk = interpolate_positions(state, (6, 6))["positional_embedding"][1:].view(6, 6, 16)
+    torch.testing.assert_close(shrunk[:, 1:5], torch.full((6, 4, 16), 0.5), atol=0.1, rtol=0)
 
 
 def test_sha256_is_the_files(tmp_path):
