@@ -1,12 +1,12 @@
 /** `bench`: runs the bench programs of scripts/, shows their figures and keeps them with the machine they are of. */
 
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { arch, availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import writeFileAtomic from 'write-file-atomic';
 import { z } from 'zod';
 import { RuntimeFailure, showPath, UserError } from './errors.ts';
+import { writeWhole } from './files.ts';
 import { readCommit } from './inputs.ts';
 import { PROJECT } from './paths.ts';
 import { formatBytes, type Report } from './report.ts';
@@ -186,6 +186,5 @@ const describeMachineLine = ({ cpu, cores, memory_bytes, node, torch }: Machine)
   `${cpu}, ${cores} cores, ${formatBytes(memory_bytes)}; node ${node}, torch ${torch ?? 'is missing'}`;
 
 function keep(file: string, result: object): void {
-  mkdirSync(join(file, '..'), { recursive: true });
-  writeFileAtomic.sync(file, `${JSON.stringify(result, null, 2)}\n`);
+  writeWhole(file, `${JSON.stringify(result, null, 2)}\n`);
 }

@@ -5,10 +5,11 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from './errors.ts';
+import { writeAll } from './files.ts';
 import { SeenPaths } from './seen-paths.ts';
 import { plural, quote } from './words.ts';
 
@@ -296,8 +297,7 @@ class Output {
   }
 
   flush(): void {
-    for (let done = 0; done < this.#filled; )
-      done += writeSync(this.#descriptor, this.#buffer, done, this.#filled - done);
+    writeAll(this.#descriptor, this.#buffer.subarray(0, this.#filled));
     this.#filled = 0;
   }
 }

@@ -136,11 +136,10 @@ const DISK = ['ENOSPC', 'EDQUOT', 'EROFS']; // the user's also where nothing say
 /** Returns an error of the file system as one that the user can mend, `path  what was found. What to do.`, and any other
  * as it is. */
 export function asUserError(error: unknown): unknown {
-  if (!(error instanceof Error) || error instanceof UserError) return error;
-  const { code, syscall, path, dest } = error as NodeJS.ErrnoException & { dest?: string };
+  const { code, syscall, path, dest, message } = (error ?? {}) as NodeJS.ErrnoException & { dest?: string };
   if (code === undefined || syscall === undefined || syscall.startsWith('spawn')) return error;
   if (path === undefined && !DISK.includes(code)) return error;
-  const found = FOUND[code] ?? `cannot be used: ${error.message}. Mend it, or name another place.`;
+  const found = FOUND[code] ?? `cannot be used: ${message}. Mend it, or name another place.`;
   return new UserError(`${path === undefined ? 'disk' : showPath(dest ?? path)}  ${found}`);
 }
 

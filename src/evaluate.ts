@@ -3,9 +3,9 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import writeFileAtomic from 'write-file-atomic';
 import { type Config, loadConfig, parseConfig } from './config.ts';
 import { Interrupted, UserError } from './errors.ts';
+import { writeWhole } from './files.ts';
 import { type CheckedList, checkLists, describeList } from './inputs.ts';
 import type { Report } from './report.ts';
 import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
@@ -45,7 +45,7 @@ export async function evaluate(
       const target = resolve(output ?? nameOutput(folder, opened.step, name, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
       const about = { step: opened.step, checkpoint: folder, list: describeList(lists.val), classes, results };
-      writeFileAtomic.sync(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
+      writeWhole(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
       reportResults(results, opened.step, target, lists.val, report);
     });
   });

@@ -1,11 +1,12 @@
 /** A command line of upstream EVL (OpenGVLab/efficient-video-recognition, main.py behind a torch launcher) as our YAML. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { distance } from 'fastest-levenshtein';
 import { Document, isScalar } from 'yaml';
 import { describeAllowed, KEYS, show } from './config-keys.ts';
 import { fileSchema, PATH_KEYS } from './config-schema.ts';
 import { explainReadError, UserError } from './errors.ts';
+import { writeWhole } from './files.ts';
 import { PROJECT } from './paths.ts';
 import type { Report } from './report.ts';
 import { findCommand } from './shell-words.ts';
@@ -95,7 +96,7 @@ export function runImport({ words, script, output }: ImportOptions, report: Repo
   }
   if (existsSync(output)) throw new UserError(`${output}  exists. Remove it, or give another --output.`);
   try {
-    writeFileSync(output, yaml);
+    writeWhole(output, yaml);
   } catch (error) {
     throw new UserError(`${output}  cannot be written: ${(error as Error).message}. Give another --output.`);
   }

@@ -1,10 +1,11 @@
 /** The journal of a sweep: an append-only file, synced line by line, and the state that follows from it alone. */
 
-import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Bracket, Metric } from './cohort-types.ts';
 import type { Params } from './config-schema.ts';
 import { UserError } from './errors.ts';
+import { appendTo, syncFolder } from './files.ts';
 
 export interface TrialLine {
   name: string;
@@ -163,17 +164,19 @@ function reduceAttempt(state: SweepState, entry: TimedEntry & { kind: 'attempt' 
 /** An open journal; one process writes it. */
 export class Journal {
   readonly state: SweepState;
-  readonly #file: number;
+  readonly #file: string;
+  readonly #descriptor: number;
 
   /** Opens or begins a journal; a line torn by a kill is cut off. */
   constructor(file: string) {
     const isNew = !existsSync(file);
     this.state = emptyState();
-    this.#file = openSync(file, 'a+');
+    this.#file = file;
+    this.#descriptor = openSync(file, 'a+');
     if (isNew) syncFolder(dirname(file)); // else a power failure may take the name of a file whose lines are safe
     const bytes = readFileSync(file);
     const end = bytes.lastIndexOf(0x0a) + 1;
-    if (end < bytes.length) ftruncateSync(this.#file, end);
+    if (end < bytes.length) ftruncateSync(this.#descriptor, end);
     for (const entry of parseLines(bytes.toString('utf8', 0, end), file)) reduce(this.state, entry);
   }
 
@@ -181,21 +184,14 @@ export class Journal {
   append(...entries: Entry[]): void {
     const time = new Date().toISOString();
     const timed = entries.map((entry): TimedEntry => ({ time, ...entry }));
-    writeSync(this.#file, timed.map((entry) => `${JSON.stringify(entry)}\n`).join(''));
-    fsyncSync(this.#file);
+    const lines = timed.map((entry) => `${JSON.stringify(entry)}\n`).join('');
+    appendTo(this.#descriptor, this.#file, lines, true);
     for (const entry of timed) reduce(this.state, entry);
   }
 
   close(): void {
-    closeSync(this.#file);
+    closeSync(this.#descriptor);
   }
-}
-
-function syncFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true });
-  const handle = openSync(folder, 'r');
-  fsyncSync(handle);
-  closeSync(handle);
 }
 
 export function parseLines(text: string, file: string): TimedEntry[] {

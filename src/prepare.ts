@@ -3,11 +3,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import writeFileAtomic from 'write-file-atomic';
 import { stringify } from 'yaml';
 import type { Config } from './config.ts';
 import { countAllowed } from './data-list.ts';
 import { Interrupted, UserError } from './errors.ts';
+import { writeWhole } from './files.ts';
 import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
@@ -146,6 +146,6 @@ function writeConfig({ config, file }: PrepareOptions, output: string, lists: Op
   };
   const base = resolve(file).replaceAll('${', '$${');
   const path = join(output, 'prepared.yaml');
-  writeFileAtomic.sync(path, stringify({ extends: base, data }));
+  writeWhole(path, stringify({ extends: base, data }));
   return path;
 }

@@ -1,21 +1,11 @@
 /** The run folder: what a run leaves behind, and how it is written so that a reader always sees whole files. */
 
-import {
-  appendFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  truncateSync,
-  utimesSync,
-} from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, statSync, truncateSync, utimesSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
-import writeFileAtomic from 'write-file-atomic';
+import { basename, join, resolve } from 'node:path';
 import { Fenced, UserError } from './errors.ts';
 import type { TimedEvent } from './events.ts';
+import { appendWhole, makeFolder, writeWhole } from './files.ts';
 import { plural } from './words.ts';
 
 export interface Status {
@@ -55,7 +45,7 @@ export class RunFolder {
 
   create(): void {
     this.refuseFenced();
-    mkdirSync(this.path('lists'), { recursive: true });
+    makeFolder(this.path('lists'));
     if (this.attempt === undefined || this.#restart === 0) return;
     const current = this.readJson('attempt.json') as object | undefined;
     this.writeJson('attempt.json', { ...current, attempt: this.attempt, restart: this.#restart });
@@ -76,13 +66,12 @@ export class RunFolder {
 
   append(event: TimedEvent): void {
     this.refuseFenced();
-    appendFileSync(this.path('events.jsonl'), `${JSON.stringify(event)}\n`);
+    appendWhole(this.path('events.jsonl'), `${JSON.stringify(event)}\n`);
   }
 
   writeJson(name: string, value: unknown): void {
     this.refuseFenced();
-    mkdirSync(dirname(this.path(name)), { recursive: true });
-    writeFileAtomic.sync(this.path(name), `${JSON.stringify(value, null, 2)}\n`);
+    writeWhole(this.path(name), `${JSON.stringify(value, null, 2)}\n`);
   }
 
   readJson(name: string): unknown {
@@ -106,7 +95,7 @@ export class RunFolder {
     if (!known.has(path)) {
       this.refuseFenced();
       known.add(path);
-      appendFileSync(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\n`);
+      appendWhole(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\n`);
     }
     return known.size;
   }
@@ -127,8 +116,9 @@ export class RunFolder {
     const file = this.path('events.jsonl');
     const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : [];
     const found = lines
-      .filter((line) => line.includes(`"kind":"${kind}"`))
-      .map((line) => JSON.parse(line) as TimedEvent);
+      .map((line, index) => [line, index + 1] as const)
+      .filter(([line]) => line.includes(`"kind":"${kind}"`))
+      .map(([line, number]) => parseEvent(line, `${file}:${number}`));
     return found.filter((event) => event.kind === kind && (event.step ?? 0) <= step);
   }
 
@@ -161,6 +151,14 @@ export class RunFolder {
     for (let n = 2; existsSync(aside); n++) aside = `${this.dir}.before-${stamp}-${n}`;
     renameSync(this.dir, aside);
     return aside;
+  }
+}
+
+function parseEvent(line: string, place: string): TimedEvent {
+  try {
+    return JSON.parse(line) as TimedEvent;
+  } catch (error) {
+    throw new UserError(`${place}  is not valid JSON: ${(error as Error).message}. Remove this line.`);
   }
 }
 

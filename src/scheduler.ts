@@ -1,11 +1,10 @@
 /** Which job runs when: first in, first out over an executor's slots, again after a loss, smaller after running out of memory. */
 
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import writeFileAtomic from 'write-file-atomic';
 import { Interrupted, RuntimeFailure, UserError } from './errors.ts';
 import type { Executor, Job, JobState } from './executors/executor.ts';
+import { writeWhole } from './files.ts';
 import type { Heartbeat } from './heartbeat.ts';
 import type { Attempt, Ending, Entry, Journal } from './journal.ts';
 import type { Report } from './report.ts';
@@ -154,8 +153,7 @@ export class Scheduler {
     const key = `${this.#options.id}-${task.name}-${number}`;
     task.prepare();
     // What still runs of an earlier attempt sees this file, and writes nothing any more.
-    mkdirSync(task.dir, { recursive: true });
-    writeFileAtomic.sync(join(task.dir, 'attempt.json'), `${JSON.stringify({ attempt: number, key })}\n`);
+    writeWhole(join(task.dir, 'attempt.json'), `${JSON.stringify({ attempt: number, key })}\n`);
     this.#record({ kind: 'attempt', cohort: task.name, attempt: number, key });
     const attempt = this.#attemptsOf(task).at(-1);
     if (attempt === undefined) throw new Error('the journal lost an attempt');

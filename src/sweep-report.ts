@@ -3,9 +3,9 @@
 import { createReadStream, existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
-import writeFileAtomic from 'write-file-atomic';
 import { stringify } from 'yaml';
 import { showPath, UserError } from './errors.ts';
+import { writeWhole } from './files.ts';
 import type { PointView } from './leaderboard.ts';
 import type { Report } from './report.ts';
 import { type Curve, renderPage } from './report-page.ts';
@@ -38,9 +38,9 @@ export async function writeReport(
   });
   const rows = view.points.map((point) => listFields(point, view.keys));
   const files = { path: file, csv: join(folder, 'leaderboard.csv'), json: join(folder, 'leaderboard.json') };
-  writeFileAtomic.sync(files.path, page);
-  writeFileAtomic.sync(files.csv, formatCsv(rows));
-  writeFileAtomic.sync(files.json, `${JSON.stringify(rows, null, 2)}\n`);
+  writeWhole(files.path, page);
+  writeWhole(files.csv, formatCsv(rows));
+  writeWhole(files.json, `${JSON.stringify(rows, null, 2)}\n`);
   const about = { num_points: view.points.length, num_drawn: drawn.size, size_bytes: Buffer.byteLength(page) };
   report.event({ kind: 'reported', ...files, ...about });
 }

@@ -1,12 +1,12 @@
 /** The two commands of a sweep as tasks: the training of a cohort, and the evaluation of the best trial. */
 
-import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import writeFileAtomic from 'write-file-atomic';
 import { z } from 'zod';
 import type { CohortFile, Trial } from './cohort-types.ts';
 import { splitCohort } from './cohorts.ts';
+import { writeWhole } from './files.ts';
 import type { CohortLine, Entry, FailureClass, FinalResult, TrialResult } from './journal.ts';
 import { type Ended, logOf, type Smaller, type Task, type Verdict } from './scheduler.ts';
 
@@ -260,6 +260,5 @@ export class FinalTask implements Task {
 }
 
 export function writeJson(file: string, value: unknown): void {
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileAtomic.sync(file, `${JSON.stringify(value)}\n`);
+  writeWhole(file, `${JSON.stringify(value)}\n`);
 }

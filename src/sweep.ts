@@ -1,9 +1,8 @@
 /** A sweep from its file to its result: rounds of points, their cohorts, the evaluation of the best. */
 
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import writeFileAtomic from 'write-file-atomic';
 import { stringify } from 'yaml';
 import type { Trial } from './cohort-types.ts';
 import { Interrupted, showPath, UserError } from './errors.ts';
@@ -11,6 +10,7 @@ import type { Executor } from './executors/executor.ts';
 import { findDevices, LocalExecutor } from './executors/local.ts';
 import { RayExecutor } from './executors/ray.ts';
 import { SlurmExecutor } from './executors/slurm.ts';
+import { makeFolder, writeWhole } from './files.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { Journal, rankPoints, type SweepLine, type TrialResult } from './journal.ts';
 import { PROGRAM } from './paths.ts';
@@ -36,7 +36,7 @@ export async function runSweep(request: SweepRequest, report: Report): Promise<v
   const { sweep } = request;
   const dir = resolve(request.dir);
   refuseForeign(dir);
-  const isOwnFolder = mkdirSync(dir, { recursive: true }) !== undefined;
+  const isOwnFolder = makeFolder(dir);
   const unlock = lockSweep(dir);
   const stop = new StopCount();
   let isPlanned = true;
@@ -211,7 +211,7 @@ class SweepRun {
     }
     const trial = this.#makeTrial(best.trial);
     const config = finalConfig(this.#sweep, trial);
-    writeFileAtomic.sync(join(this.#dir, 'best.yaml'), `${describeBest(this.#sweep, best)}${stringify(config)}`);
+    writeWhole(join(this.#dir, 'best.yaml'), `${describeBest(this.#sweep, best)}${stringify(config)}`);
     if (state.final !== undefined) return;
     if (config.data.val_list === null && !config.data.dummy) {
       this.#report.note('data.val_list is not set: the best trial is not evaluated on it.');

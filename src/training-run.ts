@@ -298,10 +298,14 @@ export class TrainingRun {
     const { journal } = this.report;
     if (this.folder.isFenced() || (journal === undefined && this.folder.attempt === undefined)) return;
     const failure = { class: classifyFailure(error), message: error.message };
-    this.writeStatus('failed', failure);
-    // Only into the journal: cli.ts prints the last error.
-    if (journal !== undefined)
-      this.folder.append(stampEvent({ kind: 'failed', step: this.step, where: error.name, ...failure }));
+    try {
+      this.writeStatus('failed', failure);
+      // Only into the journal: cli.ts prints the last error.
+      if (journal !== undefined)
+        this.folder.append(stampEvent({ kind: 'failed', step: this.step, where: error.name, ...failure }));
+    } catch {
+      // A disk that is full takes no word about it either. The error itself is what the user reads.
+    }
   }
 
   writeStatus(state: Status['state'], more: object = {}): void {

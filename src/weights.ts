@@ -1,13 +1,13 @@
 /** Backbone weights: fetching public files and saying what a file is, each with the configuration to use it. */
 
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { PRESETS } from './config-schema.ts';
 import { download, hashFile, isDiskError, showUrl } from './download.ts';
 import { Interrupted, showPath, UserError } from './errors.ts';
 import { lockFile } from './file-lock.ts';
+import { makeFolder } from './files.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type Inspected, Session } from './session.ts';
@@ -121,7 +121,7 @@ async function isInPlace({ file, sha256 }: Wanted): Promise<boolean> {
 
 async function fetchLocked(wanted: Wanted, stallSeconds: number, signal: AbortSignal, report: Report): Promise<void> {
   const note = (text: string): void => report.note(text);
-  await mkdir(resolve(wanted.file, '..'), { recursive: true });
+  makeFolder(resolve(wanted.file, '..'));
   const release = await lockFile(wanted.file, note, signal);
   try {
     if (await isInPlace(wanted)) return; // another process has just fetched it

@@ -66,7 +66,7 @@ const TYPESCRIPT = [
   ['cohort-types'],
   ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'upstream-flags', 'yaml-source'],
   ['errors'],
-  ['bytes', 'paths', 'words'],
+  ['bytes', 'files', 'paths', 'words'],
 ];
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [

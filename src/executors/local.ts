@@ -2,10 +2,11 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, openSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { UserError } from '../errors.ts';
+import { makeFolder } from '../files.ts';
 import { findBirth, findByVariable, signal } from '../processes.ts';
 import type { Executor, Job, JobState } from './executor.ts';
 
@@ -64,7 +65,7 @@ export class LocalExecutor implements Executor {
   async start(job: Job): Promise<string> {
     const [program = '', ...args] = job.command;
     const slot = this.#freeSlot();
-    mkdirSync(dirname(job.logFile), { recursive: true });
+    makeFolder(dirname(job.logFile));
     const lease = leaseSlot(slot, this.slots, this.#devices);
     const log = openSync(job.logFile, 'a'); // a pipe would break with the runner
     const child = spawn(program, args, {

@@ -1,12 +1,12 @@
 /** Jobs of a Ray cluster, through the REST interface of its dashboard. Folders are shared with its nodes. */
 
-import { mkdirSync } from 'node:fs';
 import { request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
 import { dirname } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { z } from 'zod';
 import { UserError } from '../errors.ts';
+import { makeFolder } from '../files.ts';
 import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 
@@ -43,7 +43,7 @@ export class RayExecutor implements Executor {
   }
 
   async start(job: Job): Promise<string> {
-    mkdirSync(dirname(job.logFile), { recursive: true });
+    makeFolder(dirname(job.logFile));
     const { num_cpus, num_gpus } = this.#settings;
     const body = {
       entrypoint: writeShell(job),

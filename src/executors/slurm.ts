@@ -1,10 +1,10 @@
 /** Jobs under Slurm, through its commands alone: no database of accounts is needed. Folders are shared with the nodes. */
 
 import { type ExecFileException, execFile } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import writeFileAtomic from 'write-file-atomic';
 import { UserError } from '../errors.ts';
+import { makeFolder, writeWhole } from '../files.ts';
 import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 
@@ -85,12 +85,11 @@ export class SlurmExecutor implements Executor {
   async startMany(jobs: Job[]): Promise<string[]> {
     const [first] = jobs;
     if (first === undefined) return [];
-    for (const { logFile } of jobs) mkdirSync(dirname(logFile), { recursive: true });
+    for (const { logFile } of jobs) makeFolder(dirname(logFile));
     const script = writeScript(jobs);
     // The array has one name: this file tells which keys are in it.
     if (jobs.length > 1) {
-      mkdirSync(this.#dir, { recursive: true });
-      writeFileAtomic.sync(join(this.#dir, `${first.key}.sh`), script);
+      writeWhole(join(this.#dir, `${first.key}.sh`), script);
     }
     const id = await this.#submit(first, jobs.length, script);
     return jobs.length === 1 ? [`${id} ${first.key}`] : jobs.map((_, index) => `${id}_${index + 1} ${first.key}`);
