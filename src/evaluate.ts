@@ -4,9 +4,10 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Config, loadConfig, parseConfig } from './config.ts';
-import { Interrupted, UserError } from './errors.ts';
+import { Interrupted, showPath, UserError } from './errors.ts';
 import { writeWhole } from './files.ts';
 import { type CheckedList, checkLists, describeList } from './inputs.ts';
+import { guessDevice } from './outcome.ts';
 import type { Report } from './report.ts';
 import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
@@ -31,6 +32,11 @@ export async function evaluate(
   const folder = findCheckpoint(checkpoint);
   const header = isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header;
   const name = header === null ? 'main' : chooseTrial(checkpoint, header, trial);
+  const { val_list: list, dummy } = config.data;
+  const on = dummy ? 'generated clips' : showPath(list);
+  report.say(
+    `Evaluating ${showPath(folder)} on ${on}\nDevice: ${guessDevice(config.launch.device)}. Loading PyTorch ...`,
+  );
   await withScratch(async (scratch) => {
     const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
     starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
@@ -39,8 +45,8 @@ export async function evaluate(
       throw error;
     });
     const classes = lists.classes ?? header?.classes ?? null;
-    const list = { train: null, val: lists.val?.checkedFile ?? null };
-    const request = describeOpen('evaluate', { name, settings: config }, folder, classes, list);
+    const files = { train: null, val: lists.val?.checkedFile ?? null };
+    const request = describeOpen('evaluate', { name, settings: config }, folder, classes, files);
     await withSession(starting, request, report, async (session, opened) => {
       const target = resolve(output ?? nameOutput(folder, opened.step, name, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
@@ -74,7 +80,7 @@ async function runEvaluation(session: Session, step: number, output: string, rep
       numBad += 1;
       report.event({ kind: 'bad_video', step, ...video, num_bad: numBad, num_videos: num_total });
     }
-    report.progress('evaluate', num_seen, num_total, '');
+    report.progress('evaluate', num_seen, num_total);
     if (results !== null) return results;
   }
 }
@@ -115,6 +121,8 @@ export async function predict(
     train: null,
     val: null,
   });
+  report.enableProgress();
+  report.waiting(`loading PyTorch and ${showPath(folder)} ...`);
   await withSession(startRuntime({ stallSeconds: config.launch.stall_seconds }), request, report, async (session) => {
     const unreadable: string[] = [];
     for (const path of videos) {

@@ -26,7 +26,7 @@ export async function buildFeatures(config: Config, report: Report): Promise<voi
     for (;;) {
       const built = await session.buildFeatures(CALL_SECONDS);
       for (const video of built.bad) countBad(video, bad, built.num_videos, config, report);
-      report.progress('features', built.num_done, built.num_total, '');
+      report.progress('features', built.num_done, built.num_total);
       if (built.done) {
         report.endProgress();
         return tellBuilt(built, config, report);

@@ -84,7 +84,7 @@ async function checkOne(
       maxMissingFraction: config.data.on_bad_video === 'skip' ? config.data.max_bad_fraction : 0,
       ...(checkedFile === null ? {} : { writeTo: checkedFile }),
     });
-    for (const warning of checked.warnings) report.note(warning);
+    for (const warning of checked.warnings) report.warn(warning);
     return { file, sha256: checked.sha256, sizeBytes: checked.sizeBytes, numLines: checked.numLines, checkedFile };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;

@@ -11,8 +11,8 @@ export class Pace {
   #steps = 0;
   #etaSeconds = 0;
 
-  /** Takes a step in; returns it in words for a progress bar. */
-  add({ step, clips, data_seconds, step_seconds }: Step, numSteps: number): string {
+  /** Takes a step in; returns what a progress bar says of it. */
+  add({ step, clips, data_seconds, step_seconds }: Step, numSteps: number): { etaSeconds: number; detail: string } {
     this.#secondsPerStep = 0.7 * (this.#secondsPerStep ?? step_seconds) + 0.3 * step_seconds;
     this.#clips += clips;
     this.#dataSeconds += data_seconds;
@@ -20,7 +20,7 @@ export class Pace {
     this.#steps += 1;
     this.#etaSeconds = (numSteps - step) * this.#secondsPerStep;
     const waiting = `waiting for data ${((100 * data_seconds) / step_seconds).toFixed(0)} %`;
-    return `${(clips / step_seconds).toFixed(1)} clips/s, ${waiting}, ${Math.round(this.#etaSeconds)} s left`;
+    return { etaSeconds: this.#etaSeconds, detail: `${(clips / step_seconds).toFixed(1)} clips/s, ${waiting}` };
   }
 
   /** The fields of a `step` event, over the steps since the last one. */

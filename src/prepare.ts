@@ -36,15 +36,11 @@ export async function prepareClips(options: PrepareOptions, report: Report): Pro
     tellForecast(await session.forecastClips(config, lists, output), report);
     if (isDryRun) return;
     const bad: BadVideo[] = [];
-    let begun: { at: number; num_done: number } | undefined;
     for (;;) {
       if (stop.signal.aborted) throw new Interrupted(`stopped; the same command goes on with ${output}`);
       const made = await session.prepareClips(CALL_SECONDS);
       for (const video of made.bad) countBad(video, bad, made.num_total, config, report);
-      begun ??= { at: performance.now(), num_done: made.num_done };
-      const pace = (performance.now() - begun.at) / 1000 / (made.num_done - begun.num_done);
-      const eta = `ETA ${formatDuration(pace * (made.num_total - made.num_done))}`;
-      report.progress('clips', made.num_done, made.num_total, eta);
+      report.progress('clips', made.num_done, made.num_total);
       if (!made.done) continue;
       const file = writeConfig(options, output, lists);
       const { num_total: num_clips, num_bad, size_bytes } = made;

@@ -3,13 +3,9 @@
 
 import { Fenced, Interrupted, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 import { type RunEvent, stampEvent, type TimedEvent } from './events.ts';
+import { findInterval, showInterval } from './intervals.ts';
+import { type Colour, canMove, MovingLine, type Progress, paint, paintPlaces } from './terminal.ts';
 import { makeSafe, plural } from './words.ts';
-
-interface Bar {
-  start(total: number, value: number, payload: object): void;
-  update(value: number, payload: object): void;
-  stop(): void;
-}
 
 export interface ReportOptions {
   json?: boolean;
@@ -22,8 +18,7 @@ const percent = (value: number): string => `${(100 * value).toFixed(2)} %`;
 export class Report {
   readonly json: boolean;
   journal: ((event: TimedEvent) => void) | undefined;
-  private bar: Bar | undefined;
-  private newBar: ((format: string) => Bar) | undefined;
+  private line: MovingLine | undefined;
 
   constructor(options: ReportOptions = {}) {
     this.json = options.json ?? false;
@@ -34,7 +29,7 @@ export class Report {
     const timed = stampEvent(event);
     this.journal?.(timed);
     const line = this.json ? JSON.stringify(timed) : describeEvent(timed);
-    if (line !== undefined) this.print(line);
+    if (line !== undefined) this.print(line, this.json ? undefined : COLOURS[timed.kind]);
   }
 
   /** Events of one kind, one a trial; of many trials people get one line. */
@@ -52,10 +47,15 @@ export class Report {
   }
 
   /** What the user asked for, on stdout. */
-  print(text: string): void {
-    this.bar?.stop();
-    this.bar = undefined;
-    process.stdout.write(`${makeSafe(text)}\n`);
+  print(text: string, colour?: Colour): void {
+    this.line?.clear();
+    const safe = makeSafe(text);
+    process.stdout.write(`${colour === undefined ? safe : paint(safe, colour, process.stdout)}\n`);
+  }
+
+  /** What only a person wants to know, on stdout. */
+  say(text: string): void {
+    if (!this.json) this.print(text);
   }
 
   /** The same over what was drawn last: from the top left corner, each line to its end and what is below, so that nothing
@@ -66,33 +66,42 @@ export class Report {
 
   /** What the user should know besides, on stderr. */
   note(text: string): void {
-    this.bar?.stop();
-    this.bar = undefined;
+    this.line?.clear();
     process.stderr.write(`${makeSafe(text)}\n`);
   }
 
-  /** Loads the progress bar; without a terminal there is none. */
-  async enableProgress(): Promise<void> {
-    if (this.json || !process.stderr.isTTY) return;
-    const { default: progress } = await import('cli-progress');
-    this.newBar = (format) =>
-      new progress.SingleBar({ format, stream: process.stderr, clearOnComplete: true, hideCursor: null });
+  /** The same of what may be wrong. */
+  warn(text: string): void {
+    this.line?.clear();
+    process.stderr.write(`${paintPlaces(makeSafe(text), 'yellow', process.stderr)}\n`);
   }
 
-  progress(what: string, value: number, total: number, detail: string): void {
-    if (this.newBar === undefined) return;
-    if (this.bar === undefined) {
-      this.bar = this.newBar(`{what} [{bar}] {value}/{total}  {detail}`);
-      this.bar.start(total, value, { what, detail });
-    }
-    this.bar.update(value, { what, detail: makeSafe(detail) });
+  /** From here on a line moves at the bottom of the terminal; elsewhere there is none. */
+  enableProgress(): void {
+    if (!this.json && canMove(process.stderr)) this.line = new MovingLine(process.stderr);
+  }
+
+  progress(what: string, value: number, total: number, more: Omit<Progress, 'what' | 'value' | 'total'> = {}): void {
+    this.line?.show({ what, value, total, ...more });
+  }
+
+  /** What is being waited for, until something else is shown. */
+  waiting(text: string): void {
+    this.line?.tell(makeSafe(text));
   }
 
   endProgress(): void {
-    this.bar?.stop();
-    this.bar = undefined;
+    this.line?.clear();
   }
 }
+
+/** Events on stdout that a person should not overlook. */
+const COLOURS: Record<string, Colour> = {
+  bad_video: 'yellow',
+  restarted: 'yellow',
+  dropped: 'yellow',
+  split: 'yellow',
+};
 
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '?';
@@ -127,7 +136,8 @@ export function reportError(error: unknown, json: boolean): void {
     const event = stampEvent({ kind: 'failed', where: known.name, message: known.message });
     process.stdout.write(`${makeSafe(JSON.stringify(event))}\n`);
   }
-  process.stderr.write(`${makeSafe(describeError(known))}\n`);
+  const colour = known instanceof Interrupted ? 'yellow' : 'red';
+  process.stderr.write(`${paintPlaces(makeSafe(describeError(known)), colour, process.stderr)}\n`);
 }
 
 function describeError(error: Error): string {
@@ -141,11 +151,21 @@ function describeError(error: Error): string {
 }
 
 type Describe = (event: TimedEvent) => string | undefined;
+const interval = (share: unknown, count: unknown): string => showInterval(findInterval(num(share), num(count)));
 const num = (value: unknown): number => (typeof value === 'number' ? value : Number.NaN);
 
 const DESCRIBE: Record<string, Describe> = {
-  started: (e) =>
-    num(e.step) === 0 ? `Run folder: ${e.run_dir}` : `Run folder: ${e.run_dir}, going on at step ${e.step}`,
+  started: (e) => {
+    const { total, trained } = e.parameters as { total: number; trained: number };
+    const millions = (count: number): string => `${(count / 1e6).toFixed(1)} M`;
+    const val = e.num_val === null ? '' : `, ${e.num_val} to evaluate on`;
+    const clips = e.num_train === null ? 'generated clips' : `${plural(e.num_train, 'clip')} to train on`;
+    return (
+      `${e.backbone}: ${millions(total)} parameters, ${millions(trained)} of them trained; ${e.device}, ${e.precision}\n` +
+      `${clips}${val}; ${plural(e.steps, 'step')} of ${plural(e.batch_size, 'clip')}` +
+      (num(e.step) === 0 ? '' : `, going on at step ${e.step}`)
+    );
+  },
   step: (e) => {
     const waiting = num(e.data_seconds) / num(e.step_seconds);
     const trial = e.trial === 'main' ? '' : ` ${e.trial}`;
@@ -156,9 +176,10 @@ const DESCRIBE: Record<string, Describe> = {
     );
   },
   evaluated: (e) =>
-    `evaluated at step ${e.step}: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
+    `evaluated at step ${e.step}: top-1 ${percent(num(e.top1))} (95 %: ${interval(e.top1, e.num_videos)}), top-5 ${percent(num(e.top5))} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
     (e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '') +
-    (e.trial === 'main' ? '' : ` (${e.trial})`),
+    (e.trial === 'main' ? '' : ` (${e.trial})`) +
+    (e.output === undefined ? '' : `\nresult.json and scores.npz are in ${e.output}`),
   averaged: (e) => {
     const members = e.members as { path: string; top1: number; top5: number }[];
     const lines = [...members, { path: 'mean of all', top1: num(e.top1), top5: num(e.top5) }];
@@ -236,7 +257,7 @@ function describeSweepEnd(e: TimedEvent): string {
     `${e.sweep} finished: ${e.run_dir}, ${formatDuration(num(e.seconds))} of training and evaluation`,
     best && `best: ${best.point} (${params.join(', ')}), ${e.metric} ${percent(best.mean)} on ${where}`,
     final &&
-      `its trial ${best?.trial}: top-1 ${percent(final.top1)} on ${plural(final.num_videos, 'video')} of the validation list`,
+      `its trial ${best?.trial}: top-1 ${percent(final.top1)} (95 %: ${interval(final.top1, final.num_videos)}) on ${plural(final.num_videos, 'video')} of the validation list`,
     num(e.num_failed) > 0 && `${plural(e.num_failed, 'trial')} failed: see \`coldframe sweep report ${e.run_dir}\``,
   ];
   return lines.filter(Boolean).join('\n');

@@ -60,3 +60,9 @@ function fillWord(text: string | undefined, variables: Map<string, string>): str
     return variables.get(name) ?? `\${${name}}`;
   });
 }
+
+/** Returns a word as a shell takes it: as it is, or in quotes. */
+export function quoteWord(word: string): string {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}

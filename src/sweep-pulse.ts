@@ -14,6 +14,7 @@ export class Pulse {
   readonly #state: SweepState;
   readonly #slots: number;
   #last = 0;
+  #live: { running: Live[]; etaSeconds: number | null } = { running: [], etaSeconds: null };
   #best: { numResults: number; best: object | null } = { numResults: -1, best: null };
 
   constructor(dir: string, state: SweepState, slots: number) {
@@ -32,16 +33,35 @@ export class Pulse {
     this.#last = Date.now();
     const { sweep, results } = this.#state;
     const cohorts = this.#lookAtCohorts();
+    const etaSeconds = state === 'running' ? this.#estimate(cohorts.running, cohorts.counts.waiting) : null;
+    this.#live = { running: cohorts.running, etaSeconds };
     const status = {
       ...{ state, message, name: sweep?.name, metric: sweep?.metric },
       ...{ trials: this.#countTrials(cohorts.running), cohorts: cohorts.counts },
       best: this.#findBest(results.size),
-      eta_seconds: state === 'running' ? this.#estimate(cohorts.running, cohorts.counts.waiting) : null,
+      eta_seconds: etaSeconds,
       seconds: sumSeconds(this.#state),
       ...{ pid: process.pid, host: hostname(), updated: new Date().toISOString() },
     };
     writeJson(join(this.#dir, 'status.json'), status);
     return status;
+  }
+
+  /** What moves in the sweep, as of the last beat: the first cohort that runs, and how far all are. */
+  describeLive(): { share: number; place: string; loss: number | null; etaSeconds: number | null } {
+    const { running, etaSeconds } = this.#live;
+    const { trials, results } = this.#state;
+    const parts = running.map(({ numTrials, status }) => (numTrials * (status?.step ?? 0)) / (status?.steps ?? 1));
+    const share = parts.reduce((sum, part) => sum + part, results.size) / trials.size;
+    const [first] = running;
+    const more = running.length > 1 ? ` +${running.length - 1}` : '';
+    const place = first === undefined ? (this.#isFinal() ? 'final evaluation' : '') : `${describeCohort(first)}${more}`;
+    return { share, place, loss: first?.status?.loss ?? null, etaSeconds };
+  }
+
+  #isFinal(): boolean {
+    const last = this.#state.attempts.get('final')?.at(-1);
+    return last !== undefined && last.ended === undefined;
   }
 
   #lookAtCohorts(): { counts: Record<CohortState, number>; running: Live[] } {
@@ -54,7 +74,12 @@ export class Pulse {
       counts[state] += 1;
       if (state !== 'running' || last === undefined) continue;
       const status = readCohortStatus(join(this.#dir, 'cohorts', cohort), last.attempt);
-      running.push({ status, numTrials: trials.length, seconds: (Date.now() - Date.parse(last.began)) / 1000 });
+      running.push({
+        name: cohort,
+        status,
+        numTrials: trials.length,
+        seconds: (Date.now() - Date.parse(last.began)) / 1000,
+      });
     }
     return { counts, running };
   }
@@ -95,9 +120,18 @@ export class Pulse {
 
 type CohortState = 'waiting' | 'running' | 'finished' | 'failed';
 interface Live {
+  name: string;
   status: CohortStatus | undefined;
   numTrials: number;
   seconds: number;
+}
+
+function describeCohort({ name, status }: Live): string {
+  if (status === undefined) return `${name} starts`;
+  const { evaluating, step, steps } = status;
+  return evaluating === undefined
+    ? `${name} ${step}/${steps}`
+    : `${name} evaluates ${evaluating.num_seen}/${evaluating.num_total}`;
 }
 
 function judgeCohort(outcome: string | undefined, hasBegun: boolean): CohortState {

@@ -22,6 +22,8 @@ const statusSchema = z.object({
   message: z.string().optional(),
   updated: z.string(),
   eta_seconds: z.number().nullish(),
+  loss: z.number().nullish(),
+  evaluating: z.object({ num_seen: z.number(), num_total: z.number() }).optional(),
   trials: z.record(
     z.string(),
     z.object({ state: z.enum(['running', 'finished', 'pruned', 'diverged']), step: z.number(), ...accuracy }),

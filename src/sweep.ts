@@ -13,6 +13,7 @@ import { SlurmExecutor } from './executors/slurm.ts';
 import { makeFolder, writeWhole } from './files.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { Journal, rankPoints, type SweepLine, type TrialResult } from './journal.ts';
+import { describeSweepNext, guessDevice } from './outcome.ts';
 import { PROGRAM } from './paths.ts';
 import type { Report } from './report.ts';
 import { Scheduler } from './scheduler.ts';
@@ -22,6 +23,7 @@ import { type AskForecasts, askForecasts, checkInputs, nextPoints, planRound, su
 import { Pulse, sumSeconds } from './sweep-pulse.ts';
 import { CohortTask, FinalTask, type TaskContext, writeJson } from './sweep-tasks.ts';
 import type { Sweep } from './sweep-types.ts';
+import { plural } from './words.ts';
 
 export interface SweepRequest {
   sweep: Sweep;
@@ -137,6 +139,7 @@ class SweepRun {
   async run(): Promise<void> {
     const { state } = this.#journal;
     if (state.finished) return this.#tellResult();
+    this.#tellStart();
     this.#pulse.write('running');
     try {
       do await this.#scheduler.run(this.#pending());
@@ -220,11 +223,20 @@ class SweepRun {
     await this.#scheduler.run([new FinalTask(trial, best.cohort, this.#context)]);
   }
 
+  /** The first line: planning waits for PyTorch, cohorts for theirs. */
+  #tellStart(): void {
+    const { executor, config } = this.#sweep;
+    const { trials, results } = this.#journal.state;
+    const begun = trials.size === 0 ? '' : `, going on with ${results.size} of ${plural(trials.size, 'trial')} done`;
+    const where = `${executor.kind}, ${plural(executor.slots, 'slot')}, device ${guessDevice(config.launch.device)}`;
+    this.#report.say(`Sweep folder: ${showPath(this.#dir)}${begun}\nRuns on: ${where}. Loading PyTorch ...`);
+  }
+
   #tell(): void {
     const status = this.#pulse.beat();
     if (status === undefined) return;
     const { results, trials } = this.#journal.state;
-    this.#report.progress('sweep', results.size, trials.size, 'trials');
+    this.#report.progress('sweep', results.size, trials.size, this.#pulse.describeLive());
   }
 
   #tellResult(): void {
@@ -237,6 +249,7 @@ class SweepRun {
     const numFailed = [...state.results.values()].filter(({ state: end }) => end === 'failed').length;
     const more = { best, params, final: state.final ?? null, num_failed: numFailed, selection: this.#sweep.selection };
     this.#report.event({ kind: 'finished', ...about, ...more, seconds: sumSeconds(state) });
+    this.#report.say(describeSweepNext(this.#dir, first?.trials[0]));
   }
 }
 

@@ -7,6 +7,7 @@ import type { CohortFile } from './cohort-types.ts';
 import { type Config, loadConfig } from './config.ts';
 import { RuntimeFailure, UserError } from './errors.ts';
 import { type CheckedLists, checkLists } from './inputs.ts';
+import { describeOutcome, describeStart } from './outcome.ts';
 import type { Report } from './report.ts';
 import { findCheckpoint, RunFolder, refuseChangedConfig } from './runs.ts';
 import { Session } from './session.ts';
@@ -72,10 +73,12 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   }
   const isNew = !existsSync(folder.dir);
   folder.create();
+  report.say(describeStart(folder, cohort));
   const stop = new StopRequest(folder);
   const run = new TrainingRun(cohort, folder, report, stop);
   try {
     await prepareAndRun(run, resume);
+    report.say(describeOutcome(folder, cohort));
   } catch (error) {
     run.recordFailure(error);
     // What never began leaves nothing; only a Python that fails leaves its log.

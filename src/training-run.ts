@@ -19,6 +19,7 @@ import { plural } from './words.ts';
 
 const CALL_SECONDS = 1; // a call is about so long: short enough to stop and prune, long enough that the bridge costs nothing
 const MAX_STEPS_PER_CALL = 200;
+const STATUS_SECONDS = 1; // how old a status may be that others show, but for a call that takes longer
 
 type Results = Record<string, Result>;
 
@@ -33,6 +34,9 @@ export class TrainingRun {
   lists: CheckedLists = {};
   step = 0;
   #hasSaved = false;
+  /** Of the last step; of several trials the lowest. */
+  #loss: number | null = null;
+  #lastStatus = 0;
   readonly #pace = new Pace();
 
   constructor(cohort: CohortFile, folder: RunFolder, report: Report, stop: StopRequest) {
@@ -129,10 +133,13 @@ export class TrainingRun {
     this.standing.resume(this.step, opened.trials, this.folder.readEvents('dropped', this.step));
     const evaluated = this.folder.listEvaluations().findLast((step) => step <= this.step);
     if (evaluated !== undefined) this.standing.evaluated(this.storedResults(evaluated) ?? {});
+    const { train: training, model } = this.config;
     this.report.event({
       kind: 'started',
       step: this.step,
       run_dir: this.folder.dir,
+      ...{ steps: training.steps, batch_size: training.batch_size, backbone: model.backbone.preset },
+      ...{ num_train: this.lists.train?.numLines ?? null, num_val: this.lists.val?.numLines ?? null },
       resumed_from: opened.resumed_from,
       device: opened.device,
       precision: opened.precision,
@@ -189,6 +196,7 @@ export class TrainingRun {
       const gone = advanced.dropped.filter((one) => one.step === step.step);
       for (const { trial, why } of gone) this.drop([{ trial, why, reason: 'diverged' }]);
     }
+    if (Date.now() - this.#lastStatus >= STATUS_SECONDS * 1000) this.writeStatus('running');
     if (this.standing.alive.length > 0) return;
     const name = (trial: string): string => (isPlain(this.cohort) ? '' : `trial ${trial}: `);
     throw new UserError(advanced.dropped.map(({ trial, why }) => `${name(trial)}training stopped at ${why}`));
@@ -213,7 +221,8 @@ export class TrainingRun {
       );
       this.writeStatus('running');
     }
-    this.report.progress('train', this.step, train.steps, pace);
+    this.#loss = lowestLoss(step);
+    this.report.progress('train', this.step, train.steps, { ...pace, loss: this.#loss });
   }
 
   countBadVideo(video: BadVideo): void {
@@ -240,7 +249,8 @@ export class TrainingRun {
       this.folder.refuseFenced();
       const progress = await session.evaluate(CALL_SECONDS, this.folder.path('evaluations', `step-${this.step}`));
       for (const video of progress.bad) this.countBadVideo(video);
-      this.report.progress('evaluate', progress.num_seen, progress.num_total, '');
+      this.report.progress('evaluate', progress.num_seen, progress.num_total);
+      this.writeStatus('running', { evaluating: { num_seen: progress.num_seen, num_total: progress.num_total } });
       if (progress.results !== null) return this.recordEvaluation(progress.results);
       // Taken up again by the next start: evaluations/ has no result for this step.
       if (this.stop.requested) return this.interrupt(session);
@@ -314,6 +324,13 @@ export class TrainingRun {
     const eta_seconds = state === 'running' ? this.#pace.countEta(this.step, steps) : null;
     const attempt = this.folder.attempt === undefined ? {} : { attempt: this.folder.attempt };
     const trials = this.standing.describe(this.step, state === 'finished' ? 'finished' : 'running');
-    this.folder.writeStatus({ state, step: this.step, steps, rung, eta_seconds, trials, ...attempt, ...more });
+    const loss = state === 'running' ? this.#loss : null;
+    this.#lastStatus = Date.now();
+    this.folder.writeStatus({ state, step: this.step, steps, rung, loss, eta_seconds, trials, ...attempt, ...more });
   }
+}
+
+function lowestLoss({ trials }: Step): number | null {
+  const losses = Object.values(trials).flatMap(({ loss }) => loss ?? []);
+  return losses.length === 0 ? null : Math.min(...losses);
 }

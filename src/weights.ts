@@ -140,7 +140,7 @@ function showProgress(report: Report): (bytes: number, totalBytes: number | null
   return (bytes, totalBytes) => {
     firstBytes ??= bytes;
     const speed = ((bytes - firstBytes) / Math.max(1, performance.now() - begin)) * 1000;
-    report.progress('MiB', units(bytes), units(totalBytes ?? bytes), `${formatBytes(speed)}/s`);
+    report.progress('MiB', units(bytes), units(totalBytes ?? bytes), { detail: `${formatBytes(speed)}/s` });
   };
 }
 

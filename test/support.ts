@@ -21,6 +21,7 @@ export const ENVIRONMENT: NodeJS.ProcessEnv = {
   NODE_OPTIONS: '',
   OMP_NUM_THREADS: '1',
   CUDA_VISIBLE_DEVICES: '',
+  FORCE_COLOR: undefined, // jest gives it to its workers when it has a terminal itself
 };
 
 /** Real clips of eight motions, made once: 24 to train on, 12 to evaluate on. */
