@@ -6,6 +6,7 @@ TORCH ?= torch==2.13.0
 CONFIG ?= configs/demo.yaml
 RUN_DIR ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS ?=
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONUSERBASE # of other Pythons
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
@@ -18,7 +19,13 @@ help: ## this list
 
 setup: $(VENV_DONE) $(NODE_DONE) ## .venv and node_modules, at the pinned versions
 
+define CHECK_NODE
+@command -v npm >/dev/null && command -v node >/dev/null || { echo 'node and npm were not found. Node 20.20 or newer is needed: https://nodejs.org'; exit 1; }
+@node -e 'var v = process.versions.node.split("."); process.exit(v[0] > 20 || (v[0] == 20 && v[1] >= 20) ? 0 : 1)' || { echo "Node $$(node --version) was found. Node 20.20 or newer is needed: https://nodejs.org"; exit 1; }
+endef
+
 $(VENV_DONE): requirements.txt pyproject.toml
+	$(CHECK_NODE)
 	@command -v $(PYTHON) >/dev/null || { echo 'python3 was not found. Python 3.11 or newer is needed: apt-get install python3 python3-venv'; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) was found. Python 3.11 or newer is needed: make setup PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'This Python cannot make virtual environments: apt-get install python3-venv'; exit 1; }
@@ -28,8 +35,7 @@ $(VENV_DONE): requirements.txt pyproject.toml
 	@rm -f .venv/.done-*; touch $@
 
 $(NODE_DONE): package.json package-lock.json
-	@command -v npm >/dev/null || { echo 'node and npm were not found. Node 20.20 or newer is needed: https://nodejs.org'; exit 1; }
-	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 20) ? 0 : 1)' || { echo "Node $$(node --version) was found. Node 20.20 or newer is needed."; exit 1; }
+	$(CHECK_NODE)
 	npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error  # not ci: see LOG.md, Structure
 	@ln -sf ../../node_modules/.bin/yarn .venv/bin/yarn 2>/dev/null || true
 	@touch $@

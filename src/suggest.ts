@@ -32,9 +32,12 @@ export async function suggestPoints(
   pending: Params[] = [],
 ): Promise<Point[]> {
   const request = { space: sweep.space, seed: sweep.seed, num, history, pending };
-  const { failed, stdout, stderr, shortMessage } = await execa(findPython(), ['-m', 'coldframe.suggest'], {
+  // What the user's shell says to other Pythons is not meant for this one (py/python.sh).
+  const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PYTHON')));
+  const { failed, stdout, stderr, shortMessage } = await execa(findPython(), ['-P', '-m', 'coldframe.suggest'], {
     input: JSON.stringify(request),
-    env: { PYTHONPATH: PYTHON_FOLDER, PYTHONUTF8: '1' },
+    env: { ...own, PYTHONPATH: PYTHON_FOLDER, PYTHONUTF8: '1', PYTHONNOUSERSITE: '1' },
+    extendEnv: false,
     reject: false,
   });
   const lines = stderr.split('\n').slice(-20);

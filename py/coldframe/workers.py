@@ -51,7 +51,8 @@ class Workers:
     def _worker(self) -> subprocess.Popen[str]:
         worker: subprocess.Popen[str] | None = getattr(self._own, "worker", None)
         if worker is None:
-            command = [sys.executable, "-m", "coldframe.transcode"]
+            # -P: a file in the current folder may have the name of a module.
+            command = [sys.executable, "-P", "-m", "coldframe.transcode"]
             worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
             self._own.worker = worker
             self._processes.add(worker)
