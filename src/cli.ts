@@ -10,16 +10,30 @@ function exitCode(error: unknown): number {
   return error instanceof Interrupted ? 130 : 1;
 }
 
-// A reader that leaves early (`coldframe ... | head`) is no error of ours.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+const args = process.argv.slice(2);
+
+/** What these make lies in files: they go on when nobody reads what they print. The others end as any program in a pipe. */
+const LASTING = /^(train|evaluate|sweep(?! (status|report)\b)|features build|clips prepare|weights fetch)\b/;
+const isLasting = LASTING.test(args.filter((word) => !word.startsWith('-')).join(' '));
+
+let isHeard = true;
+process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+  const hasLeft = code === 'EPIPE' || code === 'EIO'; // `coldframe ... | head`; a terminal that was closed
+  if (hasLeft && !isLasting) process.exit(141); // 128 + SIGPIPE
+  if (isHeard && !hasLeft) {
+    const then = isLasting
+      ? 'The work goes on; what it prints from here on is lost.'
+      : 'Free room there, or print elsewhere.';
+    process.stderr.write(`stdout  cannot be written: ${message}. ${then}\n`);
+  }
+  if (!isLasting) process.exit(2);
+  isHeard = false;
 });
+process.stderr.on('error', () => {}); // there is no third place to say so
 
 // Started by nohup (scripts/coldframe): the terminal may go.
 if (process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', () => {});
 
-const args = process.argv.slice(2);
 try {
   await main(args);
 } catch (caught) {

@@ -12,6 +12,7 @@ import type { Report } from './report.ts';
 import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
 import { type Opened, type OpenRequest, type Result, Session } from './session.ts';
+import { onStop } from './stop-signals.ts';
 
 const CALL_SECONDS = 1;
 
@@ -170,7 +171,7 @@ async function withScratch(work: (scratch: string) => Promise<void>): Promise<vo
   }
 }
 
-/** Opens a session, does the work and leaves nothing behind. SIGINT and SIGTERM end it at once. */
+/** Opens a session, does the work and leaves nothing behind. A signal to stop ends it at once. */
 async function withSession(
   starting: ReturnType<typeof startRuntime>,
   request: OpenRequest,
@@ -179,12 +180,10 @@ async function withSession(
 ): Promise<void> {
   const runtime = await starting;
   let stopped = false;
-  const stop = (): void => {
+  const release = onStop(() => {
     stopped = true;
     runtime.kill();
-  };
-  process.once('SIGINT', stop);
-  process.once('SIGTERM', stop);
+  });
   try {
     const session = new Session(runtime);
     const opened = await session.open(request);
@@ -194,8 +193,7 @@ async function withSession(
     throw stopped ? new Interrupted('stopped') : error;
   } finally {
     report.endProgress();
-    process.off('SIGINT', stop);
-    process.off('SIGTERM', stop);
+    release();
     await runtime.close();
   }
 }

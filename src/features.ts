@@ -10,6 +10,7 @@ import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from './session.ts';
+import { onStop } from './stop-signals.ts';
 import { plural } from './words.ts';
 
 const CALL_SECONDS = 1;
@@ -76,7 +77,7 @@ async function withForecast(
     if (stop.signal.aborted) starting.then((runtime) => runtime.kill()).catch(() => {});
     stop.abort();
   };
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, onSignal);
+  const release = onStop(onSignal);
   try {
     const lists = await checkVideos(config, scratch, report);
     const session = new Session(await starting);
@@ -88,7 +89,7 @@ async function withForecast(
     throw stop.signal.aborted && !(error instanceof UserError) ? toInterrupted(error) : error;
   } finally {
     report.endProgress();
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, onSignal);
+    release();
     await starting.then((runtime) => runtime.close()).catch(() => {});
     rmSync(scratch, { recursive: true });
   }

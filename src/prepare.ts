@@ -12,6 +12,7 @@ import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type BadVideo, type ClipsForecast, type OpenRequest, Session } from './session.ts';
+import { onStop } from './stop-signals.ts';
 import { plural } from './words.ts';
 
 const CALL_SECONDS = 1;
@@ -63,7 +64,7 @@ async function withSession(
     if (stop.signal.aborted) starting.then((runtime) => runtime.kill()).catch(() => {});
     stop.abort();
   };
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, onSignal);
+  const release = onStop(onSignal);
   try {
     await work(new Session(await starting), scratch);
   } catch (error) {
@@ -71,7 +72,7 @@ async function withSession(
     throw new Interrupted('stopped at once; finished clips stay');
   } finally {
     report.endProgress();
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, onSignal);
+    release();
     await starting.then((runtime) => runtime.close()).catch(() => {});
     rmSync(scratch, { recursive: true });
   }

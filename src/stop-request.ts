@@ -1,5 +1,7 @@
 /** What may end a run from outside: signals, and a later attempt at the same work. */
 
+import { onStop } from './stop-signals.ts';
+
 /** What is looked at and kept alive: the run folder. */
 interface Fence {
   isFenced(): boolean;
@@ -15,22 +17,21 @@ const FENCE_SECONDS = 0.5;
 const BEATS = 6; // looks at the fence from one sign of life to the next
 
 /**
- * SIGINT, SIGTERM and, but under nohup, SIGHUP ask the loop to stop after the call under way; a second one ends Python
- * at once. So does a later attempt: its runtime waits for the lock of the folder, which only goes with this Python.
+ * A signal to stop asks the loop to end after the call under way; a second one ends Python at once. So does a later attempt:
+ * its runtime waits for the lock of the folder, which only goes with this Python.
  */
 export class StopRequest {
   requested = false;
   runtime: Killable | undefined;
   readonly #fence: NodeJS.Timeout;
-  readonly #handler = (): void => {
-    if (this.requested) this.runtime?.kill();
-    this.requested = true;
-  };
+  readonly #release: () => void;
 
-  constructor(folder: Fence) {
-    process.on('SIGINT', this.#handler);
-    process.on('SIGTERM', this.#handler);
-    if (!process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', this.#handler); // the terminal was closed
+  constructor(folder: Fence, note: (text: string) => void) {
+    this.#release = onStop(() => {
+      if (this.requested) this.runtime?.kill();
+      else note('Stopping; the state is saved first. Once more ends it at once.');
+      this.requested = true;
+    });
     let numLooks = 0;
     this.#fence = setInterval(() => {
       if (isLost(folder)) this.runtime?.kill();
@@ -40,9 +41,7 @@ export class StopRequest {
 
   release(): void {
     clearInterval(this.#fence);
-    process.off('SIGINT', this.#handler);
-    process.off('SIGTERM', this.#handler);
-    process.off('SIGHUP', this.#handler);
+    this.#release();
   }
 }
 

@@ -7,7 +7,9 @@ import { z } from 'zod';
 import { fromPython, MemoryKill, PythonBug, RuntimeFailure } from './errors.ts';
 
 const DUMP_SECONDS = 1; // for faulthandler to write every thread's stack
-const CLOSE_SECONDS = 20; // for the session to close: loader workers are joined, TensorBoard is flushed
+// While Python closes it gives a sign of life every second (serve.py): TensorBoard is flushed, W&B waits for a network.
+const CLOSE_SECONDS = 20; // without a sign, or altogether where a call has failed before
+const MOST_CLOSE_SECONDS = 900;
 const LEAVE_SECONDS = 10; // for the interpreter to leave after that
 const NUM_LINES = 40;
 
@@ -115,18 +117,29 @@ export class Supervisor {
     }
   }
 
-  /** The watchdog. It counts its own ticks, so a suspended machine or a stopped job does not look like a stall. */
+  /** The watchdog of a call. */
   #watch(): () => void {
-    const period = Math.min(1, this.#stallSeconds / 4);
+    const seconds = this.#stallSeconds;
+    const giveUp = () => void this.#dumpAndFail(`was killed after ${seconds} s without progress`);
+    return this.#guard(seconds, Number.POSITIVE_INFINITY, giveUp);
+  }
+
+  /**
+   * Calls `giveUp` when Python has given no sign of life for so long, or at last; returns what ends the watch. It counts its
+   * own ticks, so a suspended machine or a stopped job does not look like a stall.
+   */
+  #guard(stillSeconds: number, mostSeconds: number, giveUp: () => void): () => void {
+    const period = Math.min(1, stillSeconds / 4);
     let last = this.#log.modified();
-    let still = 0;
+    let [still, all] = [0, 0];
     const timer = setInterval(() => {
       const now = this.#log.modified();
       still = now === last ? still + period : 0;
+      all += period;
       last = now;
-      if (still < this.#stallSeconds) return;
+      if (still < stillSeconds && all < mostSeconds) return;
       clearInterval(timer);
-      void this.#dumpAndFail(`was killed after ${this.#stallSeconds} s without progress`);
+      giveUp();
     }, period * 1000);
     return () => clearInterval(timer);
   }
@@ -140,13 +153,15 @@ export class Supervisor {
 
   async #close(): Promise<void> {
     const hadFailed = this.#hasFailed;
-    const overdue = setTimeout(() => this.fail(`did not close within ${CLOSE_SECONDS} s`), CLOSE_SECONDS * 1000);
+    const still = Math.min(CLOSE_SECONDS, this.#stallSeconds);
+    const most = hadFailed ? CLOSE_SECONDS : MOST_CLOSE_SECONDS;
+    const stopWatching = this.#guard(still, most, () => this.fail(`did not close: no sign of life for ${still} s`));
     try {
       if (this.#end === undefined) await this.call('close', {}, z.unknown());
     } catch (error) {
       if (!hadFailed) throw error;
     } finally {
-      clearTimeout(overdue);
+      stopWatching();
       await this.leave();
     }
   }

@@ -17,6 +17,7 @@ import { describeSweepNext, guessDevice } from './outcome.ts';
 import { PROGRAM } from './paths.ts';
 import type { Report } from './report.ts';
 import { Scheduler } from './scheduler.ts';
+import { onStop } from './stop-signals.ts';
 import { finalConfig, makeTrials, planPoints } from './sweep-file.ts';
 import { lockSweep, refuseChangedSweep, refuseForeign } from './sweep-guard.ts';
 import { type AskForecasts, askForecasts, checkInputs, nextPoints, planRound, sumPlan } from './sweep-plan.ts';
@@ -76,22 +77,12 @@ function openExecutor(sweep: Sweep, dir: string, stop: StopCount, report: Report
   return new RayExecutor({ ...remote, settings: ray });
 }
 
-/** Requests to stop: SIGINT, SIGTERM and, but under nohup, SIGHUP. */
+/** Counts the requests to stop. */
 class StopCount {
   requested = 0;
-  readonly #handler = (): void => {
+  readonly release = onStop(() => {
     this.requested += 1;
-  };
-
-  constructor() {
-    process.on('SIGINT', this.#handler);
-    process.on('SIGTERM', this.#handler);
-    if (!process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', this.#handler); // the terminal was closed
-  }
-
-  release(): void {
-    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(name, this.#handler);
-  }
+  });
 }
 
 class SweepRun {

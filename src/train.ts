@@ -74,7 +74,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   const isNew = !existsSync(folder.dir);
   folder.create();
   report.say(describeStart(folder, cohort));
-  const stop = new StopRequest(folder);
+  const stop = new StopRequest(folder, (text) => report.note(text));
   const run = new TrainingRun(cohort, folder, report, stop);
   try {
     await prepareAndRun(run, resume);

@@ -59,10 +59,8 @@ export class TrainingRun {
   async attempts(first: Promise<Runtime>, resume: string): Promise<void> {
     let starting = first;
     for (let attempt = 0; ; attempt++) {
-      const runtime = await starting;
-      this.stop.runtime = runtime;
       try {
-        await this.attempt(new Session(runtime), this.#hasSaved ? 'auto' : resume);
+        await this.attemptOn(await starting, this.#hasSaved ? 'auto' : resume);
         return;
       } catch (error) {
         this.folder.refuseFenced(); // whatever it was: it came of losing the folder
@@ -73,10 +71,20 @@ export class TrainingRun {
         const again = error instanceof RuntimeFailure && attempt < this.config.launch.max_restarts;
         if (!again) throw error;
         this.report.event({ kind: 'restarted', step: this.step, why: error.message });
-      } finally {
-        await this.close(runtime);
       }
-      starting = this.startRuntime();
+      starting = this.startRuntime(); // one that dies at its own start is a restart, too
+    }
+  }
+
+  /** What goes wrong in closing is told, and changes nothing in how the attempt ended: a finished run is finished. */
+  async attemptOn(runtime: Runtime, resume: string): Promise<void> {
+    this.stop.runtime = runtime;
+    try {
+      await this.attempt(new Session(runtime), resume);
+    } finally {
+      await this.close(runtime).catch(({ message }: Error) => {
+        this.report.note(`${message}\nWhat was saved stands; the last of the curves may be missing.`);
+      });
     }
   }
 

@@ -11,6 +11,7 @@ import { makeFolder } from './files.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { type Inspected, Session } from './session.ts';
+import { onStop } from './stop-signals.ts';
 import { plural } from './words.ts';
 
 /** OpenAI's files that can be a backbone, openai/CLIP `clip/clip.py`. */
@@ -60,9 +61,7 @@ interface Wanted {
 export async function fetchWeights(request: FetchRequest, report: Report): Promise<void> {
   const wanted = chooseFile(request);
   const stop = new AbortController();
-  const stopNow = (): void => stop.abort();
-  process.once('SIGINT', stopNow);
-  process.once('SIGTERM', stopNow);
+  const release = onStop(() => stop.abort());
   try {
     const isThere = await isInPlace(wanted);
     if (!isThere) await fetchLocked(wanted, request.stallSeconds, stop.signal, report);
@@ -73,8 +72,7 @@ export async function fetchWeights(request: FetchRequest, report: Report): Promi
     throw error;
   } finally {
     report.endProgress();
-    process.off('SIGINT', stopNow);
-    process.off('SIGTERM', stopNow);
+    release();
   }
 }
 

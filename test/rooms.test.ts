@@ -66,7 +66,7 @@ const TYPESCRIPT = [
     'class-names',
   ],
   ['cohort-types'],
-  ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'upstream-flags', 'yaml-source'],
+  ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'stop-signals', 'upstream-flags', 'yaml-source'],
   ['errors'],
   ['bytes', 'files', 'paths', 'words'],
 ];

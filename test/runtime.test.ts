@@ -1,7 +1,7 @@
 /** The bridge against a hostile Python: real interpreters over the real channel, each driven by a Node process of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -34,7 +34,7 @@ function drive(steps: Step[], env: NodeJS.ProcessEnv = {}) {
     {
       detached: true, // a process group of its own, as a terminal gives it
       stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, NODE_OPTIONS: '', PYTHONPATH: FIXTURES, TMPDIR: folder, ...env },
+      env: { ...process.env, NODE_OPTIONS: '', COLDFRAME_PYTHONPATH: FIXTURES, TMPDIR: folder, ...env },
     },
   );
   const lines = createInterface({ input: driver.stdout })[Symbol.asyncIterator]();
@@ -108,6 +108,17 @@ describe('a call', () => {
     const path = join(folder, 'left');
     await play([START, call('leave_slowly', { path, seconds: 1.5 }), CLOSE]);
     expect(existsSync(path)).toBe(true);
+  });
+
+  test('to close may take its time as long as there are signs of life, and ends what gives none', async () => {
+    const start: Step = { do: 'start', options: { stallSeconds: 2 } };
+    const [, patient] = await play([start, CLOSE], { CLOSE_SECONDS: '5' });
+    expect(patient).toEqual({ seconds: expect.any(Number) });
+    const [, silent] = await play([start, CLOSE], { CLOSE_SECONDS: 'never' });
+    expect(silent?.error).toMatchObject({
+      name: 'RuntimeFailure',
+      message: expect.stringMatching(/did not close: no sign of life for 2 s/),
+    });
   });
 
   test('carries 20 MB', async () => {
@@ -237,6 +248,19 @@ describe('a runtime that cannot go on', () => {
 });
 
 describe('starting', () => {
+  test('does not mind what the shell says to other Pythons', async () => {
+    const other = join(folder, 'other');
+    mkdirSync(other);
+    for (const name of ['json', 'coldframe', 'torch', 'usercustomize'])
+      writeFileSync(join(other, `${name}.py`), 'raise ImportError("of another Python")');
+    const environment = {
+      ...{ PYTHONHOME: other, PYTHONPATH: other, PYTHONUSERBASE: other, PYTHONSTARTUP: join(other, 'json.py') },
+      ...{ PYTHONOPTIMIZE: '2', PYTHONWARNINGS: 'error', PYTHONHASHSEED: 'none', PYTHONIOENCODING: 'latin-9' },
+    };
+    const [, mode] = await play([START, call('mode'), CLOSE], environment);
+    expect(mode?.value).toEqual({ optimize: 0, warnings: [], has_user_site: false });
+  });
+
   test('without an interpreter tells the user to run `make setup`', async () => {
     const [failed] = await play([{ do: 'start', options: { python: '/nowhere/bin/python' } }]);
     expect(failed?.error).toMatchObject({

@@ -1,9 +1,9 @@
-/** A closed terminal: the run is saved, or under nohup goes on. Ctrl-C and kills are in train.test.ts. */
-import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
+/** A closed terminal, a reader that leaves: the run is saved, or goes on. Ctrl-C and kills are in train.test.ts. */
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { makeClips, Running, writeConfig } from './support.ts';
+import { CLIPS, Gate, makeClips, Running, readJson, writeConfig } from './support.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'signals-test-')));
 const config = writeConfig(folder);
@@ -22,4 +22,26 @@ test.each([
   expect((await running.ended).code).toBe(code);
   const last = running.events.at(-1);
   expect(last?.kind).toBe(code === 0 ? 'finished' : 'interrupted');
+});
+
+test('a reader that leaves ends no run: Ctrl-C beside `tee` saves, and without it the run comes to its end', async () => {
+  const runDir = join(folder, 'unread');
+  const [video = ''] = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split(' ');
+  const gate = new Gate(join(folder, 'gate'), video);
+  const args = ['train', '--config', config, '--run-dir', runDir, '--set', 'train.steps=6'];
+  const first = new Running(args, { env: gate.env });
+  await gate.reached();
+  first.child.stdout?.destroy(); // the terminal's Ctrl-C has ended `tee`
+  first.signalGroup('SIGINT');
+  await first.said(/Stopping/);
+  gate.open();
+  expect((await first.ended).code).toBe(130);
+  expect(readJson(runDir, 'status.json')).toMatchObject({ state: 'interrupted' });
+  expect(first.members()).toEqual([]);
+
+  const second = new Running(args);
+  second.child.stdout?.destroy();
+  expect(await second.ended).toMatchObject({ code: 0, stdout: '', stderr: '' });
+  expect(readJson(runDir, 'status.json')).toMatchObject({ state: 'finished', step: 6 });
+  expect(existsSync(join(runDir, 'checkpoints', 'step-6'))).toBe(true);
 });

@@ -1,10 +1,9 @@
 /** What the tests of the whole program share: clips, a small configuration, and running `coldframe` as a user does. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -106,6 +105,7 @@ export class Running {
   readonly events: Event[] = [];
   #changed: () => void = () => {};
   #isClosed = false;
+  #stderr = '';
 
   constructor(args: string[], { cwd, env, before = [] }: Options = {}) {
     const begin = performance.now();
@@ -120,13 +120,18 @@ export class Running {
     const lines: string[] = [];
     if (args.includes('--json')) createInterface({ input: child.stdout }).on('line', (line) => this.#take(line));
     child.stdout.on('data', (chunk) => lines.push(String(chunk)));
-    const stderr = text(child.stderr);
+    const notes: string[] = [];
+    child.stderr.on('data', (chunk) => {
+      notes.push(String(chunk));
+      this.#stderr = notes.join('');
+      this.#changed();
+    });
     this.ended = new Promise<Ended>((settle) => {
-      child.on('close', async (code, signal) => {
+      child.on('close', (code, signal) => {
         this.#isClosed = true;
         this.#changed();
         const seconds = (performance.now() - begin) / 1000;
-        settle({ code, signal, stdout: lines.join(''), stderr: await stderr, seconds });
+        settle({ code, signal, stdout: lines.join(''), stderr: this.#stderr, seconds });
       });
     });
   }
@@ -153,6 +158,16 @@ export class Running {
     }
   }
 
+  /** Waits until it has said something on stderr. */
+  async said(what: RegExp): Promise<void> {
+    while (!what.test(this.#stderr)) {
+      if (this.#isClosed) throw new Error(`the program ended without ${what}: ${JSON.stringify(await this.ended)}`);
+      await new Promise<void>((settle) => {
+        this.#changed = settle;
+      });
+    }
+  }
+
   /** Signals the whole process group, as Ctrl-C does. */
   signalGroup(signal: NodeJS.Signals): void {
     process.kill(-this.pid, signal);
@@ -171,6 +186,25 @@ export class Running {
     return livingProcesses()
       .filter(({ group }) => group === this.pid)
       .map(({ pid }) => pid);
+  }
+}
+
+/** A video that Python opens only when told: `env` is for the program, which waits there once `reached` is over. */
+export class Gate {
+  readonly env: NodeJS.ProcessEnv;
+  readonly #path: string;
+
+  constructor(path: string, video: string) {
+    this.#path = path;
+    this.env = { COLDFRAME_PYTHONPATH: join(FIXTURES, 'gate'), GATE: path, GATE_VIDEO: video };
+  }
+
+  reached(): Promise<void> {
+    return until(() => existsSync(`${this.#path}.ready`), 120);
+  }
+
+  open(): void {
+    writeFileSync(`${this.#path}.go`, '');
   }
 }
 
