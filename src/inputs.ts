@@ -7,6 +7,7 @@ import { readClasses } from './class-names.ts';
 import type { Config } from './config.ts';
 import { checkList } from './data-list.ts';
 import { UserError } from './errors.ts';
+import { type ComparedList, describeShared } from './list-leaks.ts';
 import { PROJECT } from './paths.ts';
 import type { Report } from './report.ts';
 import type { Opened } from './session.ts';
@@ -29,6 +30,8 @@ export interface CheckedLists {
 
 type Which = 'train' | 'val';
 
+const LEAK = 'what is trained on says little of new clips';
+
 /** The lists in the form that Python reads. */
 export const filesOf = ({ train, val }: CheckedLists) => ({
   train: train?.checkedFile ?? null,
@@ -46,9 +49,17 @@ export async function checkLists(
   const lists: CheckedLists = {};
   const { classes } = config.data;
   if (classes !== null) collect(problems, () => (lists.classes = readClasses(classes)));
+  const compared: Partial<Record<Which, ComparedList>> = {};
   for (const which of wanted) {
     const list = await checkOne(config, which, lists.classes ?? null, outDir, report, problems);
-    if (list !== undefined) lists[which] = list;
+    if (list === undefined) continue;
+    const { paths, found, ...checked } = list;
+    lists[which] = checked;
+    compared[which] = list;
+  }
+  const { train, val } = compared;
+  if (train !== undefined && val !== undefined) {
+    for (const warning of await describeShared(val, train, LEAK)) report.warn(warning);
   }
   const { weights } = config.model.backbone;
   if (weights !== 'random' && !existsSync(weights)) {
@@ -65,7 +76,7 @@ async function checkOne(
   outDir: string | null,
   report: Report,
   problems: string[],
-): Promise<CheckedList | undefined> {
+): Promise<(CheckedList & ComparedList) | undefined> {
   const file = which === 'train' ? config.data.train_list : config.data.val_list;
   if (file === null) {
     if (which === 'train' && !config.data.dummy)
@@ -85,7 +96,8 @@ async function checkOne(
       ...(checkedFile === null ? {} : { writeTo: checkedFile }),
     });
     for (const warning of checked.warnings) report.warn(warning);
-    return { file, sha256: checked.sha256, sizeBytes: checked.sizeBytes, numLines: checked.numLines, checkedFile };
+    const { sha256, sizeBytes, numLines, paths, found } = checked;
+    return { file, sha256, sizeBytes, numLines, checkedFile, paths, found };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     problems.push(...error.problems);

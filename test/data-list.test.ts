@@ -1,11 +1,21 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { readClasses } from '../src/class-names.ts';
-import { checkList, type ListOptions } from '../src/data-list.ts';
+import { checkList, countAllowed, type ListOptions } from '../src/data-list.ts';
 import { UserError } from '../src/errors.ts';
+import { describeShared } from '../src/list-leaks.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'list-')));
 const list = join(folder, 'list.txt');
@@ -39,6 +49,9 @@ describe('a good list', () => {
     ['blank lines, comments and outer blanks do not count', '# x\n\n  a 1 \n \t\n', '/clips/a\t1\n'],
     ['BOM, CRLF and a last line without its end', '\uFEFFa 1\r\n\r\nb 02', '/clips/a\t1\n/clips/b\t2\n'],
     ['names outside ASCII', 'é/跑.mp4 0\n', '/clips/é/跑.mp4\t0\n'],
+    ['a name that begins with #', '#20_clap.mp4 0\n./# b 1\n', '/clips/#20_clap.mp4\t0\n/clips/./# b\t1\n'],
+    ['comments', '#\n# a 1\n## b 2\n\t# c\na 1\n', '/clips/a\t1\n'],
+    ['a BOM in the middle, of files joined to one', 'a 1\n\uFEFFb 2\n', '/clips/a\t1\n/clips/b\t2\n'],
   ])('%s', async (_, content, expected) => {
     await check(content);
     expect(readFileSync(clean, 'utf8')).toBe(expected);
@@ -85,6 +98,10 @@ describe('a bad line', () => {
     ['a.mp4 1234567890', 'list.txt:2  label "1234567890" is not a whole number from 0 to 2'],
     ['a.mp4 3', 'list.txt:2  label 3 is outside 0..2 (data.num_classes is 3; labels start at 0)'],
     ['a\tb.mp4 1', 'list.txt:2  the path holds a tab or a NUL byte.'],
+    ['#a.mp4 3', 'label 3 is outside 0..2 (data.num_classes is 3; labels start at 0). A line that begins with `#` and'],
+    ['a.mp4 0\rb.mp4 1', 'list.txt:2  has a carriage return within the line ("a.mp4 0\\rb.mp4 1").'],
+    ['# a\rb.mp4 1', 'list.txt:2  has a carriage return within the line'],
+    ['a.mp4\r 1', 'list.txt:2  has a carriage return within the line'],
     ['a\0b.mp4 1', 'list.txt:2  the path holds a tab or a NUL byte.'],
     [Buffer.from([0x61, 0xff, 0x20, 0x31]), 'list.txt:2  is not valid UTF-8.'],
   ])('%j is named with its line', async (line, problem) => {
@@ -106,6 +123,8 @@ describe('a list that is none', () => {
     ['comments only', '# a\n\n', 'list.txt  holds no clips.'],
     ['CSV', 'a b.mp4,1\nc.mp4,2\n', 'list.txt:1  is separated by commas ("a b.mp4,1")'],
     ['CSV with a header', 'path,label\na.mp4,1\n', 'list.txt:1  is separated by commas ("path,label")'],
+    ['line ends of old Macs', 'a 1\rb 2\r', 'list.txt:1  has the line ends of old Macs (CR alone: "a 1\\rb 2");'],
+    ['the same behind a comment', '# x\ra 1\rb 2', 'list.txt:1  has the line ends of old Macs'],
     ['UTF-16', Buffer.from('\uFEFFa 1\n', 'utf16le'), 'is in UTF-16'],
     ['one endless line', 'x'.repeat(3_000_000), 'has a line of more than a megabyte'],
   ])('%s', async (_, content, problem) => {
@@ -136,8 +155,22 @@ describe('warnings', () => {
   });
 
   test('a path that is listed twice is named by its lines', async () => {
-    const { warnings } = await check('a 0\nb 1\n#\nc 2\nb 2\na 1\n');
-    expect(warnings).toEqual([`${list}  2 paths are listed more than once, the first on lines 1 and 6`]);
+    const { warnings } = await check('b 1\na 0\n#\nc 2\n./b 1\n/clips/x/../a 0\nb 1\n');
+    expect(warnings).toEqual([`${list}  2 paths listed more than once, the first on lines 1 and 5 (duplicate-path)`]);
+  });
+
+  test('a path with two labels is a conflict, told with both lines', async () => {
+    const { warnings } = await check('a 0\nb 1\nc 2\nb 1\na 1\na 2\n');
+    expect(warnings).toEqual([
+      `${list}  2 paths listed more than once, the first on lines 2 and 4 (duplicate-path)`,
+      `${list}  1 path with two labels: label 0 on line 1, 1 on line 5 (label-conflict)`,
+    ]);
+  });
+
+  test('a comment that may be a clip without its label is told', async () => {
+    const { warnings, numLines } = await check('#a.mp4\na 0\nb 1\nc 2\n#b\n# c\n');
+    expect(numLines).toBe(3);
+    expect(warnings).toEqual([expect.stringContaining(':1  2 lines without a label taken for comments ("#a.mp4").')]);
   });
 });
 
@@ -152,7 +185,9 @@ describe('a long list', () => {
   test('with paths listed twice, blocks apart, and comments between names their lines', async () => {
     const twice = ['# one', ...lines.slice(0, 70_000), '', '# two', ...lines.slice(70_000), lines[69_999], lines[7]];
     const { warnings } = await check(twice.join('\n'));
-    expect(warnings).toEqual([`${list}  2 paths are listed more than once, the first on lines 9 and ${numLines + 5}`]);
+    expect(warnings).toEqual([
+      `${list}  2 paths listed more than once, the first on lines 70001 and ${numLines + 4} (duplicate-path)`,
+    ]);
   });
 });
 
@@ -167,6 +202,22 @@ describe('the clips themselves', () => {
       `list.txt:3  ${folder}/empty.mp4 is empty.`,
       `list.txt:4  ${folder}/folder.mp4 is a folder, not a video.`,
       `list.txt:5  ${folder}/good.mp4/x does not exist.`,
+    ]);
+  });
+
+  test('that begin with # are looked for, also where the line looks like a comment', async () => {
+    for (const name of ['#a.mp4', '# b.mp4']) writeFileSync(join(folder, name), 'x');
+    const content = '#a.mp4 0\n# b.mp4 1\n# c.mp4 1\n#d.mp4 2\n';
+    expect(await problemsOf(check(content, { root: folder, skipFiles: false }))).toEqual([
+      `list.txt:2  is a comment, and ${folder}/# b.mp4 exists. Write \`./# b.mp4\` if it is a clip; else begin the comment with \`## \`.`,
+      expect.stringMatching(/^list.txt:4 .*#d.mp4 does not exist \(A line that begins with `#` and ends with a number/),
+    ]);
+  });
+
+  test('of which the only one is missing are none', async () => {
+    const options = { skipFiles: false, root: '/nowhere', maxMissingFraction: 0.01 };
+    expect(await problemsOf(check('a.mp4 0\n', options))).toEqual([
+      'list.txt:1  the only clip is not there. The data root is /nowhere; first /nowhere/a.mp4 does not exist.',
     ]);
   });
 
@@ -204,5 +255,67 @@ describe('class names', () => {
 
   test('a missing file is named', () => {
     expect(() => readClasses(join(folder, 'none.txt'))).toThrow('no file at');
+  });
+});
+
+test('a share of videos is rounded down, at least to one, and not by a product that is a little less', () => {
+  const shares = [0, 0.15, 0.28, 0.29, 0.57, 0.001].map((fraction) => countAllowed(fraction, 100));
+  expect(shares).toEqual([0, 15, 28, 29, 57, 1]);
+  expect([countAllowed(0.15, 10), countAllowed(0.19, 10), countAllowed(0.999, 10)]).toEqual([1, 1, 9]);
+});
+
+describe('two lists', () => {
+  const other = join(folder, 'other.txt');
+  const compare = async (content: string, otherContent: string, options: Partial<ListOptions> = {}) => {
+    const first = await check(content, options);
+    writeFileSync(other, otherContent);
+    const second = await checkList({ file: other, root: folder, numClasses: 3, ...options });
+    const shared = await describeShared({ ...first, file: list }, { ...second, file: other }, 'why');
+    return shared.map((line) => line.replaceAll(`${folder}/`, ''));
+  };
+
+  test('that differ are nothing to tell', async () => {
+    expect(await compare('a 0\nb 1\n', 'a 0\nb 1\n', { skipFiles: true })).toEqual([]); // below other roots
+  });
+
+  test('that share clips below different roots are told, with lines and labels', async () => {
+    const others = `x 0\n/clips/c 1\n../..//clips/./a 1\n${folder}/y 2\n`.replace('../..', '../'.repeat(9));
+    expect(await compare('b 2\na 0\nc 1\na 0\n', others, { skipFiles: true })).toEqual([
+      'list.txt  2 of its 4 clips are in other.txt too, the first on line 3, there on line 2: why (leak)',
+      'list.txt  1 clip with another label than in other.txt: label 0 on line 2, 1 on line 3 there (label-conflict)',
+    ]);
+  });
+
+  test('of the same clips in another order are told', async () => {
+    const options = { skipFiles: true, root: folder };
+    expect(await compare('b 2\na 0\n', '# x\na 0\nb 2\n', options)).toEqual([
+      'list.txt  all 2 of its 2 clips are in other.txt too, the first on line 2, there on line 2: why (leak)',
+    ]);
+  });
+
+  test('that name one file by a link, or a copy of it, are told', async () => {
+    writeFileSync(join(folder, 'a.mp4'), 'one');
+    writeFileSync(join(folder, 'copy.mp4'), 'one');
+    writeFileSync(join(folder, 'of-equal-size.mp4'), 'two');
+    linkSync(join(folder, 'of-equal-size.mp4'), join(folder, 'link.mp4'));
+    const options = { skipFiles: false, root: folder };
+    expect(await compare('copy.mp4 0\n', 'of-equal-size.mp4 1\n', options)).toEqual([]);
+    expect(await compare('copy.mp4 0\nlink.mp4 1\n', 'of-equal-size.mp4 1\na.mp4 0\n', options)).toEqual([
+      'list.txt  2 clips with the same content as one in other.txt, the first on line 1, there a.mp4 on line 2: why (leak)',
+    ]);
+  });
+
+  test('of 100,000 clips each, a third of them shared, are told in the order of the first', async () => {
+    const lines = Array.from({ length: 250_000 }, (_, index) => `clip_${index}.mp4 ${index % 3}`);
+    const options = { skipFiles: true, root: folder };
+    const [told, ...more] = await compare(
+      lines.slice(0, 150_000).join('\n'),
+      lines.slice(100_000).reverse().join('\n'),
+      options,
+    );
+    expect(told).toBe(
+      'list.txt  50000 of its 150000 clips are in other.txt too, the first on line 150000, there on line 100001: why (leak)',
+    );
+    expect(more).toEqual([]);
   });
 });

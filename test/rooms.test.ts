@@ -58,6 +58,7 @@ const TYPESCRIPT = [
     'executors/remote',
     'config-keys',
     'data-list',
+    'list-leaks',
     'events',
     'file-lock',
     'intervals',
@@ -66,9 +67,9 @@ const TYPESCRIPT = [
     'class-names',
   ],
   ['cohort-types'],
-  ['executors/executor', 'processes', 'config-schema', 'seen-paths', 'stop-signals', 'upstream-flags', 'yaml-source'],
+  ['executors/executor', 'processes', 'config-schema', 'list-scan', 'stop-signals', 'upstream-flags', 'yaml-source'],
   ['errors'],
-  ['bytes', 'files', 'paths', 'words'],
+  ['bytes', 'files', 'paths', 'seen-paths', 'words'],
 ];
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [
