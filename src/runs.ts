@@ -2,7 +2,7 @@
 
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, truncateSync, utimesSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { basename, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { Fenced, UserError } from './errors.ts';
 import type { TimedEvent } from './events.ts';
 import { appendWhole, makeFolder, writeWhole } from './files.ts';
@@ -132,7 +132,9 @@ export class RunFolder {
   }
 
   hasCheckpoint(): boolean {
-    return existsSync(this.path('checkpoints', 'latest'));
+    const folder = this.path('checkpoints');
+    const names = existsSync(folder) ? readdirSync(folder) : [];
+    return names.some((name) => name === 'latest' || /^step-\d+$/.test(name)); // as Python finds one without `latest`
   }
 
   /** Puts an existing run aside under a name that says when, so that `--resume never` loses nothing. */
@@ -265,7 +267,7 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
     throw new UserError(`${path}  is a checkpoint of the original and holds no configuration. Convert it: ${convert}`);
   }
   const candidates = [given, join(given, 'checkpoints', 'latest'), join(given, 'latest')];
-  const folder = candidates.find((candidate) => existsSync(join(candidate, 'checkpoint.json')));
+  const folder = candidates.map(followLatest).find((candidate) => existsSync(join(candidate, 'checkpoint.json')));
   if (folder === undefined) {
     const what = statSync(given).isDirectory() ? 'holds no checkpoint.json' : `is a file (${basename(given)})`;
     throw new UserError(`${path}  ${what}. A checkpoint is a folder such as RUN/checkpoints/latest.`);
@@ -275,6 +277,13 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
   } catch (error) {
     throw new UserError(`${join(folder, 'checkpoint.json')}  cannot be read: ${(error as Error).message}.`);
   }
+}
+
+/** Returns the checkpoint that `latest` names where it is a small file: on a disk that has no links. */
+export function followLatest(path: string): string {
+  if (basename(path) !== 'latest' || !statSync(path, { throwIfNoEntry: false })?.isFile()) return path;
+  const name = readFileSync(path, 'utf8').trim();
+  return /^step-\d+$/.test(name) ? join(dirname(path), name) : path;
 }
 
 /** Returns which trial of a checkpoint is meant: the named one, or its only one. */

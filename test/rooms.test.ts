@@ -88,9 +88,10 @@ const PYTHON = [
   ['tower'],
   ['reader', 'transcode'],
   ['columns', 'device', 'replay', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
-  ['errors', 'h264'],
+  ['files', 'lock', 'h264'],
+  ['errors'],
 ];
-const LAZY = ['serve -> forecast', 'serve -> session'];
+const LAZY = ['serve -> forecast', 'serve -> lock', 'serve -> session'];
 
 const read = (...parts: string[]): string => readFileSync(join(PROJECT, ...parts), 'utf8');
 const filesOf = (folder: string, ending: string): string[] =>

@@ -296,6 +296,7 @@ def initialize(trial: Trial, path: Path) -> list[str]:
 
     Upstream's --pretrain: no optimizer, no strict match. Raises UserError when nothing fits.
     """
+    path = checkpoint.follow(path)
     is_ours = path.is_dir() or path.suffix == ".safetensors"
     found = checkpoint.read_weights(path) if is_ours else upstream.read(path).weights
     parameters = dict(trial.named_parameters())

@@ -10,8 +10,7 @@ is a function of the seed in the configuration and the step.
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +19,43 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from . import files
 from .cohort import Cohort, Trial
 from .errors import UserError
+from .files import remove, sync_folder, write_text, writing_folder
 
 FORMAT = 1
+LATEST = "latest"
+_NAME = re.compile(r"step-(0|[1-9][0-9]*)")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def save(folder: Path, cohort: Cohort, header: dict[str, Any], keep: int | None) -> Path:
-    """Returns the path of the checkpoint of `header["step"]`, written beside, synced, renamed, then named by `latest`.
+    """Returns the path of the checkpoint of `header["step"]`: on the disk whole before `latest` names it and before
+    anything older goes.
 
-    `keep` newest checkpoints stay, all with None. Raises UserError when the disk does not take it; what was there
-    stays.
+    `keep` newest checkpoints stay, all with None. Raises UserError when the disk does not take it, what was there
+    stays; or where something else has the name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    recover(folder)
-    target = folder / f"step-{header['step']}"
-    partial = folder / f"{target.name}.partial"
-    partial.mkdir()
-    try:
+    target, latest = folder / f"step-{header['step']}", folder / LATEST
+    _refuse_foreign(target, latest)
+    with writing_folder(target) as partial:  # a run that was taken back to an earlier step passes here again
         _write(partial, cohort, header)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"{target}  cannot be written: {error}. Free some room; the same command goes on.") from error
-    replaced = folder / f"{target.name}.replaced"
-    if target.exists():  # a run that was taken back to an earlier step passes here again
-        target.rename(replaced)
-    partial.rename(target)
-    _sync(folder)
-    _point_latest(folder, target.name)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _point(latest, target.name)
     if keep is not None:
         # A run that was taken back has later ones too: they do not count, else this one could be the oldest.
         passed = [path for path in list_checkpoints(folder) if _step_of(path) <= header["step"]]
         for old in passed[:-keep]:
-            shutil.rmtree(old)
+            remove(old)
     return target
+
+
+def _refuse_foreign(target: Path, latest: Path) -> None:
+    """Raises UserError where a user's own files have the names that a checkpoint takes."""
+    if target.exists() and not (target / "checkpoint.json").is_file():
+        raise UserError(f"{target}  exists, and is no checkpoint. Move it away, or name another folder.")
+    if latest.exists() and not latest.is_symlink() and follow(latest) == latest:
+        raise UserError(f"{latest}  exists, and is not what names the last checkpoint. Move it away.")
 
 
 def _write(partial: Path, cohort: Cohort, header: dict[str, Any]) -> None:
@@ -72,8 +72,6 @@ def _write(partial: Path, cohort: Cohort, header: dict[str, Any]) -> None:
     (partial / "checkpoint.json").write_text(text + "\n", encoding="utf-8")
     for file in partial.iterdir():
         file.chmod(0o644)  # safetensors writes for the owner alone; a run folder is read by others too
-        _sync(file)
-    _sync(partial)
 
 
 def _optimizer_tensors(trial: Trial) -> dict[str, Tensor]:
@@ -86,47 +84,50 @@ def _optimizer_tensors(trial: Trial) -> dict[str, Tensor]:
     }
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _point_latest(folder: Path, name: str) -> None:
-    link = folder / "latest.partial-link"
+def _point(latest: Path, name: str) -> None:
+    """Makes `latest` name a checkpoint: by a link, or by a small file on a disk that has no links (exFAT, some network
+    disks)."""
+    link = latest.with_name(f"{LATEST}.partial-link")
     link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    link.replace(folder / "latest")
-    _sync(folder)
+    try:
+        link.symlink_to(name)
+    except OSError:
+        write_text(latest, f"{name}\n")
+        return
+    link.replace(latest)
+    sync_folder(latest.parent)
+
+
+def follow(path: Path) -> Path:
+    """Returns the checkpoint that a `latest` which is a file names; any other path as it is."""
+    if path.name != LATEST or not path.is_file():
+        return path
+    with path.open("rb") as file:
+        name = file.read(100).decode(errors="replace").strip()
+    return path.with_name(name) if _NAME.fullmatch(name) else path
 
 
 def recover(folder: Path) -> None:
-    """Clears up after a save that was killed half-way; a checkpoint that was being replaced comes back."""
-    for leftover in folder.glob("*.partial"):
-        shutil.rmtree(leftover)
-    for replaced in folder.glob("*.replaced"):
-        target = replaced.with_suffix("")
-        if target.exists():
-            shutil.rmtree(replaced)
-        else:
-            replaced.rename(target)
+    """Clears up after a save that was killed half-way; a checkpoint that was being replaced comes back. What has other
+    names is not ours. Only for who holds the run's lock: another's save looks like one that was killed."""
+    for path in [*folder.glob("step-*.partial"), *folder.glob("step-*.replaced")]:
+        if _NAME.fullmatch(path.stem):
+            files.recover(path.with_suffix(""))
 
 
 def find_latest(folder: Path) -> Path | None:
     """Returns the checkpoint that was saved last, or None when the folder holds no whole one."""
-    recover(folder)
-    latest = folder / "latest"
+    latest = follow(folder / LATEST)
     if (latest / "checkpoint.json").is_file():
         return latest.resolve()
     return next(reversed(list_checkpoints(folder)), None)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the whole checkpoints of a folder, the oldest first."""
-    whole = [path for path in folder.glob("step-*") if (path / "checkpoint.json").is_file()]
-    return sorted(whole, key=_step_of)
+    """Returns the whole checkpoints of a folder, the oldest first; copies under other names (step-5000-best) are the
+    user's."""
+    named = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted((path for path in named if (path / "checkpoint.json").is_file()), key=_step_of)
 
 
 def _step_of(path: Path) -> int:
@@ -135,6 +136,7 @@ def _step_of(path: Path) -> int:
 
 def read_header(path: Path) -> dict[str, Any]:
     """Returns checkpoint.json of a checkpoint folder. Raises UserError that names what is missing or broken."""
+    path = follow(path)
     file = path / "checkpoint.json"
     if not file.is_file():
         raise UserError(
@@ -211,6 +213,7 @@ def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Returns the trained weights in a .safetensors file, or in a checkpoint folder that holds one trial."""
+    path = follow(path)
     if not path.is_dir():
         return _load(path)
     names = list(read_header(path)["trials"])

@@ -1,13 +1,11 @@
-"""The machine: what it has, and the lock of a run folder."""
+"""The machine: what it has."""
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import os
 import platform
 import shutil
-import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,7 @@ import av
 import torch
 
 from .device import cpu_has_bf16
-from .errors import UserError
 from .reader import find_torchcodec_problem
-
-LOCK_WAIT_SECONDS = 10.0
 
 
 def describe_environment() -> dict[str, Any]:
@@ -120,39 +115,3 @@ def _free_in_group() -> int:
         return _memory_bytes() if limit == "max" else int(limit) - int((group / "memory.current").read_text())
     except (OSError, ValueError):
         return _memory_bytes()
-
-
-class RunLock:
-    """Holds a run folder against a second writer for as long as the process lives.
-
-    The kernel drops the lock with the process, so that no stale lock survives a kill. A process that has just been
-    killed may need a moment to go, hence the wait. Raises UserError when another process keeps the folder.
-    """
-
-    def __init__(self, run_dir: Path, chosen_by: str = "--run-dir") -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._file = (run_dir / "lock").open("a+", encoding="utf-8")
-        end = time.monotonic() + LOCK_WAIT_SECONDS
-        while not self._try():
-            if time.monotonic() > end:
-                self._file.seek(0)
-                holder = self._file.read().strip() or "another process"
-                raise UserError(
-                    f"{run_dir}  is in use by {holder}. Wait for it, stop it, or choose another {chosen_by}.",
-                    code="in_use",
-                )
-            time.sleep(0.1)
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {platform.node()}")
-        self._file.flush()
-
-    def _try(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Lets the next writer in."""
-        self._file.close()

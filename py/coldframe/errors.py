@@ -86,13 +86,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _find_death(error: BaseException) -> str | None:
     """Returns what is known of a loader worker's death that led to the error: its first cause knows the signal."""
     told = None
-    for one in _chain(error):
+    for one in chain(error):
         if isinstance(one, WorkerDied) or (isinstance(one, RuntimeError) and _is_of_a_worker(one.__traceback__)):
             told = str(one).strip()
     return told
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what it came of."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -19,6 +19,7 @@ from torch import Tensor
 from .cohort import Cohort
 from .data import Batch
 from .errors import UserError
+from .files import writing
 
 
 @dataclass
@@ -74,15 +75,13 @@ class Evaluation:
 
     def write_scores(self, folder: Path, alone: bool = False) -> None:
         """Writes `scores.npz` (of trial `main`, or of one that is `alone`; others `TRIAL.scores.npz`): scores (N, K),
-        labels and indices (N,) of the videos in the order of the list; written beside, then renamed."""
-        folder.mkdir(parents=True, exist_ok=True)
+        labels and indices (N,) of the videos in the order of the list."""
         order = np.argsort(self.indices)
         for name, parts in self.scores.items():
             file = folder / ("scores.npz" if alone or name == "main" else f"{name}.scores.npz")
-            partial = file.with_suffix(".partial.npz")
             labels, indices = np.array(self.labels)[order], np.array(self.indices)[order]
-            np.savez(partial, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)
-            partial.replace(file)
+            with writing(file) as partial, partial.open("wb") as stream:  # a name would get another ending
+                np.savez(stream, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)
 
 
 def ensemble(files: list[str]) -> dict[str, Any]:

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,7 +29,9 @@ from .data import DummyClips, EvalViews, Item, TrainClips, normalize_, read_list
 from .device import choose_device, choose_precision
 from .errors import UserError
 from .features import StoredFeatures
+from .files import writing
 from .loader import eval_loader
+from .lock import RunLock
 from .manifest import (
     DTYPES,
     Layout,
@@ -49,6 +50,8 @@ SHARD_BYTES = 256 * 2**20
 # Clips of one backbone pass, as many as keep a device busy; passes begin at multiples of it, so that a record's bytes
 # do not depend on where a build was interrupted.
 CLIPS_A_PASS = {"cpu": 2, "cuda": 16}
+# What a kill leaves of ours; a folder may hold other files of that ending.
+_LEFTOVER = re.compile(r"(train|val)-[0-9a-f]{12}-\d{8}(\.safetensors)?\.partial|features\.json\.partial")
 NUM_MEASURED = 4  # videos that the forecast tries
 
 
@@ -92,7 +95,7 @@ class Extraction:
         self._rows: npt.NDArray[Any] = np.empty((0, 0))
         self._num_pending = 0
         self._work: Iterator[None] | None = None
-        self._lock: environment.RunLock | None = None
+        self._lock: RunLock | None = None
 
     def _take_up(self) -> Manifest:
         key, parts = describe_key(self.settings, self._backbone_sha256), describe_parts(self.settings, self.lists)
@@ -199,8 +202,7 @@ class Extraction:
     def advance(self, seconds: float, progress: Callable[[], None]) -> dict[str, Any]:
         """Returns how far the cache is after about `seconds` more, at least a pass, and the unreadable videos met."""
         if self._work is None:
-            with _writing(self.folder):
-                self._lock = environment.RunLock(self.folder, "data.features")
+            self._lock = RunLock(self.folder, "data.features")
             self.manifest = self._take_up()  # again: another process may have built since
             self._work = self._build()
         self.new_bad, end = [], time.monotonic() + seconds
@@ -226,10 +228,10 @@ class Extraction:
     def _build(self) -> Iterator[None]:
         self.new_bad = self._known_bad()
         yield from self._verify()
-        with _writing(self.folder):
-            for leftover in self.folder.glob("*.partial"):
+        for leftover in self.folder.glob("*.partial"):
+            if _LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
-            self.manifest.write(self.folder)
+        self.manifest.write(self.folder)
         for name, part in self.parts.items():
             for gap in list(part.gaps()):
                 yield from self._fill(name, gap)
@@ -320,45 +322,27 @@ class Extraction:
         return [*inputs, x_BLC][first:]
 
     def flush(self) -> None:
-        """Writes what is computed as a shard, be it a short one: beside, synced, then renamed and noted."""
+        """Writes what is computed as a shard, be it a short one, and then notes it."""
         rows = self._rows[: self._num_pending]
         if not len(rows):
             return
         part = self.parts[self._part]
         first, name = next(part.gaps()).start, next(name for name in self._names if self.manifest.parts[name] is part)
         file = self.folder / f"{name}-{first:08d}.safetensors"
-        partial = file.with_suffix(".partial")
         checksums = np.array([zlib.crc32(row.data.cast("B")) for row in rows], dtype=np.int64)
-        try:
-            with _writing(file):
-                save_file({"clips": rows, "crc32": checksums}, partial)
-                partial.chmod(0o644)  # safetensors writes for the owner alone
-                with partial.open("rb") as stream:
-                    os.fsync(stream.fileno())
-                shard = Shard(file.name, first, len(rows), partial.stat().st_size, _sha256(partial))
-                partial.replace(file)
-                part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
-                self._num_pending = 0
-                self.manifest.write(self.folder)
-        finally:
-            partial.unlink(missing_ok=True)
+        with writing(file) as partial:
+            save_file({"clips": rows, "crc32": checksums}, partial)
+            partial.chmod(0o644)  # safetensors writes for the owner alone
+            shard = Shard(file.name, first, len(rows), partial.stat().st_size, _sha256(partial))
+        part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
+        self._num_pending = 0
+        self.manifest.write(self.folder)
 
     def close(self) -> None:
         """Ends the loader's workers and lets the next builder in."""
         self._work = None
         if self._lock is not None:
             self._lock.release()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raises UserError, for the user, where the disk does not take what is written."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}  cannot be written: {error}. Make room or make it writable; the same command goes on."
-        ) from error
 
 
 def _sha256(file: Path) -> str:

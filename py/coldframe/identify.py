@@ -29,6 +29,7 @@ def identify(path: Path) -> dict[str, Any]:
     its `backbone` and of its trained part (`evl`), None where there is none; `checkpoint`: step, trials and classes of
     one of ours; notes. Raises UserError that says what the file is instead.
     """
+    path = checkpoint.follow(path)
     if path.is_dir():
         return _identify_folder(path)
     tensors = weights.read_tensors(path)

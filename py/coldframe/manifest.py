@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import prod
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from .data import read_list
 from .errors import UserError
+from .files import write_text
 from .settings import Settings
 
 FORMAT = 2
@@ -128,17 +128,12 @@ class Manifest:
         return {self.parts[name].role: self.parts[name] for name in wanted if name in self.parts}
 
     def write(self, folder: Path) -> None:
-        """Writes features.json beside, then renames it."""
+        """Writes features.json."""
         value = {"format": FORMAT, **asdict(self)}
         for name, part in self.parts.items():
             value["parts"][name]["bad"] = sorted(part.bad.items())
         value["sha256"] = _hash_value(value)
-        partial = folder / f"{MANIFEST}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / MANIFEST)
+        write_text(folder / MANIFEST, json.dumps(value, indent=1, allow_nan=False))
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -19,8 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .data import VideoList, read_list
-from .environment import RunLock, count_cpus
+from .environment import count_cpus
 from .errors import UserError
+from .files import append, write_text
+from .lock import RunLock
 from .settings import Settings
 from .transcode import Encoding
 from .workers import Reply, Workers
@@ -49,7 +51,7 @@ class Preparation:
         self._workers = Workers(self.num_workers)
         self._bad: dict[str, str] = {}
         self._lock: RunLock | None = None
-        self._manifest: IO[str] | None = None
+        self._manifest: IO[bytes] | None = None
         self._waiting: Iterator[str] = iter(())
         self._num_waiting = 0
         self._running: dict[Future[Reply], str] = {}
@@ -174,8 +176,7 @@ class Preparation:
 
     def _write(self, record: Reply) -> None:
         assert self._manifest is not None
-        self._manifest.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._manifest.flush()
+        append(self._manifest.fileno(), self.folder / MANIFEST, json.dumps(record, ensure_ascii=False) + "\n")
 
     def _fill(self) -> None:
         """Keeps one clip a worker in the queue beside the one it has."""
@@ -210,11 +211,11 @@ class Preparation:
         os.fsync(self._manifest.fileno())
         for name, items in self._lists.items():
             good = [(self._made[path]["target"], label) for path, label in items if path not in self._bad]
-            _write_text(self.folder / f"{name}.txt", "".join(f"{target} {label}\n" for target, label in good))
+            write_text(self.folder / f"{name}.txt", "".join(f"{target} {label}\n" for target, label in good))
         if self._classes is not None:
-            _write_text(self.folder / "classes.txt", Path(self._classes).read_text(encoding="utf-8"))
+            write_text(self.folder / "classes.txt", Path(self._classes).read_text(encoding="utf-8"))
         reasons = {path: " ".join(reason.split()) for path, reason in self._bad.items()}
-        _write_text(self.folder / "bad-videos.tsv", "".join(f"{path}\t{why}\n" for path, why in reasons.items()))
+        write_text(self.folder / "bad-videos.tsv", "".join(f"{path}\t{why}\n" for path, why in reasons.items()))
 
     def close(self) -> None:
         """Ends the workers, wherever they are, and lets the next writer in."""
@@ -276,21 +277,12 @@ def read_manifest(file: Path) -> tuple[Reply | None, dict[str, Reply]]:
         raise UserError(f"{file}  cannot be used: {error}. Give another --output, or remove the folder.") from error
 
 
-def _open_journal(file: Path) -> IO[str]:
+def _open_journal(file: Path) -> IO[bytes]:
     """Returns the file, open at its end, after cutting off what follows its last whole line."""
     file.touch()
     with file.open("rb+") as journal:
         journal.truncate(journal.read().rfind(b"\n") + 1)
-    return file.open("a", encoding="utf-8")
-
-
-def _write_text(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as output:
-        output.write(text)
-        output.flush()
-        os.fsync(output.fileno())
-    partial.replace(file)
+    return file.open("ab", buffering=0)
 
 
 def _size(path: str) -> int:

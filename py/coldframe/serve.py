@@ -13,6 +13,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import errors
@@ -24,6 +26,7 @@ VERBS = (
     "describe",
     "forecast",
     "memory",
+    "lock",
     "open",
     "advance",
     "evaluate",
@@ -104,7 +107,8 @@ def answer(request: str, call: Callable[[str, dict[str, Any]], dict[str, Any]]) 
         return reply
     except BaseException as error:  # a SystemExit from some library must not end the runtime either
         _deaths.keep()
-        traceback.print_exc()  # the log keeps every traceback, whatever the other side shows
+        with suppress(OSError):  # the log lies on a disk that may be full
+            traceback.print_exc()  # it keeps every traceback, whatever the other side shows
         return _encode_error(error)
 
 
@@ -126,7 +130,8 @@ def progress() -> None:
     now = time.monotonic()
     if _progress_fd is not None and now - _last_progress >= PROGRESS_SECONDS:
         _last_progress = now
-        os.utime(_progress_fd)
+        with suppress(OSError):
+            os.utime(_progress_fd)
 
 
 def _show_life() -> None:
@@ -148,6 +153,10 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         from coldframe.forecast import describe_models
 
         return describe_models(**arguments)
+    if verb == "lock":  # before anything else is done with a run folder: torch would take seconds
+        from coldframe.lock import hold
+
+        return {"note": hold(Path(arguments["run_dir"])).note}
     if _session is None:
         if verb == "close":  # nothing was opened: leave without paying for `import torch`
             return {}

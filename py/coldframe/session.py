@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import build, checkpoint, environment, forecast, identify, serve, upstream, video
+from . import build, checkpoint, environment, forecast, identify, lock, serve, upstream, video
 from .cohort import Cohort
 from .data import Batch, normalize_
 from .device import choose_device, choose_precision
@@ -39,7 +39,6 @@ class Session:
         self._train: Iterator[Batch] | None = None
         self._evaluation: Evaluation | None = None
         self._metrics: Metrics | None = None
-        self._lock: environment.RunLock | None = None
         self._cache: Cache | None = None
         self._extraction: Extraction | None = None
         self._preparation: Preparation | None = None
@@ -73,7 +72,8 @@ class Session:
         self.mode, self.lists, self.classes = mode, lists, classes
         self.run_dir = None if run_dir is None else Path(run_dir)
         if self.run_dir is not None and mode == "train":
-            self._lock = environment.RunLock(self.run_dir)
+            lock.hold(self.run_dir)
+            checkpoint.recover(self.run_dir / "checkpoints")
         resumed_from = self._find_checkpoint(resume)
         trials = build.choose_trials(trials, resumed_from)
         self.configs = {trial["name"]: trial["settings"] for trial in trials}
@@ -243,8 +243,7 @@ class Session:
         if self._preparation is not None:
             self._preparation.close()
         self._train = self._evaluation = self._cohort = None
-        if self._lock is not None:
-            self._lock.release()
+        lock.release_held()
         return {}
 
     # --- parts ---

@@ -16,6 +16,7 @@ from . import weights
 from .checkpoint import MOMENTS
 from .cohort import Trial, learning_rate
 from .errors import UserError
+from .files import writing
 
 PREFIX = "module."
 BACKBONE = "backbone."
@@ -87,10 +88,8 @@ def write(path: Path, trial: Trial, step: int) -> None:
         "loss_scaler": trial.scaler.state_dict(),
         "next_step": step,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(stored, partial)
-    partial.replace(path)
+    with writing(path) as partial, partial.open("wb") as file:
+        torch.save(stored, file)
 
 
 def load_optimizer(stored: UpstreamCheckpoint, trial: Trial) -> None:

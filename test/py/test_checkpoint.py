@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from coldframe import build, checkpoint
 from coldframe.cohort import Cohort
@@ -92,8 +98,13 @@ def test_what_a_killed_save_left_is_cleared_and_a_replaced_checkpoint_comes_back
     target.rename(tmp_path / "step-4.replaced")
     (tmp_path / "step-4.partial").mkdir()
     (tmp_path / "step-4.partial" / "main.safetensors").write_bytes(b"half")
+    mine = [tmp_path / name for name in ("notes.partial", "step-4-best.replaced")]
+    for path in mine:
+        path.mkdir()
+    checkpoint.recover(tmp_path)
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-4"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-2", "step-4"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["latest", "notes.partial", "step-2", "step-4", "step-4-best.replaced"]
     (tmp_path / "latest").unlink()
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-4"
     assert checkpoint.find_latest(tmp_path / "nothing") is None
@@ -102,15 +113,92 @@ def test_what_a_killed_save_left_is_cleared_and_a_replaced_checkpoint_comes_back
 def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = make_cohort(main={})
     save(tmp_path, cohort, 2)
+    for error, words in (
+        (OSError(errno.ENOSPC, "No space left on device"), "step-4  the disk is full. Free some room there"),
+        (SafetensorError("I/O error: No space left on device"), "step-4  cannot be written: I/O error: No space left"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save_file", Mock(side_effect=error))
+            with pytest.raises(UserError, match=re.escape(f"{tmp_path}/{words}")) as told:
+                save(tmp_path, cohort, 4)
+        assert told.value.code == "file_system"
+        assert checkpoint.find_latest(tmp_path) == tmp_path / "step-2"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-2"]
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(UserError, match="No space left"):
-        save(tmp_path, cohort, 4)
+def test_nothing_that_was_there_goes_before_the_new_checkpoint_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = make_cohort(main={})
+    for step in (2, 4):
+        save(tmp_path, cohort, step)
+    calls = record_calls(tmp_path, monkeypatch)
+    save(tmp_path, cohort, 4, keep=1)
+    files = ("checkpoint.json", "main.optimizer.safetensors", "main.safetensors")
+    assert sorted(calls[:3]) == [f"sync step-4.partial/{name}" for name in files]
+    assert calls[3:] == [
+        *("sync step-4.partial", "rename step-4", "rename step-4.partial", "sync .", "remove step-4.replaced"),
+        *("replace latest.partial-link", "sync .", "remove step-2"),
+    ]
+
+
+def record_calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Returns a list that takes up what the system is asked for from now on, with names below the folder."""
+    calls: list[str] = []
+
+    def spy(owner: Any, name: str, word: str) -> None:
+        real = getattr(owner, name)
+
+        def record(path: Any, *more: Any, **options: Any) -> Any:
+            place = Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else Path(path)
+            calls.append(f"{word} {place.relative_to(folder)}")
+            return real(path, *more, **options)
+
+        monkeypatch.setattr(owner, name, record)
+
+    for owner, name, word in (
+        *((os, "fsync", "sync"), (os, "rename", "rename"), (os, "replace", "replace")),
+        (shutil, "rmtree", "remove"),
+    ):
+        spy(owner, name, word)
+    return calls
+
+
+def test_a_checkpoint_that_the_user_has_copied_is_left_alone(tmp_path: Path) -> None:
+    cohort = make_cohort(main={})
+    best = save(tmp_path, cohort, 2)
+    for name in ("step-2-best", "step-2.bak", "step-02"):
+        shutil.copytree(best, tmp_path / name)
+    save(tmp_path, cohort, 4, keep=1)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-4"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["latest", "step-02", "step-2-best", "step-2.bak", "step-4"]
+
+
+@pytest.mark.parametrize("name", ["step-2", "latest"])
+def test_a_folder_of_the_user_that_has_a_name_of_ours_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=rf"{name}  exists, and is "):
+        save(tmp_path, make_cohort(main={}), 2)
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "thesis.txt"]
+
+
+def test_on_a_disk_without_links_a_small_file_names_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = make_cohort(main={})
+    monkeypatch.setattr(os, "symlink", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted")))
+    for step in (2, 4):
+        save(tmp_path, cohort, step)
+    save(tmp_path, cohort, 2)  # the run was taken back
+    assert (tmp_path / "latest").read_text() == "step-2\n"
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-2"
-    assert not list(tmp_path.glob("*.partial"))
+    assert checkpoint.read_header(tmp_path / "latest")["step"] == 2
+    assert checkpoint.read_weights(tmp_path / "latest").keys() == dict(cohort.trials[0].named_parameters()).keys()
+    monkeypatch.undo()
+    save(tmp_path, cohort, 4)  # the folder came to a disk that has links
+    assert (tmp_path / "latest").is_symlink()
 
 
 def test_a_model_of_another_shape_is_refused_with_every_difference(tmp_path: Path) -> None:

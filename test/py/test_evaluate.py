@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,9 +15,9 @@ import torch
 from coldframe import build
 from coldframe.data import normalize_
 from coldframe.device import choose_device, choose_precision
-from coldframe.environment import RunLock
 from coldframe.errors import UserError
 from coldframe.evaluate import Evaluation, accuracy
+from coldframe.lock import RunLock
 from coldframe.metrics import Metrics
 from small import settings
 from test_cohort import CPU, make_cohort
@@ -74,12 +78,28 @@ def test_precision_and_device_are_checked_before_use() -> None:
 
 
 def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("coldframe.lock.WAIT_SECONDS", 0.0)
     lock = RunLock(tmp_path)
     with pytest.raises(UserError, match="is in use by process"):
         RunLock(tmp_path)
     lock.release()
     RunLock(tmp_path).release()
+
+
+def test_a_disk_without_one_kind_of_lock_has_the_other_and_without_both_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOTSUP, "Operation not supported")))
+    lock = RunLock(tmp_path)
+    assert lock.note is None
+    # A lock of this kind is the process's own: another process is kept out.
+    child = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    tried = subprocess.run([sys.executable, "-c", child, tmp_path / "lock"], capture_output=True, text=True)
+    assert "BlockingIOError" in tried.stderr
+    lock.release()
+    monkeypatch.setattr(fcntl, "lockf", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    note = f"{tmp_path}  lies on a disk that keeps no locks: see to it that no other process writes there."
+    assert RunLock(tmp_path).note == note
 
 
 def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_vi
 from coldframe import build
 from coldframe.cohort import Cohort
 from coldframe.data import read_list, sample_order
-from coldframe.errors import UserError
+from coldframe.errors import UserError, explain
 from coldframe.extract import CLIPS_A_PASS, Extraction
 from coldframe.features import StoredFeatures, open_cache
 from coldframe.manifest import read_manifest
@@ -87,7 +87,7 @@ def test_a_build_that_is_stopped_keeps_all_that_was_computed(folder, tmp_path):
 
 
 def test_two_builders_do_not_write_one_folder(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("coldframe.lock.WAIT_SECONDS", 0.1)
     settings, lists = make_request(folder, tmp_path)
     first = Extraction(Settings.from_json(settings), dict(lists))
     first.advance(0, lambda: None)
@@ -101,8 +101,10 @@ def test_a_folder_that_cannot_be_written_is_told(folder, tmp_path):
     cache = tmp_path / "taken"
     cache.write_text("a file")
     settings, lists = make_request(folder, cache)
-    with pytest.raises(UserError, match=r"taken  cannot be written: .*File exists.* Make room or make it writable"):
+    with pytest.raises(FileExistsError) as refused:
         extract(settings, lists)
+    assert refused.value.filename == str(cache)  # which makes it the user's
+    assert explain(refused.value).startswith(f"{cache}  exists already, and is not what is needed there.")
 
 
 def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evaluation(folder, tmp_path):

@@ -244,7 +244,7 @@ def test_other_settings_are_refused_by_name(request_: Request) -> None:
 
 
 def test_one_writer_at_a_time(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.environment.LOCK_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("coldframe.lock.WAIT_SECONDS", 0.2)
     one, two = request_.open(), request_.open()
     one.advance(0, lambda: None)
     with pytest.raises(UserError, match=r"is in use by process \d+ .* or choose another --output"):
