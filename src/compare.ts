@@ -5,11 +5,14 @@ import { basename, join } from 'node:path';
 import type { CohortFile } from './cohort-types.ts';
 import type { Config } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
+import { differ, findInterval, showInterval } from './intervals.ts';
+import { judgeRun, type RunStatus, readSavedStep } from './liveness.ts';
 import { formatTable, type Report } from './report.ts';
 import { RunFolder } from './runs.ts';
 import { finalConfig } from './sweep-file.ts';
 import { isSweepFolder, readSweepFolder } from './sweep-folder.ts';
 import type { Sweep } from './sweep-types.ts';
+import { plural } from './words.ts';
 
 interface List {
   file: string;
@@ -28,6 +31,9 @@ interface Run {
   run: string;
   trial: string;
   step: number;
+  /** Now, and the step that a start would go on from. */
+  state: string;
+  saved_step: number | null;
   result: Result;
   list: List | null;
   config: Config;
@@ -69,13 +75,22 @@ export function compareRuns(names: string[], report: Report): void {
   const config = findDifferences(runs.map((run) => flatten(run.config)));
   const environment = findDifferences(runs.map((run) => pick(flatten(run.environment), ENVIRONMENT)));
   const warnings = findWarnings(runs);
+  const notes = [...listUnfinished(runs), ...listTies(runs)];
   if (report.json) {
     const each = runs.map(({ config: _config, environment: _environment, ...run }) => run);
-    report.event({ kind: 'compared', runs: each, config, environment, comparable: warnings.length === 0, warnings });
+    report.event({
+      kind: 'compared',
+      runs: each,
+      config,
+      environment,
+      comparable: warnings.length === 0,
+      warnings,
+      notes,
+    });
     return;
   }
   const tables = [formatTable(listMetrics(runs)), formatTable(listDifferences(runs, config, environment))];
-  report.print([...tables, ...warnings.map((warning) => `Warning: ${warning}`)].filter(Boolean).join('\n\n'));
+  report.print([...tables, ...warnings.map((warning) => `Warning: ${warning}`), ...notes].filter(Boolean).join('\n\n'));
 }
 
 /** A path that exists is meant as it is; else what follows the last colon is a trial. */
@@ -115,6 +130,7 @@ function readSweepRun(name: string, dir: string, trial: string | undefined): Run
   const { top1, top5, num_videos } = final;
   return {
     ...{ run: name, trial: found.name, step: stored.step, result: { top1, top5, num_videos }, list: stored.list },
+    ...{ state: 'finished', saved_step: stored.step },
     ...{ config: finalConfig(sweep, { settings: config }), environment },
   };
 }
@@ -137,10 +153,13 @@ function readTrialRun(name: string, dir: string, trial: string | undefined): Run
     throw new UserError(`${name}  no trial ${wanted} was evaluated there. It has ${list(names)}.`);
   const { top1, top5, num_videos, num_bad = 0 } = result;
   return {
+    ...{ state: stateOf(folder), saved_step: readSavedStep(folder.dir) },
     ...{ run: name, trial: wanted, step, result: { top1, top5, num_videos, num_bad }, list: evaluated },
     ...readSettings(name, folder, wanted),
   };
 }
+
+const stateOf = (folder: RunFolder): string => judgeRun((folder.readJson('status.json') ?? {}) as Partial<RunStatus>);
 
 /** The trials of a cohort, those too that were pruned before its last evaluation. */
 function namesOf(folder: RunFolder): string[] | undefined {
@@ -218,14 +237,39 @@ function findWarnings(runs: Run[]): string[] {
   return warnings;
 }
 
+const listUnfinished = (runs: Run[]): string[] =>
+  runs
+    .filter(({ state }) => state !== 'finished' && state !== 'unknown')
+    .map(({ run, state, step, saved_step: saved }) => {
+      const onwards = saved === null ? 'It has no checkpoint yet' : `Its checkpoint is of step ${saved}`;
+      return `${run} is ${state}: these are its numbers at step ${step}. ${onwards}.`;
+    });
+
+/** Pairs with the best run whose difference chance alone may explain. */
+function listTies(runs: Run[]): string[] {
+  const known = runs.flatMap(({ run, result: { top1, num_videos } }) =>
+    top1 === null ? [] : [{ run, top1, num_videos }],
+  );
+  const [best, ...others] = known.toSorted((a, b) => b.top1 - a.top1);
+  if (best === undefined) return [];
+  return others
+    .filter((other) => !differ(best.top1, best.num_videos, other.top1, other.num_videos))
+    .map(
+      ({ run, num_videos }) =>
+        `${best.run} and ${run} cannot be told apart on ${plural(num_videos, 'video')} (top-1, 95 %).`,
+    );
+}
+
 const percent = (value: number | null): string => (value === null ? '-' : `${(100 * value).toFixed(2)} %`);
 
 function listMetrics(runs: Run[]): string[][] {
-  const rows = runs.map(({ run, trial, step, result, list: evaluated }) => [
-    ...[run, trial, String(step), percent(result.top1), percent(result.top5), String(result.num_videos)],
+  const rows = runs.map(({ run, trial, state, step, result, list: evaluated }) => [
+    ...[run, trial, state, String(step), percent(result.top1)],
+    result.top1 === null ? '-' : showInterval(findInterval(result.top1, result.num_videos)),
+    ...[percent(result.top5), String(result.num_videos)],
     evaluated === null ? '-' : `${basename(evaluated.file)} ${evaluated.sha256.slice(0, 8)}`,
   ]);
-  return [['run', 'trial', 'step', 'top-1', 'top-5', 'videos', 'list'], ...rows];
+  return [['run', 'trial', 'state', 'step', 'top-1', '95 %', 'top-5', 'videos', 'list'], ...rows];
 }
 
 function listDifferences(runs: Run[], config: Difference[], environment: Difference[]): string[][] {

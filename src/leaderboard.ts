@@ -3,7 +3,7 @@
 import type { Metric } from './cohort-types.ts';
 import type { Params } from './config-schema.ts';
 
-export type TrialState = 'waiting' | 'running' | 'finished' | 'pruned' | 'diverged' | 'failed';
+export type TrialState = 'waiting' | 'running' | 'stopped' | 'finished' | 'pruned' | 'diverged' | 'failed';
 
 export interface TrialView {
   name: string;
@@ -39,7 +39,7 @@ export interface PointView {
 }
 
 /** In this order: what ended well, what may still, what left early, what gave nothing. */
-const STATES: TrialState[] = ['finished', 'running', 'pruned', 'diverged', 'failed', 'waiting'];
+const STATES: TrialState[] = ['finished', 'running', 'stopped', 'pruned', 'diverged', 'failed', 'waiting'];
 
 /** Only points at the same step can be compared: those that came further stand first, after them those that lack a seed. */
 export function rankPoints(trials: TrialView[], metric: Metric): PointView[] {

@@ -1,11 +1,11 @@
 /** The run folder: what a run leaves behind, and how it is written so that a reader always sees whole files. */
 
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, truncateSync, utimesSync } from 'node:fs';
-import { hostname } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Fenced, UserError } from './errors.ts';
 import type { TimedEvent } from './events.ts';
 import { appendWhole, makeFolder, writeWhole } from './files.ts';
+import { describeWriter, judgeRun, type Writer } from './liveness.ts';
 import { plural } from './words.ts';
 
 export interface Status {
@@ -85,8 +85,7 @@ export class RunFolder {
   }
 
   writeStatus(status: Status): void {
-    const writer = { pid: process.pid, host: hostname(), updated: new Date().toISOString() };
-    this.writeJson('status.json', { ...status, ...writer });
+    this.writeJson('status.json', { ...status, ...describeWriter() });
   }
 
   /** Adds a bad video once; returns how many distinct ones the run has met. */
@@ -140,13 +139,10 @@ export class RunFolder {
   /** Puts an existing run aside under a name that says when, so that `--resume never` loses nothing. */
   setAside(): string | undefined {
     if (!existsSync(this.path('config.json'))) return undefined;
-    const { state, pid, host } = (this.readJson('status.json') ?? {}) as {
-      state?: string;
-      pid?: number;
-      host?: string;
-    };
-    if (state === 'running' && pid !== undefined && host === hostname() && isAlive(pid)) {
-      throw new UserError(`${this.dir}  process ${pid} is training there. Stop it first, or choose another --run-dir.`);
+    const status = (this.readJson('status.json') ?? {}) as Writer & { state?: string };
+    if (judgeRun(status) === 'running') {
+      const who = `process ${status.pid} is training there, on ${status.host}`;
+      throw new UserError(`${this.dir}  ${who}. Stop it first, or choose another --run-dir.`);
     }
     const stamp = new Date().toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '-');
     let aside = `${this.dir}.before-${stamp}`;
@@ -161,14 +157,6 @@ function parseEvent(line: string, place: string): TimedEvent {
     return JSON.parse(line) as TimedEvent;
   } catch (error) {
     throw new UserError(`${place}  is not valid JSON: ${(error as Error).message}. Remove this line.`);
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

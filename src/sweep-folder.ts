@@ -8,6 +8,7 @@ import {
   type Attempt,
   emptyState,
   type FinalResult,
+  type Outcome,
   parseLines,
   reduce,
   type SweepLine,
@@ -15,13 +16,17 @@ import {
   type TimedEntry,
 } from './journal.ts';
 import { type PointView, rankPoints, type TrialState, type TrialView } from './leaderboard.ts';
+import { isWriterAlive, judgeRun, readSavedStep } from './liveness.ts';
 
 export interface CohortView {
   name: string;
   trials: string[];
-  state: 'waiting' | 'running' | 'finished' | 'failed' | 'cancelled' | 'split';
+  /** `stopped`: its process is gone with its runner, and the same `sweep` goes on from the checkpoint. */
+  state: 'waiting' | 'running' | 'stopped' | 'finished' | 'failed' | 'cancelled' | 'split';
   attempt: number;
   step: number | null;
+  /** Of its newest checkpoint. */
+  savedStep: number | null;
   steps: number | null;
   nextRung: number | null;
   etaSeconds: number | null;
@@ -61,12 +66,14 @@ export interface SweepView {
 /** status.json of a sweep or a cohort, with null for what is not there yet. */
 interface Status {
   state: string | null;
+  attempt: number | null;
   step: number | null;
   steps: number | null;
   rung: number | null;
   eta_seconds: number | null;
   pid: number | null;
   host: string | null;
+  birth: string | null;
   updated: string | null;
   message: string | null;
   trials: Record<string, TrialStatus>;
@@ -83,14 +90,17 @@ export function readSweepFolder(dir: string): SweepView {
   if (sweep === undefined)
     throw new UserError(`${showPath(dir)}  its sweep was stopped before it began. Run the same \`sweep\` again.`);
   const statuses = new Map([...state.cohorts.keys()].map((name) => [name, readCohortStatus(folder, state, name)]));
-  const cohorts = [...state.cohorts.keys()].map((name) => viewCohort(state, name, statuses.get(name)));
+  const judged = judgeState(state, entries, readStatus(join(folder, 'status.json')));
+  const cohorts = [...state.cohorts.keys()].map((name) =>
+    viewCohort(folder, state, name, { live: statuses.get(name), isWatched: judged.state === 'running' }),
+  );
   const trials = viewTrials(state, cohorts, statuses);
   const points = rankPoints(trials, sweep.metric);
   const final = state.final ?? null;
   const first = points.find((point) => point.rank === 1);
   return {
     ...{ dir: folder, sweep, final, cohorts, trials, points, incidents: listIncidents(entries) },
-    ...judgeState(state, entries, readStatus(join(folder, 'status.json'))),
+    ...judged,
     began: entries[0]?.time ?? '',
     keys: [...new Set(trials.flatMap(({ params }) => Object.keys(params)))],
     best: points.find(({ point }) => point === final?.point) ?? first ?? null,
@@ -124,8 +134,14 @@ function readStatus(file: string): Status | undefined {
     const trials = Object.entries<Record<string, unknown>>(told.trials ?? {});
     return {
       ...{ state: textOf(told.state), updated: textOf(told.updated), message: textOf(told.message) },
-      ...{ step: numberOf(told.step), steps: numberOf(told.steps), rung: numberOf(told.rung) },
-      ...{ eta_seconds: numberOf(told.eta_seconds), pid: numberOf(told.pid), host: textOf(told.host) },
+      ...{
+        attempt: numberOf(told.attempt),
+        step: numberOf(told.step),
+        steps: numberOf(told.steps),
+        rung: numberOf(told.rung),
+      },
+      ...{ eta_seconds: numberOf(told.eta_seconds), pid: numberOf(told.pid) },
+      ...{ host: textOf(told.host), birth: textOf(told.birth) },
       trials: Object.fromEntries(trials.map(([name, trial]) => [name, readTrialStatus(trial)])),
     };
   } catch {
@@ -143,9 +159,6 @@ function readCohortStatus(folder: string, state: SweepState, name: string): Stat
   return readStatus(join(folder, 'cohorts', name, 'status.json'));
 }
 
-/** A runner writes its status each second; one that is silent for a minute is gone, though its number may live on. */
-const SILENCE_SECONDS = 60;
-
 function judgeState(
   state: SweepState,
   entries: TimedEntry[],
@@ -155,37 +168,44 @@ function judgeState(
   const told = { message: status?.message ?? null, updated, etaSeconds: null };
   if (state.finished) return { ...told, state: 'finished' };
   if (status?.state === 'failed' || status?.state === 'interrupted') return { ...told, state: status.state };
-  const silent = (Date.now() - Date.parse(updated)) / 1000;
-  const isHere = status?.host === hostname() && status.pid !== null;
-  if (status !== undefined && silent < SILENCE_SECONDS && (!isHere || isAlive(status.pid ?? 0)))
+  if (status !== undefined && isWriterAlive(status))
     return { ...told, state: 'running', etaSeconds: status.eta_seconds };
   const runner = status?.pid == null ? 'The runner' : `The runner (process ${status.pid} on ${status.host})`;
   const message = `${runner} is gone, last seen ${updated}. The same \`sweep\` command goes on where it stopped.`;
   return { ...told, state: 'stopped', message };
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-function viewCohort(state: SweepState, name: string, live: Status | undefined): CohortView {
+function viewCohort(
+  folder: string,
+  state: SweepState,
+  name: string,
+  { live, isWatched }: { live: Status | undefined; isWatched: boolean },
+): CohortView {
   const line = state.cohorts.get(name);
   const attempts = state.attempts.get(name) ?? [];
   const last = attempts.at(-1);
   const isOpen = last !== undefined && last.ended === undefined;
+  const isRunning = isOpen && (isWatched || isLeftRunning(last, live));
   const ended = last?.ended?.outcome;
   return {
     ...{ name, trials: line?.trials ?? [], cost: line?.cost ?? null, attempt: last?.attempt ?? 0 },
     ...{ step: live?.step ?? null, steps: live?.steps ?? null },
-    state: state.replaced.has(name) ? 'split' : isOpen ? 'running' : !ended || ended === 'retry' ? 'waiting' : ended,
-    nextRung: isOpen ? (live?.rung ?? null) : null,
-    etaSeconds: isOpen ? (live?.eta_seconds ?? null) : null,
+    savedStep: last === undefined ? null : readSavedStep(join(folder, 'cohorts', name)),
+    state: state.replaced.has(name) ? 'split' : isOpen ? (isRunning ? 'running' : 'stopped') : nameEnd(ended),
+    nextRung: isRunning ? (live?.rung ?? null) : null,
+    etaSeconds: isRunning ? (live?.eta_seconds ?? null) : null,
     seconds: attempts.reduce((sum, attempt) => sum + timeAttempt(attempt, live), 0),
   };
+}
+
+const nameEnd = (ended: Outcome | undefined): CohortView['state'] =>
+  ended === undefined || ended === 'retry' ? 'waiting' : ended;
+
+/** A cohort may outlive its runner. One that has not written its status yet is known by its handle, if it is a process. */
+function isLeftRunning({ attempt, handle }: Attempt, live: Status | undefined): boolean {
+  if (live?.attempt === attempt) return judgeRun(live) === 'running';
+  const [pid, birth] = handle?.split(' ') ?? [];
+  return isWriterAlive({ pid: Number(pid), host: hostname(), birth: birth ?? '' });
 }
 
 /** Not until now: a cohort that died with its runner cost nothing since. */
@@ -206,7 +226,8 @@ function viewTrials(state: SweepState, cohorts: CohortView[], statuses: Map<stri
     }
     const cohort = cohortOf.get(name);
     const live = statuses.get(cohort?.name ?? '')?.trials[name];
-    const now = cohort?.state === 'running' ? nameState(live?.state) : 'waiting';
+    const isBegun = cohort?.state === 'running' || cohort?.state === 'stopped';
+    const now = isBegun ? nameState(live?.state, cohort.state === 'running') : 'waiting';
     return {
       ...{ name, point, params, seed, cohort: cohort?.name ?? null, state: now, rungs: [], why: null },
       ...{ step: live?.step ?? null, top1: live?.top1 ?? null, top5: live?.top5 ?? null },
@@ -214,8 +235,9 @@ function viewTrials(state: SweepState, cohorts: CohortView[], statuses: Map<stri
   });
 }
 
-function nameState(state: string | null | undefined): TrialState {
-  return state === 'finished' || state === 'pruned' || state === 'diverged' ? state : 'running';
+function nameState(state: string | null | undefined, isRunning: boolean): TrialState {
+  if (state === 'finished' || state === 'pruned' || state === 'diverged') return state;
+  return isRunning ? 'running' : 'stopped';
 }
 
 function listIncidents(entries: TimedEntry[]): Incident[] {

@@ -1,8 +1,8 @@
 /** status.json of a sweep: where it stands, written about each second while its runner lives. */
 
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { rankPoints, type SweepState } from './journal.ts';
+import { describeWriter } from './liveness.ts';
 import { type CohortStatus, readCohortStatus, writeJson } from './sweep-tasks.ts';
 
 const PERIOD_SECONDS = 1;
@@ -41,7 +41,7 @@ export class Pulse {
       best: this.#findBest(results.size),
       eta_seconds: etaSeconds,
       seconds: sumSeconds(this.#state),
-      ...{ pid: process.pid, host: hostname(), updated: new Date().toISOString() },
+      ...describeWriter(),
     };
     writeJson(join(this.#dir, 'status.json'), status);
     return status;

@@ -1,10 +1,13 @@
 /** `sweep status`: where a sweep stands, while it runs and after. */
 
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { type PointView, type Summary, shortenKeys } from './leaderboard.ts';
+import { judgeRun, type RunStatus, readSavedStep } from './liveness.ts';
 import { formatDuration, formatTable, type Report } from './report.ts';
-import { readSweepFolder, type SweepView, sumCost } from './sweep-folder.ts';
+import { isSweepFolder, readSweepFolder, type SweepView, sumCost } from './sweep-folder.ts';
 import { plural } from './words.ts';
 
 const REDRAW_SECONDS = 2;
@@ -13,6 +16,8 @@ const MAX_ROWS = 20; // a screen; the report holds all
 /** Prints a sweep's state; with `watch` again and again, until the sweep has ended. */
 export async function showStatus(dir: string, report: Report, { watch }: { watch: boolean }): Promise<void> {
   const redraws = watch && !report.json && isatty(1);
+  const run = isSweepFolder(dir) ? undefined : readRun(dir);
+  if (run !== undefined) return showRun(run, report);
   for (;;) {
     const view = readSweepFolder(dir);
     if (report.json) report.event({ kind: 'sweep_status', ...summariseView(view) });
@@ -21,6 +26,35 @@ export async function showStatus(dir: string, report: Report, { watch }: { watch
     if (!watch || view.state !== 'running') return;
     await sleep(REDRAW_SECONDS * 1000);
   }
+}
+
+interface RunView {
+  dir: string;
+  state: string;
+  savedStep: number | null;
+  status: RunStatus;
+}
+
+/** The folder of one training run has a status, too; undefined where there is none. */
+function readRun(dir: string): RunView | undefined {
+  const file = join(dir, 'status.json');
+  if (!existsSync(file) || !existsSync(join(dir, 'config.json'))) return undefined;
+  const status = JSON.parse(readFileSync(file, 'utf8')) as RunStatus;
+  return { dir, state: judgeRun(status), savedStep: readSavedStep(dir), status };
+}
+
+function showRun({ dir, state, savedStep, status }: RunView, report: Report): void {
+  const { pid, host, updated, step, steps, trials } = status;
+  if (report.json) {
+    const about = { step, steps, saved_step: savedStep, trials, pid, host, updated };
+    report.event({ kind: 'run_status', dir, state, ...about });
+    return;
+  }
+  const gone = state === 'stopped' ? `; its process (${pid} on ${host}) is gone, last seen ${updated}` : '';
+  const onwards = state === 'finished' || state === 'running' ? '' : '; the same `train` command goes on from there';
+  const rows = Object.entries(trials ?? {}).map(([name, { top1 }]) => [name, `top-1 ${formatTop(top1)}`]);
+  const saved = savedStep === null ? 'no checkpoint yet' : `step ${savedStep}${onwards}`;
+  report.print(formatTable([[dir, `${state} at step ${step} of ${steps}${gone}`], ['saved', saved], ...rows]));
 }
 
 export function countStates(view: SweepView): Record<string, number> {
@@ -39,9 +73,10 @@ function summariseView(view: SweepView): object {
     cost: { seconds: cost.seconds, alone_seconds: cost.aloneSeconds },
     best: best?.point ?? null,
     final,
-    cohorts: cohorts.map(({ nextRung, etaSeconds: eta, ...cohort }) => ({
+    cohorts: cohorts.map(({ nextRung, etaSeconds: eta, savedStep, ...cohort }) => ({
       ...cohort,
       next_rung: nextRung,
+      saved_step: savedStep,
       eta_seconds: eta,
     })),
     leaderboard: points.map(({ numCounted, trials, ...point }) => ({
@@ -85,15 +120,16 @@ function describeBest({ best, final, sweep }: SweepView): string {
 }
 
 function listCohorts({ cohorts }: SweepView): string[][] {
-  const order = ['running', 'failed', 'waiting', 'cancelled', 'finished', 'split'];
+  const order = ['running', 'stopped', 'failed', 'waiting', 'cancelled', 'finished', 'split'];
   const shown = cohorts.toSorted((a, b) => order.indexOf(a.state) - order.indexOf(b.state)).slice(0, MAX_ROWS);
-  const rows = shown.map(({ name, state, attempt, trials, step, steps, nextRung, etaSeconds, seconds }) => [
+  const rows = shown.map(({ name, state, attempt, trials, step, steps, savedStep, nextRung, etaSeconds, seconds }) => [
     ...[name, state, String(attempt), String(trials.length)],
-    ...[step === null ? '-' : `${step}/${steps ?? '?'}`, nextRung === null ? '-' : String(nextRung)],
+    ...[step === null ? '-' : `${step}/${steps ?? '?'}`, String(savedStep ?? '-'), String(nextRung ?? '-')],
     ...[formatDuration(seconds), etaSeconds === null ? '-' : formatDuration(etaSeconds)],
   ]);
-  if (cohorts.length > MAX_ROWS) rows.push([`... and ${cohorts.length - MAX_ROWS} more`, '', '', '', '', '', '', '']);
-  return [['cohort', 'state', 'attempt', 'trials', 'step', 'next rung', 'took', 'left'], ...rows];
+  if (cohorts.length > MAX_ROWS)
+    rows.push([`... and ${cohorts.length - MAX_ROWS} more`, '', '', '', '', '', '', '', '']);
+  return [['cohort', 'state', 'attempt', 'trials', 'step', 'saved', 'next rung', 'took', 'left'], ...rows];
 }
 
 function listPoints({ points, keys, sweep }: SweepView): string[][] {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { compareRuns } from '../src/compare.ts';
+import { describeWriter } from '../src/liveness.ts';
 import { Report } from '../src/report.ts';
 import { coldframe } from './support.ts';
 import { writeSweep } from './sweeps.ts';
@@ -56,11 +57,12 @@ function writeRun(name: string, { lr = 1e-3, top1 = 0.8, list = LIST, commit = '
 }
 
 interface Compared {
-  runs: { run: string; trial: string; step: number; result: { top1: number; num_videos: number } }[];
+  runs: { run: string; state: string; trial: string; step: number; result: { top1: number; num_videos: number } }[];
   config: { key: string; values: unknown[] }[];
   environment: { key: string; values: unknown[] }[];
   comparable: boolean;
   warnings: string[];
+  notes: string[];
 }
 
 function compare(...names: string[]): Compared {
@@ -94,6 +96,19 @@ describe('training runs', () => {
     ]);
   });
 
+  test('that were killed are not shown as running, and a difference of two videos in 200 as none', () => {
+    const [a, b, c] = [writeRun('a'), writeRun('b', { top1: 0.79 }), writeRun('c', { top1: 0.6 })];
+    write(join(a, 'status.json'), { state: 'finished', step: 300, steps: 300 });
+    write(join(b, 'status.json'), { ...describeWriter(), state: 'running', step: 320, steps: 500, birth: 'gone:1' });
+    write(join(b, 'checkpoints/step-300/checkpoint.json'), {});
+    const found = compare(a, b, c);
+    expect(found.runs.map(({ state }) => state)).toEqual(['finished', 'stopped', 'unknown']);
+    expect(found.notes).toEqual([
+      `${b} is stopped: these are its numbers at step 300. Its checkpoint is of step 300.`,
+      `${a} and ${b} cannot be told apart on 200 videos (top-1, 95 %).`,
+    ]);
+  });
+
   test('of one list with different numbers of videos are told', () => {
     const found = compare(writeRun('a'), writeRun('b', { videos: 198 }));
     expect(found.warnings).toEqual([expect.stringContaining('200 and 198 of its videos')]);
@@ -117,7 +132,7 @@ describe('training runs', () => {
   test('are printed side by side', async () => {
     const { code, stdout } = await coldframe(['compare', writeRun('a'), writeRun('b', { lr: 2e-3 })]);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/b +main +300 +80\.00 % +90\.00 % +200 +val\.txt 55555555/);
+    expect(stdout).toMatch(/b +main +unknown +300 +80\.00 % +73\.9 to 85\.0 % +90\.00 % +200 +val\.txt 55555555/);
     expect(stdout).toMatch(/train\.lr +0\.001 +0\.002/);
   });
 });

@@ -62,6 +62,7 @@ const TYPESCRIPT = [
     'events',
     'file-lock',
     'intervals',
+    'liveness',
     'terminal',
     'shell-words',
     'class-names',

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { rankPoints, shortenKeys, summarise, type TrialView } from '../src/leaderboard.ts';
+import { describeWriter } from '../src/liveness.ts';
 import { Report } from '../src/report.ts';
 import { readSweepFolder, sumCost } from '../src/sweep-folder.ts';
 import { thinCurve, writeReport } from '../src/sweep-report.ts';
+import { showStatus } from '../src/sweep-status.ts';
 import { coldframe, readJson } from './support.ts';
 import { writeSweep } from './sweeps.ts';
 
@@ -82,9 +84,13 @@ describe('the view of a folder', () => {
     expect(view.cohorts[1]).toMatchObject({ state: 'running', step: 150, etaSeconds: 50, seconds: 200 });
   });
 
-  test('says that the runner is gone, by its process or by its silence', () => {
+  test('says that the runner is gone, by its process or by its silence, and its cohorts with it', () => {
     writeSweep(dir, { state: 'running', pid: 2 ** 30 });
-    expect(readSweepFolder(dir)).toMatchObject({ state: 'stopped', message: expect.stringContaining('is gone') });
+    const view = readSweepFolder(dir);
+    expect(view).toMatchObject({ state: 'stopped', message: expect.stringContaining('is gone') });
+    expect(view.cohorts[1]).toMatchObject({ state: 'stopped', step: 150, savedStep: 100, etaSeconds: null });
+    expect(view.trials.filter(({ state }) => state === 'running')).toEqual([]);
+    expect(view.trials.filter(({ state }) => state === 'stopped')).toHaveLength(6);
     writeSweep(dir, { state: 'running' });
     const status = readJson<object>(dir, 'status.json');
     const updated = new Date(Date.now() - 90_000).toISOString();
@@ -92,6 +98,24 @@ describe('the view of a folder', () => {
     expect(readSweepFolder(dir).state).toBe('stopped');
     rmSync(join(dir, 'status.json'));
     expect(readSweepFolder(dir).state).toBe('stopped');
+  });
+
+  test('knows a runner and a cohort by their births: their numbers may be those of others by now', () => {
+    writeSweep(dir, { state: 'running' });
+    const patch = (file: string, more: object): void => {
+      const path = join(dir, file);
+      writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), ...more }));
+    };
+    patch('status.json', { birth: 'another boot:1' });
+    expect(readSweepFolder(dir).state).toBe('stopped');
+    // A cohort outlives its runner: what it says itself counts then, of its own attempt only.
+    const alive = { ...describeWriter(), updated: '2026-11-22T10:00:00Z' };
+    patch('cohorts/c0002/status.json', { ...alive, attempt: 1 });
+    expect(readSweepFolder(dir).cohorts[1]?.state).toBe('running');
+    patch('cohorts/c0002/status.json', { attempt: 2 });
+    expect(readSweepFolder(dir).cohorts[1]?.state).toBe('stopped');
+    append({ time: '', kind: 'launched', cohort: 'c0002', attempt: 1, handle: `${alive.pid} ${alive.birth} 0 key` });
+    expect(readSweepFolder(dir).cohorts[1]?.state).toBe('running');
   });
 
   test('leaves a torn last line out, and counts a result that came twice once', () => {
@@ -239,7 +263,8 @@ describe('sweep status', () => {
     writeSweep(dir, { state: 'running', pid: 2 ** 30 });
     const { code, stdout } = await coldframe(['sweep', 'status', dir]);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/c0002 +running +1 +12 +150\/300/);
+    expect(stdout).toMatch(/c0002 +stopped +1 +12 +150\/300 +100 /); // dead as its runner; saved at its rung
+    expect(stdout).not.toMatch(/\brunning\b/);
     expect(stdout).toMatch(/1 +p0005 +finished +83\.54 % ± 0\.69/);
     expect(stdout).toContain('00:44:15 (4.5 times), forecast');
     expect(stdout).toContain('is gone, last seen');
@@ -251,6 +276,29 @@ describe('sweep status', () => {
     const status = JSON.parse(stdout);
     expect(status).toMatchObject({ kind: 'sweep_status', state: 'finished', best: 'p0005', counts: { finished: 12 } });
     expect(status.leaderboard).toHaveLength(12);
+  });
+
+  test('of one training run says whether its process lives, and where its next start goes on', () => {
+    const status = { state: 'running', step: 120, steps: 300, trials: { main: { state: 'running', top1: 0.5 } } };
+    writeFileSync(join(dir, 'config.json'), '{}');
+    mkdirSync(join(dir, 'checkpoints/step-100'), { recursive: true });
+    writeFileSync(join(dir, 'checkpoints/step-100/checkpoint.json'), '{}');
+    const show = (writer: object): { state: string; saved_step: number } => {
+      writeFileSync(join(dir, 'status.json'), JSON.stringify({ ...status, ...describeWriter(), ...writer }));
+      const report = new Report({ json: true });
+      let printed = '';
+      report.print = (text) => {
+        printed = text;
+      };
+      void showStatus(dir, report, { watch: false });
+      return JSON.parse(printed);
+    };
+    expect(show({})).toMatchObject({ kind: 'run_status', state: 'running', step: 120, saved_step: 100 });
+    expect(show({ birth: 'another boot:1' })).toMatchObject({ state: 'stopped', saved_step: 100 });
+    expect(show({ pid: 2 ** 30, birth: null })).toMatchObject({ state: 'stopped' });
+    expect(show({ host: 'elsewhere' })).toMatchObject({ state: 'running' });
+    expect(show({ host: 'elsewhere', updated: '2026-11-22T10:00:00Z' })).toMatchObject({ state: 'stopped' });
+    expect(show({ state: 'interrupted', birth: 'another boot:1' })).toMatchObject({ state: 'interrupted' });
   });
 
   test('of a folder without a sweep ends with exit code 2', async () => {

@@ -169,6 +169,9 @@ function writeCohort(
     trials: Object.fromEntries(live),
   };
   writeFileSync(join(folder, 'status.json'), JSON.stringify({ ...now, updated: at(10 + index * 400 + 200) }));
+  const checkpoint = join(folder, 'checkpoints', `step-${isDone ? steps : rung}`);
+  mkdirSync(checkpoint, { recursive: true });
+  writeFileSync(join(checkpoint, 'checkpoint.json'), '{}');
   if (!bare) writeFileSync(join(folder, 'events.jsonl'), writeEvents(members, ends, reached, steps, rung));
   const lines: object[] = [{ time: begin, kind: 'attempt', cohort, attempt: 1, key: `abc-${cohort}-1` }];
   if (index === 0) {
