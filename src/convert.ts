@@ -35,7 +35,9 @@ export async function convert(request: ConvertRequest, report: Report): Promise<
       resume: findCheckpoint(request.checkpoint),
     });
     for (const note of notes) report.note(note);
-    report.event({ kind: 'saved', ...(await session.convert(request.to, resolve(request.output))) });
+    const { notes: limits, ...saved } = await session.convert(request.to, resolve(request.output));
+    for (const note of limits) report.note(note);
+    report.event({ kind: 'saved', ...saved });
   } finally {
     await runtime.close();
   }

@@ -296,7 +296,8 @@ export class Session {
   }
 
   convert(to: 'coldframe' | 'upstream', output: string) {
-    return this.runtime.call('convert', { to, output }, z.object({ path: z.string(), step: z.number() }));
+    const schema = z.object({ path: z.string(), step: z.number(), notes: z.array(z.string()) });
+    return this.runtime.call('convert', { to, output }, schema);
   }
 
   predict(paths: string[], top: number) {

@@ -75,7 +75,7 @@ const TYPESCRIPT = [
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [
   ['session'],
-  ['extract', 'forecast', 'identify', 'prepare'],
+  ['extract', 'forecast', 'identify', 'initial', 'prepare'],
   ['build'],
   ['upstream'],
   ['checkpoint', 'evaluate', 'metrics', 'mix'],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -102,8 +102,13 @@ def _load_weights(backbone: VisionTransformer, settings: Settings) -> list[str]:
 
 def hash_weights(backbone: VisionTransformer) -> str:
     """Returns the SHA-256 over names and float32 bytes: the same for one set of weights in any file format."""
+    return hash_state(backbone.state_dict())
+
+
+def hash_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Returns the same of a backbone's weights under our names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()
@@ -149,13 +154,21 @@ def choose_trials(trials: list[dict[str, Any]], path: Path | None) -> list[dict[
     return chosen
 
 
-def restore(cohort: Cohort, path: Path, backbone_sha256: str, classes: list[str] | None, training: bool) -> int:
-    """Returns the step of the checkpoint that the cohort now stands at; with the optimizers when `training`.
+def restore(
+    cohort: Cohort,
+    path: Path,
+    backbone_sha256: str,
+    classes: list[str] | None,
+    training: bool,
+    notes: list[str] | None = None,
+) -> int:
+    """Returns the step of the checkpoint that the cohort now stands at; with the optimizers when `training`. What the
+    user should know of it goes into `notes`.
 
     Raises UserError when backbone, classes or shapes are not those of the checkpoint.
     """
     if path.is_file():
-        return _restore_upstream(cohort, path, training)
+        return _restore_upstream(cohort, path, training, [] if notes is None else notes)
     header = checkpoint.read_header(path)
     whole = not cohort.frozen and cohort.trials[0].settings.model.backbone.train_blocks is None
     if not whole and header["backbone_sha256"] != backbone_sha256:
@@ -174,7 +187,7 @@ def restore(cohort: Cohort, path: Path, backbone_sha256: str, classes: list[str]
     return step
 
 
-def _restore_upstream(cohort: Cohort, path: Path, training: bool) -> int:
+def _restore_upstream(cohort: Cohort, path: Path, training: bool, notes: list[str]) -> int:
     stored = upstream.read(path)
     for trial in cohort.trials:
         checkpoint.put_weights(trial, stored.weights, path)
@@ -186,6 +199,7 @@ def _restore_upstream(cohort: Cohort, path: Path, training: bool) -> int:
             )
         if training and stored.moments:
             upstream.load_optimizer(stored, trial)
+            notes += upstream.compare_rules(stored, trial, path)
     return stored.step if stored.moments else 0
 
 
@@ -289,23 +303,3 @@ def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]
         temporal_views=views.temporal_views,
         reader=data.reader,
     )
-
-
-def initialize(trial: Trial, path: Path) -> list[str]:
-    """Puts the weights of `run.init_from` into a trial where name and size agree; returns what was left out.
-
-    Upstream's --pretrain: no optimizer, no strict match. Raises UserError when nothing fits.
-    """
-    path = checkpoint.follow(path)
-    is_ours = path.is_dir() or path.suffix == ".safetensors"
-    found = checkpoint.read_weights(path) if is_ours else upstream.read(path).weights
-    parameters = dict(trial.named_parameters())
-    fitting = {name for name in parameters.keys() & found.keys() if parameters[name].shape == found[name].shape}
-    if not fitting:
-        raise UserError(f"{path}  holds no weight that fits the configured model. Check run.init_from.")
-    with torch.no_grad():
-        for name in fitting:
-            parameters[name].copy_(found[name])
-    left = sorted(parameters.keys() - fitting)
-    notes = [f"{path}: {len(fitting)} of {len(parameters)} weights taken."]
-    return notes + ([f"Fresh are {', '.join(left)}."] if left else [])

@@ -23,6 +23,7 @@ from .errors import UserError
 from .evaluate import Evaluation, ensemble
 from .extract import Extraction
 from .features import Cache, StoredFeatures, open_cache
+from .initial import initialize
 from .loader import to_device
 from .metrics import Metrics
 from .mix import mix_batch
@@ -167,10 +168,10 @@ class Session:
         """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
         if to == "upstream":
             with self.cohort.trials[0].averaged():  # the original knows no mean of the weights: the result goes there
-                upstream.write(Path(output), self.cohort.trials[0], self.step)
-            return {"path": output, "step": self.step}
+                notes = upstream.write(Path(output), self.cohort.trials[0], self.step)
+            return {"path": output, "step": self.step, "notes": notes}
         path = checkpoint.save(Path(output), self.cohort, self._header(), None)
-        return {"path": str(path), "step": self.step}
+        return {"path": str(path), "step": self.step, "notes": []}
 
     def drop(self, trials: list[str]) -> dict[str, Any]:
         """Returns the names of the trials that go on."""
@@ -274,10 +275,11 @@ class Session:
 
     def _restore(self, path: Path | None, notes: list[str]) -> None:
         if path is not None:
-            self.step = build.restore(self.cohort, path, self.backbone_sha256, self.classes, self.mode == "train")
+            training = self.mode == "train"
+            self.step = build.restore(self.cohort, path, self.backbone_sha256, self.classes, training, notes)
         elif self.mode == "train" and self.settings.run.init_from is not None:
             for trial in self.cohort.trials:
-                notes += build.initialize(trial, Path(self.settings.run.init_from))
+                notes += initialize(trial, Path(self.settings.run.init_from), self.backbone_sha256, self.classes)
 
     def _one_step(self, cohort: Cohort, bad: list[dict[str, str]], dropped: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from coldframe import build, checkpoint
 from coldframe.cohort import Cohort
 from coldframe.errors import UserError
-from small import settings, settings_json
-from test_cohort import CPU, make_batch, make_cohort, weights
+from small import settings_json
+from test_cohort import make_batch, make_cohort, weights
 
 
 def save(folder: Path, cohort: Cohort, step: int, keep: int | None = 3, digest: str | None = None) -> Path:
@@ -241,22 +241,3 @@ def test_broken_and_missing_files_are_named(tmp_path: Path) -> None:
         checkpoint.read_header(path)
     with pytest.raises(UserError, match="is no checkpoint"):
         checkpoint.read_header(tmp_path)
-
-
-def test_init_from_takes_what_fits_and_says_what_does_not(tmp_path: Path) -> None:
-    source = make_cohort(main={})
-    source.step(0, *make_batch(0))
-    path = save(tmp_path, source, 1)
-    cohort = make_cohort(main={"data__num_classes": 7})
-    notes = build.initialize(cohort.trials[0], path)
-    assert torch.equal(weights(cohort, "main")["proj.0.weight"], weights(source, "main")["proj.0.weight"])
-    assert "Fresh are proj.2.bias, proj.2.weight." in notes
-    fresh = build.build_trial(
-        "main",
-        settings(model__backbone__width=64, model__decoder__qkv_dim=48, data__num_classes=6),
-        cohort.backbone,
-        CPU,
-        "fp32",
-    )
-    with pytest.raises(UserError, match="holds no weight that fits"):
-        build.initialize(fresh, path)
