@@ -33,7 +33,7 @@ export function decideRung(
   return ranked.map((one, index) => ({ ...one, rank: index + 1, stays: index < numLeft }));
 }
 
-/** ceil(keep * points), at least one; 0.1 * 30 is 3.0000000000000004 in floating point and means 3. */
+/** ceil(keep * points), at least one; 0.28 * 25 is 7.000000000000001 in floating point and means 7. */
 export function countLeft(numPoints: number, keep: number): number {
   return Math.max(1, Math.ceil(keep * numPoints - 1e-9));
 }

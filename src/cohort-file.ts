@@ -2,12 +2,12 @@
 
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { type CohortFile, TRIAL_TRAIN_KEYS, type Trial } from './cohort-types.ts';
+import type { CohortFile, Trial } from './cohort-types.ts';
+import { listShared } from './config-effects.ts';
+import { readStoredConfig } from './config-migrate.ts';
 import { type Config, resolvedSchema } from './config-schema.ts';
 import { explainReadError, showPath, UserError } from './errors.ts';
-
-/** What comes after the frozen backbone: here the trials of a cohort may differ. */
-const TRIAL_KEYS = new RegExp(`^model\\.(decoder|temporal|head)\\.|^train\\.(${TRIAL_TRAIN_KEYS.join('|')})$`);
+import { FORMAT, readFormat } from './stored-format.ts';
 
 const trialSchema = z.strictObject({
   name: z.string().regex(/^[A-Za-z0-9_-]+$/, 'names files: letters, digits, _ and - only'),
@@ -18,7 +18,7 @@ const trialSchema = z.strictObject({
 });
 
 const cohortSchema = z.strictObject({
-  format: z.literal(1),
+  format: z.literal(FORMAT),
   name: z.string().min(1),
   metric: z.enum(['top1', 'top5']),
   bracket: z.strictObject({ rungs: z.array(z.int().min(1)).min(1), keep: z.number().gt(0).max(1) }).nullable(),
@@ -28,14 +28,21 @@ const cohortSchema = z.strictObject({
 /** The cohort that `train --config` runs. */
 export function plainCohort(config: Config): CohortFile {
   const main: Trial = { name: 'main', point: 'main', params: {}, seed: config.train.seed, settings: config };
-  return { format: 1, name: 'main', metric: 'top1', bracket: null, trials: [main] };
+  return { format: FORMAT, name: 'main', metric: 'top1', bracket: null, trials: [main] };
 }
 
-/** What the run folder keeps as config.json, and what a resumed run is held against. */
-export function recordCohort(cohort: CohortFile): object {
+/** config.json: what a resumed run is held against. */
+export type RunRecord = { format: number } & (
+  | Config
+  | (Pick<CohortFile, 'metric' | 'bracket'> & { trials: Record<string, Config> })
+);
+
+/** What the run folder keeps as config.json. */
+export function recordCohort(cohort: CohortFile): RunRecord {
   const { metric, bracket, trials } = cohort;
-  if (isPlain(cohort)) return firstSettings(cohort);
-  return { metric, bracket, trials: Object.fromEntries(trials.map(({ name, settings }) => [name, settings])) };
+  if (isPlain(cohort)) return { format: FORMAT, ...firstSettings(cohort) };
+  const settings = Object.fromEntries(trials.map((trial) => [trial.name, trial.settings]));
+  return { format: FORMAT, metric, bracket, trials: settings };
 }
 
 export function isPlain({ bracket, trials }: CohortFile): boolean {
@@ -50,7 +57,7 @@ export function firstSettings({ trials: [first] }: CohortFile): Config {
 
 /** Throws UserError with every problem of the file. */
 export function readCohort(file: string): CohortFile {
-  const parsed = cohortSchema.safeParse(parseJson(file));
+  const parsed = cohortSchema.safeParse(migrateTrials(parseJson(file), file));
   if (!parsed.success) {
     const where = (path: PropertyKey[]): string => (path.length === 0 ? '' : `${path.map(String).join('.')}: `);
     throw new UserError(parsed.error.issues.map((one) => `${showPath(file)}  ${where(one.path)}${one.message}.`));
@@ -59,6 +66,20 @@ export function readCohort(file: string): CohortFile {
   const problems = [...checkNames(cohort), ...checkBracket(cohort), ...checkShared(cohort)];
   if (problems.length > 0) throw new UserError(problems.map((problem) => `${showPath(file)}  ${problem}`));
   return cohort;
+}
+
+/** An older version's trials, complete; what is no cohort at all is told by the schema. */
+function migrateTrials(stored: unknown, file: string): unknown {
+  const format = readFormat(stored, showPath(file));
+  const { trials } = (stored ?? {}) as { trials?: unknown };
+  if (!Array.isArray(trials)) return stored;
+  const migrate = (trial: unknown): unknown => {
+    const { name, settings } = (trial ?? {}) as { name?: unknown; settings?: unknown };
+    if (settings === undefined) return trial;
+    const where = `${showPath(file)}  trial ${String(name)}:`;
+    return { ...(trial as object), settings: readStoredConfig(settings, { file: where, format }) };
+  };
+  return { ...(stored as object), format: FORMAT, trials: trials.map(migrate) };
 }
 
 function parseJson(file: string): unknown {
@@ -103,25 +124,17 @@ function checkShared({ trials }: CohortFile): string[] {
   const problems = first.settings.model.backbone.freeze
     ? []
     : ['model.backbone.freeze: is false; a trained backbone belongs to one trial. Give each such trial a cohort.'];
-  const expected = flattenSettings(first.settings);
+  const expected = listShared(first.settings);
   const told = new Set<string>();
   for (const { name, settings } of others) {
-    for (const [key, value] of flattenSettings(settings)) {
-      if (TRIAL_KEYS.test(key) || value === expected.get(key) || told.has(key)) continue;
+    const shared = listShared(settings);
+    for (const key of new Set([...expected.keys(), ...shared.keys()])) {
+      const [value, wanted] = [shared.get(key), expected.get(key)];
+      if (value === wanted || told.has(key)) continue;
       told.add(key);
-      const both = `is ${value} in trial ${name} and ${expected.get(key)} in ${first.name}`;
+      const both = `is ${value} in trial ${name} and ${wanted} in ${first.name}`;
       problems.push(`${key}: ${both}. Trials of a cohort share it: put them into two cohorts.`);
     }
   }
   return problems;
-}
-
-function flattenSettings(value: unknown, prefix = ''): Map<string, string> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return new Map([[prefix, JSON.stringify(value)]]);
-  return new Map(
-    Object.entries(value).flatMap(([key, part]) => [
-      ...flattenSettings(part, prefix === '' ? key : `${prefix}.${key}`),
-    ]),
-  );
 }

@@ -2,12 +2,6 @@
 
 import type { Config, Params } from './config-schema.ts';
 
-/** Keys of `train` that a trial of a cohort may have for itself, besides all of `model` behind the backbone. */
-export const TRIAL_TRAIN_KEYS = [
-  ...['lr', 'backbone_lr', 'weight_decay', 'decay_all', 'warmup_steps', 'clip_grad_norm'],
-  ...['label_smoothing', 'ema_decay', 'seed'],
-];
-
 /** One configuration to train. Points of a sweep with several seeds have one trial a seed. */
 export interface Trial {
   /** t0001 ...: names files, so letters and digits only. */
@@ -30,7 +24,7 @@ export type Metric = 'top1' | 'top5';
 
 /** cohort.json: what `train --cohort` runs. Trials share everything up to the features of the frozen backbone. */
 export interface CohortFile {
-  format: 1;
+  format: number;
   /** c0001 ... */
   name: string;
   metric: Metric;

@@ -1,6 +1,8 @@
 /** Which trials share a backbone pass, what that takes, and what it saves. Pure. */
 
-import { type Bracket, TRIAL_TRAIN_KEYS, type Trial } from './cohort-types.ts';
+import { countLeft } from './bracket.ts';
+import type { Bracket, Trial } from './cohort-types.ts';
+import { listShared } from './config-effects.ts';
 import type { Config } from './config-schema.ts';
 import { UserError } from './errors.ts';
 
@@ -40,19 +42,8 @@ export interface Cost {
 }
 
 /** Returns a text that is equal for trials that may share a cohort. */
-function groupKeyOf({ data, model, features, train, eval: evaluation, run, launch }: Config): string {
-  const sections = [data, model.backbone, features, evaluation, run, launch].map(toText);
-  const shared = Object.entries(train).filter(([key]) => !TRIAL_TRAIN_KEYS.includes(key));
-  return `${sections.join()}${shared.join()}`;
-}
-
-/** Thousands of trials hold the same sections: each is written out once. */
-const texts = new WeakMap<object, string>();
-
-function toText(section: object): string {
-  const text = texts.get(section) ?? JSON.stringify(section);
-  texts.set(section, text);
-  return text;
+function groupKeyOf(config: Config): string {
+  return [...listShared(config)].join();
 }
 
 /** Returns a text that is equal for trials of equal tensors: numbers like the learning rate take no memory. */
@@ -198,7 +189,7 @@ function listSegments(steps: number, numPoints: number, bracket: Bracket | null)
   for (const rung of [...(bracket?.rungs ?? []), steps]) {
     segments.push({ length: rung - start, kept: left / numPoints });
     start = rung;
-    left = Math.max(1, Math.ceil(left * (bracket?.keep ?? 1)));
+    left = countLeft(left, bracket?.keep ?? 1);
   }
   return segments;
 }

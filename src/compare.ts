@@ -3,12 +3,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { CohortFile } from './cohort-types.ts';
+import { readStoredConfig } from './config-migrate.ts';
 import type { Config } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
 import { differ, findInterval, showInterval } from './intervals.ts';
 import { judgeRun, type RunStatus, readSavedStep } from './liveness.ts';
 import { formatTable, type Report } from './report.ts';
 import { RunFolder } from './runs.ts';
+import { readFormat } from './stored-format.ts';
 import { finalConfig } from './sweep-file.ts';
 import { isSweepFolder, readSweepFolder } from './sweep-folder.ts';
 import type { Sweep } from './sweep-types.ts';
@@ -189,13 +191,15 @@ function readEvaluation(name: string, folder: RunFolder, trial: string | undefin
 
 function readSettings(name: string, folder: RunFolder, trial: string): Pick<Run, 'config' | 'environment'> {
   const cohort = folder.readJson('cohort.json') as CohortFile | undefined;
+  const file = folder.path(cohort === undefined ? 'config.json' : 'cohort.json');
   const settings = cohort?.trials.find((one) => one.name === trial)?.settings ?? folder.readJson('config.json');
   const environment = folder.readJson('environment.json');
   if (settings === undefined || environment === undefined)
     throw new UserError(
       `${name}  ${settings === undefined ? 'config.json' : 'environment.json'} is missing in ${showPath(folder.dir)}.`,
     );
-  return { config: settings as Config, environment: environment as Record<string, unknown> };
+  const format = readFormat(cohort ?? settings, file);
+  return { config: readStoredConfig(settings, { file, format }), environment: environment as Record<string, unknown> };
 }
 
 /** Returns values by dotted key; lists and null are values. */

@@ -229,6 +229,10 @@ const otherShapes = {
   run: section({
     print_every: count.default(10).describe('Report every so many steps [--print_freq].'),
     save_every: count.default(5000).describe('Save a checkpoint every so many steps [--save_freq].'),
+    save_minutes: size
+      .nullable()
+      .default(10)
+      .describe('Save one too when so many minutes have passed since the last; null: by steps alone.'),
     keep_checkpoints: count.nullable().default(3).describe('Newest checkpoints to keep; null: all.'),
     init_from: text
       .nullable()
@@ -290,7 +294,13 @@ export function jsonSchema(): object {
   const bases = z
     .union([text, z.array(text)])
     .describe('Files this one changes; later ones win, this file wins over all.');
-  const { $schema, ...rest } = z.toJSONSchema(fileSchema.extend({ extends: bases.optional() }), { io: 'input' });
+  const { $schema, ...rest } = z.toJSONSchema(
+    fileSchema.extend({
+      extends: bases.optional(),
+      format: count.optional().describe('Of a file that coldframe wrote.'),
+    }),
+    { io: 'input' },
+  );
   return { $schema, title: 'coldframe configuration', ...rest };
 }
 

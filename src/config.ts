@@ -5,11 +5,11 @@
  */
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
-import type { z } from 'zod';
-import { checkKeys, describeAllowed, KEYS, show, suggest } from './config-keys.ts';
+import { checkKeys, describeAllowed, failedKeys, flatten, KEYS, nest, show } from './config-keys.ts';
 import { Checker, resolveDraft } from './config-resolve.ts';
-import { type Config, type Draft, fileSchema, PATH_KEYS, resolvedSchema } from './config-schema.ts';
+import { type Config, type Draft, fileSchema, PATH_KEYS } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
+import { listFormerDefaults, readFormat } from './stored-format.ts';
 import { type Entry, readSource } from './yaml-source.ts';
 
 export { type Config, PRESETS } from './config-schema.ts';
@@ -41,6 +41,7 @@ export function openConfig(file: string, options: LoadOptions & { changes?: Map<
   const { entries, problems } = readSource(file, options.set ?? [], options.env ?? process.env);
   if (entries.size === 0 && problems.length > 0) throw new UserError(problems); // nothing was read: no more to say
   for (const [key, entry] of options.changes ?? []) entries.set(key, entry);
+  takeFormat(entries, problems);
   problems.push(...checkKeys(entries));
   const checker = new Checker(showPath(file), entries, problems);
   const draft = parseDraft(checker);
@@ -51,39 +52,18 @@ export function openConfig(file: string, options: LoadOptions & { changes?: Map<
   return { config, notes, draft, entries };
 }
 
-/** Returns a stored config.json. Raises UserError when it is not one of this version. */
-export function parseConfig(text: string, file = 'config.json'): Config {
-  const problems: string[] = [];
-  let value: unknown;
+/** A config.json or best.yaml may be given as any other file: what it lacks is what its format meant. */
+function takeFormat(entries: Map<string, Entry>, problems: string[]): void {
+  const entry = entries.get('format');
+  if (entry === undefined) return;
+  entries.delete('format');
   try {
-    value = JSON.parse(text);
+    const former = listFormerDefaults(readFormat({ format: entry.value }, entry.where));
+    for (const [key, value] of former) if (!entries.has(key)) entries.set(key, { ...entry, value });
   } catch (error) {
-    throw new UserError(
-      `${file}  not valid JSON: ${(error as Error).message}. Take the file of another run, or train again.`,
-    );
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
   }
-  const found = new Map(flatten(value, ''));
-  for (const key of found.keys()) if (!KEYS.has(key)) problems.push(`${file}  ${key}: unknown key. ${suggest(key)}`);
-  for (const key of KEYS.keys()) if (!found.has(key)) problems.push(`${file}  ${key}: missing.`);
-  const parsed = resolvedSchema.safeParse(value);
-  for (const key of failedKeys(parsed.error)) {
-    if (found.has(key))
-      problems.push(`${file}  ${key}: found ${show(found.get(key))}. Allowed: ${describeAllowed(key)}.`);
-  }
-  if (parsed.success && problems.length === 0) return parsed.data;
-  throw new UserError([...problems, `${file}  does not fit this version of coldframe. Use the version that wrote it.`]);
-}
-
-function flatten(value: unknown, prefix: string): [string, unknown][] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return prefix === '' ? [] : [[prefix, value]];
-  return Object.entries(value).flatMap(([name, part]) => flatten(part, prefix === '' ? name : `${prefix}.${name}`));
-}
-
-/** Returns the dotted keys that zod refused; a list's element counts as its list. */
-function failedKeys(error: z.ZodError | undefined): Set<string> {
-  const keys = (error?.issues ?? []).map(({ path }) => path.filter((part) => typeof part === 'string').join('.'));
-  return new Set(keys.filter((key) => KEYS.has(key)));
 }
 
 /** Returns the values as written, with absolute paths and defaults; refused values are left at their defaults. */
@@ -108,20 +88,6 @@ function parseDraft(checker: Checker): Draft {
 export function makeAbsolute({ value, folder }: Entry): unknown {
   if (typeof value !== 'string' || value === '' || value === 'random') return value;
   return value.startsWith('~/') ? resolve(homedir(), value.slice(2)) : resolve(folder, value);
-}
-
-export function nest(values: Map<string, unknown>): object {
-  const root: Record<string, unknown> = {};
-  for (const [key, value] of values) {
-    const parts = key.split('.');
-    let section = root;
-    for (const part of parts.slice(0, -1)) {
-      section[part] ??= {};
-      section = section[part] as Record<string, unknown>;
-    }
-    section[parts.at(-1) ?? ''] = value;
-  }
-  return root;
 }
 
 function checkRequired(key: string, config: Config, checker: Checker): void {

@@ -2,7 +2,8 @@
 
 import { resolve } from 'node:path';
 import { readClasses } from './class-names.ts';
-import { type Config, loadConfig, parseConfig } from './config.ts';
+import { type Config, loadConfig } from './config.ts';
+import { readStoredConfig } from './config-migrate.ts';
 import { UserError } from './errors.ts';
 import type { Report } from './report.ts';
 import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
@@ -63,6 +64,6 @@ function readModel({ checkpoint, config: file, trial, set }: ConvertRequest): Mo
   }
   const { folder, header } = readCheckpoint(checkpoint);
   const name = chooseTrial(checkpoint, header, trial);
-  const config = parseConfig(JSON.stringify(header.config[name]), `${folder}/checkpoint.json`);
+  const config = readStoredConfig(header.config[name], { file: `${folder}/checkpoint.json`, format: header.format });
   return { name, config, classes: header.classes };
 }

@@ -3,13 +3,14 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { type Config, loadConfig, parseConfig } from './config.ts';
+import { type Config, loadConfig } from './config.ts';
+import { readStoredConfig } from './config-migrate.ts';
 import { Interrupted, showPath, UserError } from './errors.ts';
 import { writeWhole } from './files.ts';
 import { type CheckedList, checkLists, describeList } from './inputs.ts';
 import { guessDevice } from './outcome.ts';
 import type { Report } from './report.ts';
-import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
+import { type CheckpointHeader, chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
 import { type Opened, type OpenRequest, type Result, Session } from './session.ts';
 import { onStop } from './stop-signals.ts';
@@ -115,7 +116,7 @@ export async function predict(
 ): Promise<void> {
   const { folder, header } = readCheckpoint(checkpoint);
   const name = chooseTrial(checkpoint, header, trial);
-  const config = readTrainedConfig(header.config[name], folder, set);
+  const config = readTrainedConfig(header, name, folder, set);
   const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
   if (missing.length > 0) throw new UserError(missing);
   const request = describeOpen('predict', { name, settings: config }, folder, header.classes, {
@@ -149,13 +150,16 @@ function describeOpen(
 }
 
 /** The configuration a checkpoint was trained with; `--set` changes it, for example where the weights lie here. */
-function readTrainedConfig(stored: unknown, folder: string, set: string[]): Config {
-  const text = JSON.stringify(stored);
-  if (set.length === 0) return parseConfig(text, join(folder, 'checkpoint.json'));
+function readTrainedConfig(header: CheckpointHeader, trial: string, folder: string, set: string[]): Config {
+  const config = readStoredConfig(header.config[trial], {
+    file: join(folder, 'checkpoint.json'),
+    format: header.format,
+  });
+  if (set.length === 0) return config;
   const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
   try {
     const file = join(scratch, 'config.yaml'); // JSON is YAML
-    writeFileSync(file, text);
+    writeFileSync(file, JSON.stringify(config));
     return loadConfig(file, { set }).config;
   } finally {
     rmSync(scratch, { recursive: true });

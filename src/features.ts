@@ -9,6 +9,7 @@ import { Interrupted, UserError } from './errors.ts';
 import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
+import { SaveClock } from './save-clock.ts';
 import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from './session.ts';
 import { onStop } from './stop-signals.ts';
 import { plural } from './words.ts';
@@ -24,6 +25,7 @@ export async function forecastFeatures(config: Config, report: Report): Promise<
 export async function buildFeatures(config: Config, report: Report): Promise<void> {
   await withForecast(config, report, async (session, stop) => {
     const bad = new Set<string>();
+    const clock = new SaveClock(config.run.save_minutes);
     for (;;) {
       const built = await session.buildFeatures(CALL_SECONDS);
       for (const video of built.bad) countBad(video, bad, built.num_videos, config, report);
@@ -32,8 +34,11 @@ export async function buildFeatures(config: Config, report: Report): Promise<voi
         report.endProgress();
         return tellBuilt(built, config, report);
       }
-      if (stop.aborted) {
+      if (stop.aborted || clock.isDue) {
         await session.saveFeatures();
+        clock.restart();
+      }
+      if (stop.aborted) {
         const place = `${built.num_done} of ${plural(built.num_total, 'record')} are in ${config.data.features}`;
         throw new Interrupted(`${place}; the same command goes on from there`);
       }

@@ -81,15 +81,18 @@ const trainOptions = (command: Argv) =>
 
 async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const report = new Report({ json: args.json });
-  const { chooseRunDir } = await import('./runs.ts');
+  const { chooseRunDir } = await import('./run-changes.ts');
   const { readWork, train } = await import('./train.ts');
-  const { cohort, config, name, record } = readWork(args, (text) => report.note(text));
+  const notes: string[] = [];
+  const { cohort, config, name } = readWork(args, (text) => notes.push(text));
+  // That a run starts anew is its first line: what else there is to say comes after it.
+  const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
+  for (const note of notes) report.note(note);
   if (args['dry-run']) {
     const { planTraining } = await import('./plan.ts');
     return planTraining(config, report);
   }
   await report.enableProgress();
-  const runDir = args['run-dir'] ?? chooseRunDir(name, record, (text) => report.note(text));
   await train({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
 }
 

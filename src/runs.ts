@@ -6,7 +6,7 @@ import { Fenced, UserError } from './errors.ts';
 import type { TimedEvent } from './events.ts';
 import { appendWhole, makeFolder, writeWhole } from './files.ts';
 import { describeWriter, judgeRun, type Writer } from './liveness.ts';
-import { plural } from './words.ts';
+import { readFormat } from './stored-format.ts';
 
 export interface Status {
   state: 'running' | 'finished' | 'interrupted' | 'failed';
@@ -167,68 +167,9 @@ function dropTornLine(file: string): void {
   if (end < bytes.length) truncateSync(file, end);
 }
 
-/** What a later command may change without changing a run's numbers. */
-const FREE_KEYS =
-  /^(run|eval|launch)\.|^data\.(num_workers|reader|train_list|val_list|root|train_root|val_root|classes)$/;
-
-const MAX_TOLD = 20; // of a run of another kind every key differs
-
-export interface Change {
-  key: string;
-  before: string;
-  after: string;
-}
-
-/** What keeps a run folder's checkpoints from being continued with this configuration. */
-function findChanges(folder: RunFolder, config: object): Change[] {
-  if (!folder.hasCheckpoint()) return [];
-  const ofTrial = (key: string): string => key.replace(/^trials\.[^.]+\./, '');
-  return listChanges(folder.readJson('config.json'), config, '').filter(({ key }) => !FREE_KEYS.test(ofTrial(key)));
-}
-
-/** The run folder when the user names none: runs/NAME, or NAME-2, -3 ... where another configuration has it. */
-export function chooseRunDir(name: string, config: object, note: (text: string) => void): string {
-  for (let n = 1; ; n++) {
-    const dir = join('runs', n === 1 ? name : `${name}-${n}`);
-    if (existsSync(join(dir, 'sweep.json'))) {
-      note(`${dir} holds a sweep`);
-      continue;
-    }
-    const changes = findChanges(new RunFolder(dir), config);
-    if (changes.length === 0) return dir;
-    const keys = changes.slice(0, MAX_TOLD).map(({ key, before }) => `${key}: ${before}`);
-    const more = changes.length > MAX_TOLD ? `, and ${plural(changes.length - MAX_TOLD, 'key')} more` : '';
-    note(`${dir} holds a run with another configuration (${keys.join(', ')}${more})`);
-  }
-}
-
-/** Throws UserError when a run would go on with another configuration than it began with. */
-export function refuseChangedConfig(folder: RunFolder, config: object): void {
-  const changes = findChanges(folder, config);
-  if (changes.length === 0) return;
-  throw new UserError([
-    ...changes
-      .slice(0, MAX_TOLD)
-      .map(({ key, before, after }) => `${key}  is ${after}; the run in ${folder.dir} was started with ${before}.`),
-    ...(changes.length > MAX_TOLD ? [`${plural(changes.length - MAX_TOLD, 'key')} more differ.`] : []),
-    'Take the old values back, choose another --run-dir, or start anew with --resume never (the old run is kept aside).',
-  ]);
-}
-
-/** Returns the keys in which two nested objects differ. */
-export function listChanges(before: unknown, after: unknown, key: string): Change[] {
-  const isSection = (value: unknown): value is Record<string, unknown> =>
-    typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (isSection(before) && isSection(after)) {
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])];
-    return keys.flatMap((name) => listChanges(before[name], after[name], key === '' ? name : `${key}.${name}`));
-  }
-  const texts = [JSON.stringify(before) ?? 'absent', JSON.stringify(after) ?? 'absent'] as const;
-  return texts[0] === texts[1] ? [] : [{ key, before: texts[0], after: texts[1] }];
-}
-
 /** The header of a checkpoint folder, as Python wrote it. */
 export interface CheckpointHeader {
+  format: number;
   step: number;
   classes: string[] | null;
   config: Record<string, unknown>;
@@ -260,11 +201,14 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
     const what = statSync(given).isDirectory() ? 'holds no checkpoint.json' : `is a file (${basename(given)})`;
     throw new UserError(`${path}  ${what}. A checkpoint is a folder such as RUN/checkpoints/latest.`);
   }
+  const file = join(folder, 'checkpoint.json');
+  let header: CheckpointHeader;
   try {
-    return { folder, header: JSON.parse(readFileSync(join(folder, 'checkpoint.json'), 'utf8')) as CheckpointHeader };
+    header = JSON.parse(readFileSync(file, 'utf8'));
   } catch (error) {
-    throw new UserError(`${join(folder, 'checkpoint.json')}  cannot be read: ${(error as Error).message}.`);
+    throw new UserError(`${file}  cannot be read: ${(error as Error).message}.`);
   }
+  return { folder, header: { ...header, format: readFormat(header, file) } };
 }
 
 /** Returns the checkpoint that `latest` names where it is a small file: on a disk that has no links. */

@@ -5,14 +5,15 @@
 import { basename } from 'node:path';
 import { parseBytes } from './bytes.ts';
 import type { Trial } from './cohort-types.ts';
-import { makeAbsolute, nest, type OpenConfig, openConfig } from './config.ts';
-import { checkKeys, describeAllowed, formatProblem, show } from './config-keys.ts';
+import { makeAbsolute, type OpenConfig, openConfig } from './config.ts';
+import { checkKeys, describeAllowed, formatProblem, nest, show } from './config-keys.ts';
 import { type Kept, resolveWith } from './config-resolve.ts';
 import type { Config, Params } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
 import { checkSelection, type Selection } from './selection.ts';
 import { drawRandom, MAX_POINTS, makeCorners, makeGrid } from './space.ts';
 import { readSpace, splitSpaceKey } from './space-keys.ts';
+import { FORMAT } from './stored-format.ts';
 import { SWEEP_KEYS, type SweepDraft, sweepSchema } from './sweep-schema.ts';
 import type { Point, SpaceKey, Sweep } from './sweep-types.ts';
 import { plural } from './words.ts';
@@ -148,7 +149,7 @@ function makeSweep(
       'trials are compared within a cohort, and each that trains its backbone has its own. Remove it.',
     );
   return {
-    format: 1,
+    format: FORMAT,
     name: basename(file).replace(/\.ya?ml$/, ''),
     ...{ file: showPath(file), base: draft.base },
     ...{ method: draft.method, trials: draft.method === 'grid' ? null : draft.trials, seeds, seed: draft.seed },

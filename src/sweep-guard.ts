@@ -2,9 +2,9 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Change, listChanges } from './config-effects.ts';
 import { showPath, UserError } from './errors.ts';
 import { tryLock } from './file-lock.ts';
-import { type Change, listChanges } from './runs.ts';
 import type { Sweep } from './sweep-types.ts';
 import { plural } from './words.ts';
 

@@ -31,7 +31,7 @@ export interface Point {
 
 /** sweep.json: a sweep file with nothing left implicit; paths are absolute. */
 export interface Sweep {
-  format: 1;
+  format: number;
   name: string;
   file: string;
   base: string;

@@ -18,6 +18,7 @@ import { PROGRAM } from './paths.ts';
 import type { Report } from './report.ts';
 import { Scheduler } from './scheduler.ts';
 import { onStop } from './stop-signals.ts';
+import { FORMAT } from './stored-format.ts';
 import { finalConfig, makeTrials, planPoints } from './sweep-file.ts';
 import { lockSweep, refuseChangedSweep, refuseForeign } from './sweep-guard.ts';
 import { type AskForecasts, askForecasts, checkInputs, nextPoints, planRound, sumPlan } from './sweep-plan.ts';
@@ -109,7 +110,7 @@ class SweepRun {
     this.#context = {
       dir,
       program: request.program ?? [PROGRAM],
-      cohort: { format: 1, metric: sweep.objective, bracket: sweep.bracket },
+      cohort: { format: FORMAT, metric: sweep.objective, bracket: sweep.bracket },
       trialsOf: (names) => names.map((name) => this.#makeTrial(name)),
       newNames: (count) => this.#newNames(count),
     };

@@ -2,14 +2,15 @@
 
 import { existsSync, rmSync } from 'node:fs';
 import { basename, extname } from 'node:path';
-import { firstSettings, plainCohort, readCohort, recordCohort } from './cohort-file.ts';
+import { firstSettings, plainCohort, readCohort } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
 import { type Config, loadConfig } from './config.ts';
 import { RuntimeFailure, UserError } from './errors.ts';
 import { type CheckedLists, checkLists } from './inputs.ts';
 import { describeOutcome, describeStart } from './outcome.ts';
 import type { Report } from './report.ts';
-import { findCheckpoint, RunFolder, refuseChangedConfig } from './runs.ts';
+import { refuseChangedConfig } from './run-changes.ts';
+import { findCheckpoint, RunFolder } from './runs.ts';
 import { Session } from './session.ts';
 import { StopRequest } from './stop-request.ts';
 import { TrainingRun } from './training-run.ts';
@@ -29,7 +30,6 @@ export interface Work {
   config: Config;
   /** Of the run folder, when the user gives none. */
   name: string;
-  record: object;
 }
 
 export interface WorkArguments {
@@ -52,12 +52,12 @@ export function readWork(args: WorkArguments, note: (text: string) => void): Wor
     const { config, notes } = loadConfig(file, { set });
     for (const one of notes) note(one);
     const cohort = plainCohort(config);
-    return { cohort, config, name: basename(file, extname(file)), record: recordCohort(cohort) };
+    return { cohort, config, name: basename(file, extname(file)) };
   }
   if (set.length > 0) throw new UserError('--set  changes no cohort: its trials hold complete configurations.');
   if (args['dry-run']) throw new UserError('--dry-run  needs --config. `coldframe sweep --dry-run` plans cohorts.');
   const cohort = readCohort(cohortFile ?? '');
-  return { cohort, config: firstSettings(cohort), name: cohort.name, record: recordCohort(cohort) };
+  return { cohort, config: firstSettings(cohort), name: cohort.name };
 }
 
 /** Trains until done. Throws Interrupted when asked to stop, after saving. */
@@ -66,7 +66,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   const resume = ['auto', 'never'].includes(request.resume) ? request.resume : findCheckpoint(request.resume);
   const folder = new RunFolder(request.runDir, request.attempt);
   folder.refuseFenced();
-  if (resume === 'auto') refuseChangedConfig(folder, recordCohort(cohort));
+  if (resume === 'auto') refuseChangedConfig(folder, cohort);
   if (resume === 'never') {
     const aside = folder.setAside();
     if (aside !== undefined) report.note(`The earlier run is kept in ${aside}`);

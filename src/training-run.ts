@@ -12,6 +12,7 @@ import { Pace } from './pace.ts';
 import type { Report } from './report.ts';
 import type { RunFolder, Status } from './runs.ts';
 import { type Runtime, startRuntime } from './runtime.ts';
+import { SaveClock } from './save-clock.ts';
 import { type Advanced, type BadVideo, type Opened, type Result, Session, type Step } from './session.ts';
 import { type DropReason, Standing } from './standing.ts';
 import type { StopRequest } from './stop-request.ts';
@@ -33,7 +34,9 @@ export class TrainingRun {
   readonly standing: Standing;
   lists: CheckedLists = {};
   step = 0;
-  #hasSaved = false;
+  /** null: this process has saved nothing yet. */
+  #savedStep: number | null = null;
+  readonly #clock: SaveClock;
   /** Of the last step; of several trials the lowest. */
   #loss: number | null = null;
   #lastStatus = 0;
@@ -45,6 +48,7 @@ export class TrainingRun {
     this.folder = folder;
     this.report = report;
     this.stop = stop;
+    this.#clock = new SaveClock(this.config.run.save_minutes);
     this.standing = new Standing(cohort.trials.map(({ name }) => name));
   }
 
@@ -60,7 +64,7 @@ export class TrainingRun {
     let starting = first;
     for (let attempt = 0; ; attempt++) {
       try {
-        await this.attemptOn(await starting, this.#hasSaved ? 'auto' : resume);
+        await this.attemptOn(await starting, this.#savedStep === null ? resume : 'auto');
         return;
       } catch (error) {
         this.folder.refuseFenced(); // whatever it was: it came of losing the folder
@@ -131,6 +135,7 @@ export class TrainingRun {
   /** Takes the folder over: only now is it certain that no other process writes there. */
   begin(opened: Opened): void {
     this.step = opened.step;
+    this.#clock.restart();
     for (const note of opened.notes) this.report.note(note);
     this.folder.refuseFenced();
     this.folder.dropTornLines();
@@ -187,6 +192,7 @@ export class TrainingRun {
   isDue(what: 'save' | 'evaluate'): boolean {
     const { run, eval: evaluation, train: training } = this.config;
     if (what === 'evaluate' && this.lists.val === undefined) return false;
+    if (what === 'save' && this.#clock.isDue) return true;
     const every = what === 'save' ? run.save_every : evaluation.every;
     return this.isRung() || this.step === training.steps || (every !== null && this.step % every === 0);
   }
@@ -249,7 +255,8 @@ export class TrainingRun {
   async save(session: Session): Promise<void> {
     this.folder.refuseFenced();
     this.report.event({ kind: 'saved', ...(await session.save()) });
-    this.#hasSaved = true;
+    this.#savedStep = this.step;
+    this.#clock.restart();
   }
 
   async evaluate(session: Session): Promise<Results> {
@@ -260,6 +267,7 @@ export class TrainingRun {
       this.report.progress('evaluate', progress.num_seen, progress.num_total);
       this.writeStatus('running', { evaluating: { num_seen: progress.num_seen, num_total: progress.num_total } });
       if (progress.results !== null) return this.recordEvaluation(progress.results);
+      if (this.#clock.isDue && this.#savedStep !== this.step) await this.save(session);
       // Taken up again by the next start: evaluations/ has no result for this step.
       if (this.stop.requested) return this.interrupt(session);
     }

@@ -33,6 +33,7 @@ const result = (top1: number, num_videos = 200) => ({
 });
 const settings = (lr: number, list = '/lists/val.txt') => ({
   data: { val_list: list, val_root: null, mean: [1, 2, 3] },
+  model: { backbone: { preset: 'tiny' } }, // what else a configuration has is filled in
   train: { lr, steps: 300 },
   eval: { every: 100 },
 });

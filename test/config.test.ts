@@ -2,8 +2,9 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSy
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type LoadOptions, loadConfig, PRESETS, parseConfig } from '../src/config.ts';
+import { type LoadOptions, loadConfig, PRESETS } from '../src/config.ts';
 import { KEYS } from '../src/config-keys.ts';
+import { readStoredConfig } from '../src/config-migrate.ts';
 import { jsonSchema } from '../src/config-schema.ts';
 import { UserError } from '../src/errors.ts';
 import { UPSTREAM_FLAGS } from '../src/upstream-flags.ts';
@@ -73,7 +74,7 @@ describe('defaults', () => {
     write('names.txt', 'a\nb\nc\n');
     const config = load(`${TINY}data: {classes: names.txt, root: clips, mean: 0.45, std: 0.225}\n`);
     const text = JSON.stringify(config);
-    expect(parseConfig(text)).toEqual(config);
+    expect(readStoredConfig(JSON.parse(text), { file: 'config.json' })).toEqual(config);
     expect(load(text)).toEqual(config);
     const leaves = [...KEYS.keys()].map((key) =>
       key.split('.').reduce((at: unknown, part) => (at as Record<string, unknown>)[part], config),
@@ -357,37 +358,6 @@ describe('values that must fit each other', () => {
       'my.yaml  data.train_list: not set. This command needs it. Give a list of `<path> <label>` lines.',
     ]);
     expect(fail(`${TINY}data: {dummy: true}\n`, { required })).toEqual([]);
-  });
-});
-
-describe('config.json', () => {
-  const change = (edit: (config: ReturnType<typeof load>) => void): string => {
-    const config = load(TINY);
-    edit(config);
-    return JSON.stringify(config);
-  };
-
-  test.each([
-    [
-      'a missing key',
-      change.bind(null, (config) => Reflect.deleteProperty(config.train, 'seed')),
-      'train.seed: missing.',
-    ],
-    [
-      'an unknown key',
-      change.bind(null, (config) => Object.assign(config.train, { sed: 1 })),
-      'train.sed: unknown key. Did you mean train.seed?',
-    ],
-    [
-      'a null that must be resolved',
-      change.bind(null, (config) => Object.assign(config.data, { size: null })),
-      'data.size: found null.',
-    ],
-    ['no object', () => '3', 'data.train_list: missing.'],
-    ['no JSON', () => '{', 'not valid JSON'],
-  ])('%s is an error that names the file', (_, text, problem) => {
-    const problems = problemsOf(() => parseConfig(text(), 'runs/a/config.json'));
-    expect(problems[0]).toContain(`runs/a/config.json  ${problem}`);
   });
 });
 

@@ -14,8 +14,6 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { loadConfig } from '../src/config.ts';
-import { chooseRunDir } from '../src/runs.ts';
 import {
   CLIPS,
   coldframe,
@@ -292,23 +290,6 @@ describe('a run folder', () => {
     expect(stderr).toMatch(/reversed.txt {2}has changed since the run in .*reference began/);
     const { 'lists/train.tsv': _, ...after } = hashFiles(reference);
     expect({ ...before, ...after, 'runtime.log': '' }).toEqual({ ...before, 'runtime.log': '' });
-  });
-
-  test('of another configuration is passed over when none is named', () => {
-    const cwd = process.cwd();
-    const notes: string[] = [];
-    const choose = (...pairs: string[]): string =>
-      chooseRunDir('small', loadConfig(config, { set: pairs }).config, (text) => notes.push(text));
-    cpSync(reference, join(folder, 'here', 'runs', 'small'), { recursive: true, verbatimSymlinks: true });
-    process.chdir(join(folder, 'here'));
-    try {
-      expect(choose('run.tensorboard=true', 'eval.every=2', 'data.num_workers=3')).toBe('runs/small');
-      expect(notes).toEqual([]);
-      expect(choose('train.steps=9')).toBe('runs/small-2');
-      expect(notes).toEqual(['runs/small holds a run with another configuration (train.steps: 8)']);
-    } finally {
-      process.chdir(cwd);
-    }
   });
 
   test('is kept aside by --resume never', async () => {

@@ -24,7 +24,7 @@ from .cohort import Cohort, Trial
 from .errors import UserError
 from .files import remove, sync_folder, write_text, writing_folder
 
-FORMAT = 1
+FORMAT = 1  # of all that is stored: src/stored-format.ts
 LATEST = "latest"
 _NAME = re.compile(r"step-(0|[1-9][0-9]*)")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -146,9 +146,11 @@ def read_header(path: Path) -> dict[str, Any]:
         header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file}  cannot be read: {error}. Take an older checkpoint of the same folder.") from error
-    if header.get("format") != FORMAT:
+    stored = header.get("format", 1)
+    if not isinstance(stored, int) or not 1 <= stored <= FORMAT:
         raise UserError(
-            f"{file}  has format {header.get('format')!r}; this version of coldframe reads format {FORMAT}."
+            f"{file}  has format {stored!r}; this version of coldframe reads formats up to {FORMAT}. Use the version "
+            "that wrote it, or update this one."
         )
     return header
 

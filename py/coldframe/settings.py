@@ -138,6 +138,7 @@ class Eval:
 class Run:
     print_every: int
     save_every: int
+    save_minutes: float | None
     keep_checkpoints: int | None
     init_from: str | None
     tensorboard: bool

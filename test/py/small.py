@@ -86,6 +86,7 @@ BASE: dict[str, Any] = {
     "run": {
         "print_every": 1,
         "save_every": 2,
+        "save_minutes": None,
         "keep_checkpoints": 3,
         "init_from": None,
         "tensorboard": False,
