@@ -17,7 +17,7 @@ NODE_DONE := node_modules/.done
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-setup: $(VENV_DONE) $(NODE_DONE) ## .venv and node_modules, at the pinned versions
+setup: $(VENV_DONE) $(NODE_DONE) dist/cli.mjs ## .venv and node_modules, at the pinned versions
 
 define CHECK_NODE
 @command -v npm >/dev/null && command -v node >/dev/null || { echo 'node and npm were not found. Node 20.20 or newer is needed: https://nodejs.org'; exit 1; }
@@ -37,9 +37,12 @@ $(VENV_DONE): requirements.txt pyproject.toml
 $(NODE_DONE): package.json package-lock.json
 	$(CHECK_NODE)
 	npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error  # not ci: see LOG.md, Structure
-	@ln -sf ../../node_modules/.bin/yarn .venv/bin/yarn 2>/dev/null || true
+	@ln -sf ../../node_modules/.bin/yarn ../../scripts/coldframe .venv/bin/ # after `. .venv/bin/activate` both are in PATH
 	@touch $@
 $(NODE_DONE): | $(VENV_DONE)
+
+dist/cli.mjs: $(NODE_DONE) scripts/bundle.mjs $(shell find src -type f)
+	@node scripts/bundle.mjs
 
 demo-clips: setup ## the demo's video clips under data/demo
 	.venv/bin/python scripts/make_demo_clips.py --out data/demo
@@ -116,4 +119,4 @@ parity: setup ## replays the fixtures of the original against this code
 	.venv/bin/python scripts/parity.py test/fixtures/parity
 
 clean: ## removes what can be made again: .venv, node_modules, caches (never data or runs)
-	rm -rf .venv node_modules .cache .pytest_cache .ruff_cache .mypy_cache py/*.egg-info
+	rm -rf .venv node_modules dist .cache .pytest_cache .ruff_cache .mypy_cache py/*.egg-info

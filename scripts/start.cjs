@@ -1,11 +1,12 @@
 /**
- * What `scripts/coldframe` starts: looks at what nothing works without, then runs src/cli.ts. Written so that a Node of ten
+ * What `scripts/coldframe` starts: looks at what nothing works without, then runs src/cli.ts or its bundle. Written so that a Node of ten
  * years ago can read it and say what it lacks. As a file that imports others it takes paths, where `--import` takes addresses:
  * a checkout may lie under any name.
  */
 const fs = require('fs');
 const os = require('os');
 const path = require('path');
+const url = require('url');
 
 const NEEDED = [20, 20];
 
@@ -49,12 +50,29 @@ function isWritable(folder) {
   }
 }
 
+/** The bundle of `make setup`, undefined when a source has changed since: a checkout may be under development. */
+function findBundle() {
+  const project = path.dirname(__dirname);
+  const bundle = path.join(project, 'dist', 'cli.mjs');
+  try {
+    const made = fs.statSync(bundle).mtimeMs;
+    const files = fs.readdirSync(path.join(project, 'src'), { recursive: true, withFileTypes: true });
+    const isNewer = (file) => fs.statSync(path.join(file.path, file.name)).mtimeMs > made;
+    return files.some(isNewer) ? undefined : bundle;
+  } catch (error) {
+    return undefined;
+  }
+}
+
 checkNode();
 checkInstallation();
 chooseTemporaryFolder();
 process.exitCode = 13; // as Node's own, for a program that ends with something still awaited
-import('../node_modules/tsx/dist/esm/index.mjs')
-  .then(() => import('../src/cli.ts'))
-  .then(() => {
-    if (process.exitCode === 13) process.exitCode = 0;
-  });
+const bundle = findBundle();
+if (bundle) process.setSourceMapsEnabled(true); // a stack names the source; costs nothing until there is one
+const program = bundle
+  ? import(url.pathToFileURL(bundle).href)
+  : import('../node_modules/tsx/dist/esm/index.mjs').then(() => import('../src/cli.ts'));
+program.then(() => {
+  if (process.exitCode === 13) process.exitCode = 0;
+});

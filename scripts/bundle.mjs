@@ -1,0 +1,25 @@
+/**
+ * Bundles the program into dist/, so that a command starts in a third of the time: one file to read for each verb instead
+ * of a hundred to translate. `make setup` runs it; scripts/start.cjs takes the bundle while no source is newer.
+ */
+import { rmSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+process.chdir(fileURLToPath(new URL('..', import.meta.url)));
+rmSync('dist', { recursive: true, force: true });
+await build({
+  entryPoints: ['src/cli.ts'],
+  outdir: 'dist',
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  splitting: true, // a verb loads its own part only
+  format: 'esm',
+  platform: 'node',
+  target: 'node20',
+  external: ['pythonia'], // it finds its Python files from its own place
+  // Packages written for CommonJS call require; a module has none.
+  banner: { js: "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);" },
+  sourcemap: true,
+  logLevel: 'warning',
+});
