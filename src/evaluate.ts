@@ -75,12 +75,13 @@ function nameOutput(
 }
 
 async function runEvaluation(session: Session, step: number, output: string, report: Report): Promise<Results> {
-  let numBad = 0;
+  const known = new Set<string>();
   for (;;) {
     const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS, output);
     for (const video of bad) {
-      numBad += 1;
-      report.event({ kind: 'bad_video', step, ...video, num_bad: numBad, num_videos: num_total });
+      if (known.has(video.path)) continue; // listed twice
+      known.add(video.path);
+      report.event({ kind: 'bad_video', step, ...video, num_bad: known.size, num_videos: num_total });
     }
     report.progress('evaluate', num_seen, num_total);
     if (results !== null) return results;
@@ -119,6 +120,8 @@ export async function predict(
   const config = readTrainedConfig(header, name, folder, set);
   const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
   if (missing.length > 0) throw new UserError(missing);
+  if (config.data.dummy)
+    report.warn(`${checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
   const request = describeOpen('predict', { name, settings: config }, folder, header.classes, {
     train: null,
     val: null,

@@ -100,6 +100,7 @@ const COLOURS: Record<string, Colour> = {
   bad_video: 'yellow',
   restarted: 'yellow',
   dropped: 'yellow',
+  left_out: 'yellow',
   split: 'yellow',
 };
 
@@ -187,6 +188,8 @@ const DESCRIBE: Record<string, Describe> = {
   },
   saved: (e) => `saved ${e.path}`,
   bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
+  left_out: (e) =>
+    `step ${e.step}: no clip of the batch can be read, so it is left out (${plural(e.num_left_out, 'step')} so far)`,
   dropped: (e) => `trial ${e.trial} dropped: ${e.why}`,
   rung: (e) => `rung at step ${e.step}: ${e.num_left} of ${plural(e.num_points, 'point')} go on`,
   restarted: (e) => `starting again at step ${e.step}: ${e.why}`,

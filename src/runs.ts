@@ -88,15 +88,16 @@ export class RunFolder {
     this.writeJson('status.json', { ...status, ...describeWriter() });
   }
 
-  /** Adds a bad video once; returns how many distinct ones the run has met. */
-  addBadVideo(path: string, reason: string): number {
+  /** Adds a bad video once; returns whether it is new, and how many distinct ones the run has met. */
+  addBadVideo(path: string, reason: string): { isNew: boolean; numBad: number } {
     const known = this.badVideos();
-    if (!known.has(path)) {
+    const isNew = !known.has(path);
+    if (isNew) {
       this.refuseFenced();
       known.add(path);
       appendWhole(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\n`);
     }
-    return known.size;
+    return { isNew, numBad: known.size };
   }
 
   private bad: Set<string> | undefined;

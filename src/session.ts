@@ -82,6 +82,8 @@ const evaluateSchema = z.object({
   num_seen: z.number(),
   num_total: z.number(),
   bad: z.array(badVideo),
+  /** Trials whose scores are not finite. */
+  dropped: z.array(z.object({ trial: z.string(), step: z.number(), why: z.string() })),
   results: z.record(z.string(), resultSchema).nullable(),
 });
 

@@ -37,6 +37,8 @@ export class TrainingRun {
   /** null: this process has saved nothing yet. */
   #savedStep: number | null = null;
   readonly #clock: SaveClock;
+  /** Steps without a clip that could be read. */
+  #leftOut: Set<number> | undefined;
   /** Of the last step; of several trials the lowest. */
   #loss: number | null = null;
   #lastStatus = 0;
@@ -226,6 +228,11 @@ export class TrainingRun {
   digestStep(step: Step): void {
     this.step = step.step;
     const { train, run } = this.config;
+    if (step.clips === 0) {
+      this.#leftOut ??= new Set(this.folder.readEvents('left_out', this.step).map((event) => event.step ?? 0));
+      this.#leftOut.add(this.step); // a run that goes on passes some again
+      this.report.event({ kind: 'left_out', step: this.step, num_left_out: this.#leftOut.size });
+    }
     const pace = this.#pace.add(step, train.steps);
     if (this.step % run.print_every === 0 || this.step === train.steps) {
       const speed = this.#pace.takeMeans();
@@ -240,9 +247,10 @@ export class TrainingRun {
   }
 
   countBadVideo(video: BadVideo): void {
-    const numBad = this.folder.addBadVideo(video.path, video.reason);
+    const { isNew, numBad } = this.folder.addBadVideo(video.path, video.reason);
     const numVideos = (this.lists.train?.numLines ?? 0) + (this.lists.val?.numLines ?? 0);
-    this.report.event({ kind: 'bad_video', step: this.step, ...video, num_bad: numBad, num_videos: numVideos });
+    if (isNew)
+      this.report.event({ kind: 'bad_video', step: this.step, ...video, num_bad: numBad, num_videos: numVideos });
     const limit = this.config.data.max_bad_fraction;
     if (numBad > countAllowed(limit, numVideos)) {
       throw new UserError(
@@ -264,6 +272,7 @@ export class TrainingRun {
       this.folder.refuseFenced();
       const progress = await session.evaluate(CALL_SECONDS, this.folder.path('evaluations', `step-${this.step}`));
       for (const video of progress.bad) this.countBadVideo(video);
+      this.drop(progress.dropped.map(({ trial, why }) => ({ trial, why, reason: 'diverged' })));
       this.report.progress('evaluate', progress.num_seen, progress.num_total);
       this.writeStatus('running', { evaluating: { num_seen: progress.num_seen, num_total: progress.num_total } });
       if (progress.results !== null) return this.recordEvaluation(progress.results);

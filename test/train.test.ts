@@ -326,7 +326,7 @@ describe('bad input', () => {
       write('broken-train.txt', ...linesOf('train', 7), `${inTrain} 0`),
       write('broken-val.txt', ...linesOf('val', 3), `${inVal} 0`),
     ];
-    const some = set(root, ...lists, 'train.steps=3');
+    const some = set(root, ...lists, 'train.steps=6', 'eval.every=3'); // three passes and two evaluations
     const [skipped, failed, tooMany] = await Promise.all([
       finish('skip', ...some, ...set('data.max_bad_fraction=0.2')),
       finish('fail', ...some, ...set('data.on_bad_video=fail')),
@@ -336,6 +336,7 @@ describe('bad input', () => {
     const events = readEvents(join(folder, 'skip'));
     const reason = expect.stringMatching(/\w/);
     const bad = events.filter(({ kind }) => kind === 'bad_video');
+    expect(bad).toHaveLength(2);
     expect(bad[0]).toMatchObject({ path: inTrain, reason, num_bad: 1, num_videos: 12 });
     expect(bad.at(-1)).toMatchObject({ path: inVal, reason, num_bad: 2, num_videos: 12 });
     expect(events.find(({ kind }) => kind === 'evaluated')).toMatchObject({ num_videos: 3, num_bad: 1 });

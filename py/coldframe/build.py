@@ -273,9 +273,9 @@ def evaluation_batches(settings: Settings, list_file: str, device: torch.device)
 
 
 def prediction_batches(settings: Settings, paths: list[str]) -> Iterator[Batch]:
-    """Returns a batch of one video for each path, decoded in this process."""
+    """Returns a batch of one video for each path, decoded in this process: also where `data.dummy` trained on noise."""
     items = [(path, 0) for path in paths]
-    return _view_batches(settings, items, 1, 0, torch.device("cpu"))
+    return eval_loader(_video_views(settings, items), batch_size=1, num_workers=0)
 
 
 def _view_batches(
@@ -294,6 +294,11 @@ def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]
     data, views = settings.data, settings.eval
     if data.dummy:
         return _dummy_clips(settings, len(items), views.spatial_views * views.temporal_views)
+    return _video_views(settings, items)
+
+
+def _video_views(settings: Settings, items: VideoList | list[tuple[str, int]]) -> EvalViews:
+    data, views = settings.data, settings.eval
     return EvalViews(
         items,
         num_frames=data.num_frames,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cohort import Cohort
+from .cohort import Cohort, Trial
 from .data import Batch
 from .errors import UserError
 from .files import writing
@@ -62,6 +62,18 @@ class Evaluation:
         self.labels += batch.labels.tolist()
         self.indices += batch.indices.tolist()
 
+    def take_broken(self) -> dict[str, str]:
+        """Returns why each trial with scores that are not finite has no result, after taking its scores out."""
+        broken = {}
+        for trial in self.cohort.trials:
+            scores_NK = torch.cat(self.scores.get(trial.name) or [torch.empty(0, 1)])
+            num_broken = int((~scores_NK.isfinite()).any(dim=1).sum())
+            if num_broken:
+                found = f"the scores of {num_broken} of {len(scores_NK)} videos are not finite"
+                broken[trial.name] = f"{found}. {explain_broken(trial)}"
+                del self.scores[trial.name]
+        return broken
+
     def results(self) -> dict[str, dict[str, Any]]:
         """Returns for each trial top1, top5, num_videos, num_bad, views and per-class counts.
 
@@ -88,6 +100,9 @@ def ensemble(files: list[str]) -> dict[str, Any]:
     """Returns the accuracy of each file of scores (`members`) and of their mean. Raises UserError when the videos or
     classes of two files differ."""
     tables = [_read_scores(file) for file in files]
+    broken = [_describe_broken(file, table) for file, table in zip(files, tables, strict=True)]
+    if any(broken):
+        raise UserError("\n".join(filter(None, broken)))
     labels, indices, shape = tables[0]["labels"], tables[0]["indices"], tables[0]["scores"].shape
     for file, table in zip(files, tables, strict=True):
         if table["scores"].shape != shape or (table["indices"] != indices).any() or (table["labels"] != labels).any():
@@ -99,6 +114,22 @@ def ensemble(files: list[str]) -> dict[str, Any]:
     members = [accuracy(torch.from_numpy(table["scores"]), labels_N) for table in tables]
     mean_NK = torch.stack([torch.from_numpy(table["scores"]) for table in tables]).mean(dim=0)
     return {"num_videos": len(labels), "members": members, "mean": accuracy(mean_NK, labels_N)}
+
+
+def explain_broken(trial: Trial) -> str:
+    """Returns what makes scores that are not finite, and what to do."""
+    bad = [name for name, parameter in trial.named_parameters() if not parameter.isfinite().all()]
+    if bad:
+        return f"The weights {', '.join(bad[:3])} hold values that are not finite: take another checkpoint."
+    if trial.precision == "fp32":
+        return "The decoder's weights are finite: check those of the backbone, and the videos."
+    return f"The decoder's weights are finite: {trial.precision} may overflow. Set train.precision: fp32, or bf16."
+
+
+def _describe_broken(file: str, table: dict[str, Any]) -> str | None:
+    num_broken = int((~np.isfinite(table["scores"])).any(axis=1).sum())
+    found = f"holds scores that are not finite, of {num_broken} of {len(table['scores'])} videos"
+    return f"{file}  {found}. Evaluate again with a sound checkpoint." if num_broken else None
 
 
 def _read_scores(file: str) -> dict[str, Any]:

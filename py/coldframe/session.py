@@ -17,10 +17,10 @@ from torch import Tensor
 
 from . import build, checkpoint, environment, forecast, identify, lock, serve, upstream, video
 from .cohort import Cohort
-from .data import Batch, normalize_
+from .data import Batch, normalize_, read_list
 from .device import choose_device, choose_precision
 from .errors import UserError
-from .evaluate import Evaluation, ensemble
+from .evaluate import Evaluation, ensemble, explain_broken
 from .extract import Extraction
 from .features import Cache, StoredFeatures, open_cache
 from .initial import initialize
@@ -39,6 +39,7 @@ class Session:
         self._cohort: Cohort | None = None
         self._train: Iterator[Batch] | None = None
         self._evaluation: Evaluation | None = None
+        self._num_unread = 0  # clips since the last one that could be read
         self._metrics: Metrics | None = None
         self._cache: Cache | None = None
         self._extraction: Extraction | None = None
@@ -137,8 +138,10 @@ class Session:
             self._evaluation = None
             raise UserError(_bad_video_text(bad[0]))
         results = None
+        dropped: dict[str, str] = {}
         if done:
             self._evaluation = None
+            dropped = self._drop_broken(evaluation)
             results = evaluation.results()
             evaluation.write_scores(Path(output), alone=self.mode == "evaluate")
             if self._metrics is not None:
@@ -148,6 +151,7 @@ class Session:
             "num_seen": evaluation.num_seen,
             "num_total": evaluation.num_videos,
             "bad": bad,
+            "dropped": [{"trial": name, "step": self.step, "why": why} for name, why in dropped.items()],
             "results": results,
         }
 
@@ -191,6 +195,10 @@ class Session:
                 predictions.append({"path": path, "reason": batch.bad[0].reason, "classes": None})
                 continue
             scores_VK = next(iter(self.cohort.scores(self._prepare(batch.clips[0])).values()))
+            if not scores_VK.isfinite().all():
+                reason = f"its scores are not finite. {explain_broken(self.cohort.trials[0])}"
+                predictions.append({"path": path, "reason": reason, "classes": None})
+                continue
             best = scores_VK.mean(dim=0).topk(min(top, scores_VK.shape[1]))
             classes = [
                 {"label": label, "name": self.classes[label] if self.classes else str(label), "probability": value}
@@ -267,6 +275,14 @@ class Session:
         if self._metrics is not None:
             self._metrics.drop(names)
 
+    def _drop_broken(self, evaluation: Evaluation) -> dict[str, str]:
+        """Returns why trials leave whose scores are not finite. Raises UserError when none is left."""
+        broken = evaluation.take_broken()
+        if len(broken) == len(self.cohort.trials):
+            raise UserError("\n".join(f"trial {name}  {why}" for name, why in broken.items()))
+        self._drop(list(broken))
+        return broken
+
     def _find_checkpoint(self, resume: str) -> Path | None:
         if resume not in ("auto", "never"):
             return Path(resume)
@@ -289,15 +305,16 @@ class Session:
         unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
         if unreadable and self.settings.data.on_bad_video == "fail":
             raise UserError(_bad_video_text(unreadable[0]))
-        if not len(batch.labels):
-            raise UserError(
-                f"step {self.step + 1}: no clip of the batch could be read. The first: {_bad_video_text(unreadable[0])}"
-            )
+        bad += unreadable
         loaded = time.perf_counter()
+        if not len(batch.labels):
+            self._leave_out(unreadable)
+            seconds = loaded - started
+            return {"step": self.step, "clips": 0, "data_seconds": seconds, "step_seconds": seconds, "trials": {}}
+        self._num_unread = 0
         clips_NCTHW, targets = mix_batch(self._prepare(batch.clips), batch.labels, self.settings, self.step)
         outcome = cohort.step(self.step, clips_NCTHW, targets, serve.progress)
         self.step += 1
-        bad += unreadable
         if self._metrics is not None:
             self._metrics.write_step(self.step, outcome)
         gone = {name: result.diverged for name, result in outcome.items() if result.diverged is not None}
@@ -314,6 +331,20 @@ class Session:
                 for name, result in outcome.items()
             },
         }
+
+    def _leave_out(self, unreadable: list[dict[str, str]]) -> None:
+        """Passes a step without a clip: rates and random streams belong to steps, so the others stay as they are."""
+        self.step += 1
+        self._num_unread += len(unreadable)
+        list_file = self.lists["train"]
+        num_videos = 0 if list_file is None else len(read_list(list_file))
+        if self._num_unread >= 2 * num_videos * self.settings.data.clips_per_video:  # a whole pass over the list
+            first = unreadable[0]
+            raise UserError(
+                f"data.train_list  none of its {num_videos} videos can be read. The first: {first['path']}  "
+                f"{first['reason']}. Mend the videos or the list.",
+                "bad_video",
+            )
 
     def _prepare(self, clips: Tensor) -> Tensor:
         on_device = clips.to(self.device, non_blocking=True)

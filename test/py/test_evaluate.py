@@ -7,8 +7,10 @@ import fcntl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from coldframe import build
 from coldframe.data import normalize_
 from coldframe.device import choose_device, choose_precision
 from coldframe.errors import UserError
-from coldframe.evaluate import Evaluation, accuracy
+from coldframe.evaluate import Evaluation, accuracy, ensemble
 from coldframe.lock import RunLock
 from coldframe.metrics import Metrics
 from small import settings
@@ -106,3 +108,37 @@ def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of a missing package meets
     with pytest.raises(UserError, match=r"run\.wandb is 'clips'.*pip install wandb"):
         Metrics(tmp_path, 0, False, "clips", {"main": {}})
+
+
+def evaluate(cohort: Any, list_file: Path) -> Evaluation:
+    list_file.write_text("".join(f"/nowhere/{i}.mp4\t{i % 5}\n" for i in range(4)))
+    batches, num_videos = build.evaluation_batches(settings(), str(list_file), CPU)
+    evaluation = Evaluation(cohort, batches, lambda x: x / 255, num_videos, 2)
+    assert evaluation.advance(60, lambda: None)
+    return evaluation
+
+
+def test_scores_that_are_not_finite_are_no_result_and_name_the_weights(tmp_path: Path) -> None:
+    cohort = make_cohort(good={}, damaged={"train__seed": 1})
+    name, parameter = list(cohort.trials[1].named_parameters())[-1]
+    with torch.no_grad():
+        parameter.view(-1)[0] = float("nan")
+    evaluation = evaluate(cohort, tmp_path / "val.tsv")
+    why = evaluation.take_broken()
+    assert list(why) == ["damaged"]
+    assert why["damaged"].startswith("the scores of 4 of 4 videos are not finite. The weights ")
+    assert name in why["damaged"]
+    alone = evaluate(make_cohort(good={}), tmp_path / "val.tsv")
+    assert alone.take_broken() == {}
+    assert evaluation.results() == alone.results()
+
+
+def test_no_ensemble_is_made_of_scores_that_are_not_finite(tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{name}.npz") for name in ("sound", "broken")]
+    scores = np.array([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4]], np.float32)
+    np.savez(files[0], scores=scores, labels=[0, 1, 1], indices=[0, 1, 2])
+    assert ensemble([files[0], files[0]])["mean"]["top1"] == pytest.approx(2 / 3)
+    scores[1, 0] = np.inf
+    np.savez(files[1], scores=scores, labels=[0, 1, 1], indices=[0, 1, 2])
+    with pytest.raises(UserError, match=r"broken\.npz  holds scores that are not finite, of 1 of 3 videos"):
+        ensemble(files)
