@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { RuntimeFailure, showPath, UserError } from './errors.ts';
 import { writeWhole } from './files.ts';
 import { readCommit } from './inputs.ts';
+import { BENCHES } from './options.ts';
 import { PROJECT } from './paths.ts';
 import { formatBytes, type Report } from './report.ts';
 
@@ -15,18 +16,6 @@ const PYTHON = join(PROJECT, 'py', 'python.sh'); // the environment that the run
 const TSX = join(PROJECT, 'node_modules', 'tsx', 'dist', 'loader.mjs');
 const NUM_LINES = 40; // of a failed program's output
 const BUSY = 0.5; // processes of others that run: from here on figures of a small machine suffer
-
-export const BENCHES = [
-  'loader',
-  'step',
-  'cohort',
-  'features',
-  'list',
-  'bridge',
-  'memory',
-  'startup',
-  'sweep',
-] as const;
 
 export interface BenchRequest {
   /** One of BENCHES, or all. */

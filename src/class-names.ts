@@ -2,7 +2,6 @@
 
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from './errors.ts';
 import { quote } from './words.ts';
 
@@ -13,7 +12,7 @@ export function readClasses(file: string): string[] {
   try {
     bytes = readFileSync(file);
   } catch (error) {
-    throw new UserError(`${name}  ${explainReadError(error, resolve(file), 'a file with one class name a line')}`);
+    throw new UserError(`${name}  ${explainReadError(error, null, 'a file with one class name a line')}`);
   }
   if (!isUtf8(bytes)) throw new UserError(`${name}  is not valid UTF-8. Write one class name a line, in UTF-8.`);
   const names = bytes

@@ -1,5 +1,6 @@
 /** The process entry: runs main, prints the last error, sets the exit code. */
 
+import { wantsJson } from './command-line.ts';
 import { asUserError, Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
 import { main } from './main.ts';
 import { reportError } from './report.ts';
@@ -38,6 +39,6 @@ try {
   await main(args);
 } catch (caught) {
   const error = asUserError(caught);
-  reportError(error, args.includes('--json'));
+  reportError(error, wantsJson(args));
   process.exitCode = exitCode(error);
 }

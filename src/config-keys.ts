@@ -2,6 +2,8 @@
 import { distance } from 'fastest-levenshtein';
 import { z } from 'zod';
 import { fileSchema } from './config-schema.ts';
+import { showPath, UserError } from './errors.ts';
+import { adviseOn, translateKey } from './key-names.ts';
 import { UPSTREAM_FLAGS } from './upstream-flags.ts';
 import type { Entry } from './yaml-source.ts';
 
@@ -31,9 +33,25 @@ export function collectKeys(schema: z.ZodObject): KnownKeys {
   return known;
 }
 
-/** Returns `where  key: text`; an option of the command line names its key already. */
+/** Returns `where  key: text`; an option of the command line that gives this key names it already. */
 export function formatProblem(where: string, key: string, text: string): string {
-  return where.startsWith('--set ') ? `${where}: ${text}` : `${where}  ${key}: ${text}`;
+  return where.startsWith(`--set ${key}=`) ? `${where}: ${text}` : `${where}  ${key}: ${text}`;
+}
+
+/** Throws UserError when a file is plainly one of the other command: each of its keys would be a mistake of its own. */
+export function refuseOtherKind(file: string, entries: Map<string, Entry>, command: 'train' | 'sweep'): void {
+  const written = [...entries].filter(([, { where }]) => !where.startsWith('--set ')).map(([key]) => key);
+  const has = (...names: string[]) => written.some((key) => names.includes(key.split('.')[0] ?? ''));
+  const isSweep = has('base', 'space', 'trials');
+  if (command === 'train' && isSweep)
+    throw new UserError(
+      `${showPath(file)}  is a sweep file. Run it with \`coldframe sweep --config ${showPath(file)}\`.`,
+    );
+  if (command === 'sweep' && !isSweep && has('data', 'model', 'train'))
+    throw new UserError(
+      `${showPath(file)}  is a configuration of a single training. Run it with \`coldframe train --config ${showPath(file)}\`, ` +
+        `or write a sweep file with \`base: ${showPath(file)}\` and a \`space:\`.`,
+    );
 }
 
 /** Returns what is wrong with the keys themselves, one line for each misspelt section or key. */
@@ -74,6 +92,25 @@ function listKeys(section: string, { sections, keys }: KnownKeys): string {
     .join(', ');
 }
 
+/** Returns the key that a word means (`lr`, `learning_rate`, `train.lr`), or advice where no key does; else undefined. */
+export function findKey(
+  word: string,
+): { key: string; advice?: undefined } | { key?: undefined; advice: string } | undefined {
+  const name = word.replaceAll('-', '_');
+  if (KEYS.has(name)) return { key: name };
+  const advice = adviseOn(lastPart(name));
+  if (advice !== undefined) return { advice };
+  const same = [...KEYS.keys()].filter((key) => lastPart(key) === name);
+  // Of several the section `train` is meant: `lr`, `batch_size`, `precision`.
+  const key = translateKey(name) ?? (same.length === 1 ? same[0] : same.find((one) => one.startsWith('train.')));
+  if (key !== undefined) return { key };
+  const flag = Object.hasOwn(UPSTREAM_FLAGS, name) ? UPSTREAM_FLAGS[name] : undefined;
+  if (flag?.key) return { key: flag.key };
+  if (same.length > 1) return { advice: `Did you mean one of the keys ${same.join(', ')}? Give it with --set.` };
+  const near = findNearest(name, lastPart(name), KEYS.keys());
+  return near === undefined ? undefined : { advice: `Did you mean --set ${near}=VALUE?` };
+}
+
 /** Returns the sentence after `unknown key.`: the key that was probably meant, or all that are there. */
 export function suggest(key: string, isSection = false, known: KnownKeys = CONFIGURATION): string {
   const last = lastPart(key).replaceAll('-', '_');
@@ -81,6 +118,9 @@ export function suggest(key: string, isSection = false, known: KnownKeys = CONFI
   const flag = isFlag ? UPSTREAM_FLAGS[last] : undefined;
   if (flag?.key === null) return `Upstream's --${last} is here: ${flag.how}.`;
   if (flag) return `Did you mean ${flag.how.endsWith('VALUE') ? flag.key : `\`${flag.how}\``}?`;
+  const isOurs = known === CONFIGURATION && !isSection;
+  const elsewhere = isOurs ? (adviseOn(last) ?? translateKey(last)) : undefined;
+  if (elsewhere !== undefined) return elsewhere.endsWith('.') ? elsewhere : `Did you mean ${elsewhere}?`;
   const nearest = findNearest(key, last, isSection ? known.sections : [...known.keys.keys(), ...known.sections]);
   if (nearest !== undefined) return `Did you mean ${nearest}?`;
   const parts = key.split('.');

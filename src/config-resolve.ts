@@ -3,12 +3,15 @@
  *
  * Keys that do not fit each other are told to the checker, where they were written; config.ts reads and collects.
  */
+
 import { existsSync } from 'node:fs';
+import { explainPolicy } from './augment-policy.ts';
 import { readClasses } from './class-names.ts';
 import { formatProblem, show } from './config-keys.ts';
 import type { Params } from './config-schema.ts';
 import { type Config, type Draft, PRESETS } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
+import { adviseFetch } from './weights-file.ts';
 import { plural } from './words.ts';
 import type { Entry } from './yaml-source.ts';
 
@@ -68,8 +71,13 @@ export function resolveWith(
   kept: Kept = new Map(),
 ): { config: Config; problems: string[] } {
   const checker = new Checker('configuration', entries, [], kept);
+  return { config: resolveDraft(replaceKeys(draft, Object.entries(params)), checker, []), problems: checker.problems };
+}
+
+/** Returns a draft with other values at these dotted keys; what is not changed is shared. */
+export function replaceKeys(draft: Draft, values: Iterable<[string, unknown]>): Draft {
   const changed: Record<string, unknown> = { ...draft };
-  for (const [key, value] of Object.entries(params)) {
+  for (const [key, value] of values) {
     const parts = key.split('.');
     let section = changed;
     for (const part of parts.slice(0, -1)) {
@@ -79,7 +87,7 @@ export function resolveWith(
     }
     section[parts.at(-1) ?? ''] = value;
   }
-  return { config: resolveDraft(changed as Draft, checker, []), problems: checker.problems };
+  return changed as Draft;
 }
 
 /** Returns the draft with every derived key filled in; keys that do not fit each other are told to the checker. */
@@ -155,12 +163,9 @@ function resolveWeights({ preset, weights, weights_sha256 }: GivenBackbone, chec
   const key = 'model.backbone.weights';
   if (weights === null && preset !== 'tiny' && preset !== 'custom') {
     const keys = [key, 'model.backbone.preset'];
-    checker.fail(
-      keys,
-      `not set. ${preset} needs the path of CLIP's weights file, or \`random\` for a first try without.`,
-    );
+    checker.fail(keys, `not set, and ${preset} needs it. ${adviseFetch(preset)}`);
   } else if (weights !== null && weights !== 'random' && !existsSync(weights)) {
-    checker.fail([key], `no file at ${weights}. Give the path of CLIP's weights file, or \`random\`.`);
+    checker.fail([key], `no file at ${weights}. ${adviseFetch(preset)}`);
   } else if ((weights ?? 'random') === 'random' && weights_sha256 !== null) {
     checker.fail(
       ['model.backbone.weights_sha256', key],
@@ -204,6 +209,8 @@ function resolveData(draft: Draft, size: number, checker: Checker, notes: string
       `found ${given.num_classes}, but ${cited}. Remove it, or correct one.`,
     );
   }
+  const fault = given.augment === null ? undefined : explainPolicy(given.augment);
+  if (fault !== undefined) checker.fail(['data.augment'], fault);
   const sides = given.mirror ? (names ?? []).filter((name) => /\b(left|right)\b/i.test(name)) : [];
   if (sides.length > 0) {
     const where = checker.locate(['data.mirror']);
@@ -254,6 +261,13 @@ function checkTraining({ data, train, launch }: Draft, checker: Checker): void {
     const cited = checker.cite('train.batch_size', train.batch_size);
     const keys = ['data.clips_per_video', 'train.batch_size'];
     checker.fail(keys, `${data.clips_per_video} does not divide ${cited}. Give a divisor of it.`);
+  }
+  if (train.precision === 'fp16' && launch.device === 'cpu') {
+    const cited = checker.cite('launch.device', 'cpu');
+    checker.fail(
+      ['train.precision', 'launch.device'],
+      `found "fp16", and ${cited} has none. Allowed there: fp32, bf16, auto.`,
+    );
   }
   for (const name of ['devices', 'nodes'] as const) {
     if (launch[name] !== 1)

@@ -5,12 +5,12 @@
  */
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
-import { checkKeys, describeAllowed, failedKeys, flatten, KEYS, nest, show } from './config-keys.ts';
-import { Checker, resolveDraft } from './config-resolve.ts';
+import { checkKeys, describeAllowed, failedKeys, flatten, KEYS, nest, refuseOtherKind, show } from './config-keys.ts';
+import { Checker, replaceKeys, resolveDraft } from './config-resolve.ts';
 import { type Config, type Draft, fileSchema, PATH_KEYS } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
 import { listFormerDefaults, readFormat } from './stored-format.ts';
-import { type Entry, readSource } from './yaml-source.ts';
+import { type Entry, readOptions, readSource } from './yaml-source.ts';
 
 export { type Config, PRESETS } from './config-schema.ts';
 
@@ -40,6 +40,7 @@ export interface OpenConfig {
 export function openConfig(file: string, options: LoadOptions & { changes?: Map<string, Entry> } = {}): OpenConfig {
   const { entries, problems } = readSource(file, options.set ?? [], options.env ?? process.env);
   if (entries.size === 0 && problems.length > 0) throw new UserError(problems); // nothing was read: no more to say
+  refuseOtherKind(file, entries, 'train');
   for (const [key, entry] of options.changes ?? []) entries.set(key, entry);
   takeFormat(entries, problems);
   problems.push(...checkKeys(entries));
@@ -50,6 +51,45 @@ export function openConfig(file: string, options: LoadOptions & { changes?: Map<
   for (const key of options.required ?? []) checkRequired(key, config, checker);
   if (problems.length > 0) throw new UserError([...new Set(problems)]);
   return { config, notes, draft, entries };
+}
+
+/** Keys that follow from others: a stored configuration holds them, and a change of those others replaces them. */
+const FOLLOWING: Readonly<Record<string, readonly string[]>> = {
+  'data.size': ['model.backbone.input_size'],
+  'data.root': ['data.train_root', 'data.val_root'],
+  'data.classes': ['data.num_classes'],
+  'model.backbone.preset': ['width', 'num_layers', 'num_heads', 'patch_size', 'mlp_factor', 'input_size'].map(
+    (name) => `model.backbone.${name}`,
+  ),
+};
+
+/**
+ * Returns a stored configuration with the keys of `--set` changed, and no others: what it names of the machine it was
+ * written on is not looked for. Raises UserError with all problems of the keys given.
+ */
+export function patchConfig(stored: Config, set: string[], env: NodeJS.ProcessEnv = process.env): Config {
+  const { entries, problems } = readOptions(set, env);
+  problems.push(...checkKeys(entries));
+  const checker = new Checker('--set', entries, problems);
+  const given = new Map(flatten(parseDraft(checker), ''));
+  const following = [...entries.keys()].flatMap((key) => FOLLOWING[key] ?? []).filter((key) => !entries.has(key));
+  const changes = [
+    ...following.map((key): [string, unknown] => [key, null]),
+    ...[...entries.keys()].filter((key) => KEYS.has(key)).map((key): [string, unknown] => [key, given.get(key)]),
+  ];
+  // Files of another machine are left out meanwhile; who reads them looks for them.
+  const elsewhere: [string, unknown][] = [
+    ['model.backbone.weights', 'random'],
+    ['model.backbone.weights_sha256', null],
+    ['data.classes', null],
+  ].filter(([key]) => !entries.has(String(key))) as [string, unknown][];
+  const config = resolveDraft(replaceKeys(stored, [...changes, ...elsewhere]), checker, []);
+  if (problems.length > 0) throw new UserError([...new Set(problems)]);
+  const before = new Map(flatten(stored, ''));
+  return replaceKeys(
+    config,
+    elsewhere.map(([key]): [string, unknown] => [key, before.get(key)]),
+  ) as Config;
 }
 
 /** A config.json or best.yaml may be given as any other file: what it lacks is what its format meant. */

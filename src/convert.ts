@@ -1,12 +1,9 @@
 /** `checkpoint convert`: between our checkpoint folders and the original's checkpoint-N.pth files. */
 
 import { resolve } from 'node:path';
+import { openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
 import { readClasses } from './class-names.ts';
-import { type Config, loadConfig } from './config.ts';
-import { readStoredConfig } from './config-migrate.ts';
-import { UserError } from './errors.ts';
 import type { Report } from './report.ts';
-import { chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
 
@@ -23,7 +20,7 @@ export interface ConvertRequest {
 
 /** Writes a checkpoint, optimizer included, in the other format. */
 export async function convert(request: ConvertRequest, report: Report): Promise<void> {
-  const { name, config, classes } = readModel(request);
+  const { path, name, config, classes } = readModel(request, (text) => report.note(text));
   const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
   try {
     const session = new Session(runtime);
@@ -33,7 +30,7 @@ export async function convert(request: ConvertRequest, report: Report): Promise<
       lists: { train: null, val: null },
       classes,
       run_dir: null,
-      resume: findCheckpoint(request.checkpoint),
+      resume: path,
     });
     for (const note of notes) report.note(note);
     const { notes: limits, ...saved } = await session.convert(request.to, resolve(request.output));
@@ -44,26 +41,9 @@ export async function convert(request: ConvertRequest, report: Report): Promise<
   }
 }
 
-interface Model {
-  /** Of its trial. */
-  name: string;
-  config: Config;
-  classes: string[] | null;
-}
-
-function readModel({ checkpoint, config: file, trial, set }: ConvertRequest): Model {
-  if (file !== undefined) {
-    const { config } = loadConfig(file, { set });
-    const name = isUpstreamFile(checkpoint)
-      ? 'main'
-      : chooseTrial(checkpoint, readCheckpoint(checkpoint).header, trial);
-    return { name, config, classes: config.data.classes === null ? null : readClasses(config.data.classes) };
-  }
-  if (isUpstreamFile(checkpoint)) {
-    throw new UserError(`${checkpoint}  is a checkpoint of the original: say with --config which model it is.`);
-  }
-  const { folder, header } = readCheckpoint(checkpoint);
-  const name = chooseTrial(checkpoint, header, trial);
-  const config = readStoredConfig(header.config[name], { file: `${folder}/checkpoint.json`, format: header.format });
-  return { name, config, classes: header.classes };
+/** Class names come from the checkpoint, or from the configuration of one that has none. */
+function readModel(request: ConvertRequest, note: (text: string) => void): UsedCheckpoint {
+  const used = openCheckpoint(request, note);
+  const { classes: file } = used.config.data;
+  return { ...used, classes: used.classes ?? (file === null ? null : readClasses(file)) };
 }

@@ -51,9 +51,7 @@ function openList(file: string): number {
     readSync(descriptor, Buffer.alloc(1), 0, 1, 0); // a folder can be opened, not read
     return descriptor;
   } catch (error) {
-    throw new UserError(
-      `${showPath(file)}  ${explainReadError(error, resolve(file), 'a list of `<path> <label>` lines')}`,
-    );
+    throw new UserError(`${showPath(file)}  ${explainReadError(error, null, 'a list of `<path> <label>` lines')}`);
   }
 }
 

@@ -143,13 +143,18 @@ export function asUserError(error: unknown): unknown {
   return new UserError(`${path === undefined ? 'disk' : showPath(dest ?? path)}  ${found}`);
 }
 
-/** Returns why a file could not be read, in words, and what to do; `wanted` says what should be there. */
-export function explainReadError(error: unknown, file: string, wanted: string): string {
+/**
+ * Returns why a file could not be read, in words, and what to do; `wanted` says what should be there. `file` is null
+ * where the line begins with its path already.
+ */
+export function explainReadError(error: unknown, file: string | null, wanted: string): string {
   const code = (error as NodeJS.ErrnoException).code;
-  if (code === 'ENOENT' || code === 'ENOTDIR') return `no file at ${file}. Give the path of ${wanted}.`;
-  if (code === 'EISDIR') return `${file} is a folder. Give the path of ${wanted}.`;
-  if (code === 'EACCES') return `${file} may not be read. Change its permissions.`;
-  return `${file} cannot be read: ${(error as Error).message}.`;
+  const begin = file === null ? '' : `${file} `;
+  if (code === 'ENOENT' || code === 'ENOTDIR')
+    return `no ${file === null ? 'such file' : `file at ${file}`}. Give the path of ${wanted}.`;
+  if (code === 'EISDIR') return `${begin}is a folder. Give the path of ${wanted}.`;
+  if (code === 'EACCES') return `${begin}may not be read. Change its permissions.`;
+  return `${begin}cannot be read: ${(error as Error).message}.`;
 }
 
 /** Returns the path as the user would type it: relative below the current folder, else absolute. */

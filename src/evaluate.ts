@@ -1,16 +1,16 @@
 /** What is done with a finished checkpoint: test it on a list, or name the classes of videos. */
 
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { type Config, loadConfig } from './config.ts';
-import { readStoredConfig } from './config-migrate.ts';
+import { text } from 'node:stream/consumers';
+import { type CheckpointArguments, openCheckpoint } from './checkpoint-config.ts';
+import type { Config } from './config.ts';
 import { Interrupted, showPath, UserError } from './errors.ts';
 import { writeWhole } from './files.ts';
 import { type CheckedList, checkLists, describeList } from './inputs.ts';
 import { guessDevice } from './outcome.ts';
 import type { Report } from './report.ts';
-import { type CheckpointHeader, chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from './runs.ts';
 import { startRuntime } from './runtime.ts';
 import { type Opened, type OpenRequest, type Result, Session } from './session.ts';
 import { onStop } from './stop-signals.ts';
@@ -19,44 +19,53 @@ const CALL_SECONDS = 1;
 
 type Results = Record<string, Result>;
 
+export interface EvaluateArguments extends CheckpointArguments {
+  output: string | undefined;
+}
+
 /**
- * Evaluates a checkpoint with a configuration's model, validation list and views. `output` takes `result.json` and
+ * Evaluates a checkpoint on the validation list of its configuration, or of another. `output` takes `result.json` and
  * `scores.npz`; by default a folder in the checkpoint's run, named after the step, the views and the list.
  */
-export async function evaluate(
-  config: Config,
-  checkpoint: string,
-  trial: string | undefined,
-  output: string | undefined,
-  report: Report,
-): Promise<void> {
-  if (config.data.val_list === null) throw new UserError('data.val_list  is not set. `evaluate` needs it.');
-  const folder = findCheckpoint(checkpoint);
-  const header = isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header;
-  const name = header === null ? 'main' : chooseTrial(checkpoint, header, trial);
-  const { val_list: list, dummy } = config.data;
-  const on = dummy ? 'generated clips' : showPath(list);
+export async function evaluate(args: EvaluateArguments, report: Report): Promise<void> {
+  const { path, name, config, classes: trained } = openCheckpoint(args, (line) => report.note(line));
+  const { val_list: given, dummy } = config.data;
+  if (given === null)
+    throw new UserError('data.val_list  is not set, and `evaluate` needs it: --set data.val_list=LIST.');
   report.say(
-    `Evaluating ${showPath(folder)} on ${on}\nDevice: ${guessDevice(config.launch.device)}. Loading PyTorch ...`,
+    `Evaluating ${showPath(path)} on ${dummy ? 'generated clips' : showPath(given)}\nDevice: ${guessDevice(config.launch.device)}. Loading PyTorch ...`,
   );
   await withScratch(async (scratch) => {
     const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
     starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
-    const lists = await checkLists(config, ['val'], scratch, report).catch(async (error: unknown) => {
+    const used = args.config === undefined ? forgetClasses(config, args.set) : config;
+    const lists = await checkLists(used, ['val'], scratch, report).catch(async (error: unknown) => {
       await starting.then((runtime) => runtime.close());
-      throw error;
+      throw args.config === undefined ? adviseOnPaths(error, args.checkpoint) : error;
     });
-    const classes = lists.classes ?? header?.classes ?? null;
-    const files = { train: null, val: lists.val?.checkedFile ?? null };
-    const request = describeOpen('evaluate', { name, settings: config }, folder, classes, files);
+    const classes = lists.classes ?? trained;
+    const list = { train: null, val: lists.val?.checkedFile ?? null };
+    const request = describeOpen('evaluate', { name, settings: config }, path, classes, list);
     await withSession(starting, request, report, async (session, opened) => {
-      const target = resolve(output ?? nameOutput(folder, opened.step, name, config, lists.val));
+      const target = resolve(args.output ?? nameOutput(path, opened.step, name, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
-      const about = { step: opened.step, checkpoint: folder, list: describeList(lists.val), classes, results };
+      const about = { step: opened.step, checkpoint: path, list: describeList(lists.val), classes, results };
       writeWhole(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
       reportResults(results, opened.step, target, lists.val, report);
     });
   });
+}
+
+/** A checkpoint knows its class names: the file they came from need not be here. */
+function forgetClasses(config: Config, set: string[]): Config {
+  if (set.some((pair) => pair.startsWith('data.classes='))) return config;
+  return { ...config, data: { ...config.data, classes: null } };
+}
+
+function adviseOnPaths(error: unknown, checkpoint: string): unknown {
+  if (!(error instanceof UserError)) return error;
+  const advice = 'Where they lie elsewhere here: --set data.val_list=LIST, --set data.root=FOLDER.';
+  return new UserError([...error.problems, `${checkpoint}  list and paths are those it was trained with. ${advice}`]);
 }
 
 function nameOutput(
@@ -106,33 +115,27 @@ function describeClasses(perClass: Result['per_class']): object[] {
   return perClass.map(([label, videos, correct]) => ({ label, num_videos: videos, top1: correct / videos }));
 }
 
+export interface PredictArguments extends CheckpointArguments {
+  videos: string[];
+  top: number;
+}
+
 /** Names the classes of video files. Files that cannot be read are told after the others: UserError. */
-export async function predict(
-  checkpoint: string,
-  videos: string[],
-  trial: string | undefined,
-  top: number,
-  set: string[],
-  report: Report,
-): Promise<void> {
-  const { folder, header } = readCheckpoint(checkpoint);
-  const name = chooseTrial(checkpoint, header, trial);
-  const config = readTrainedConfig(header, name, folder, set);
+export async function predict(args: PredictArguments, report: Report): Promise<void> {
+  const { path: folder, name, config, classes } = openCheckpoint(args, (text) => report.note(text));
+  const videos = await listVideos(args.videos);
   const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
   if (missing.length > 0) throw new UserError(missing);
   if (config.data.dummy)
-    report.warn(`${checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
-  const request = describeOpen('predict', { name, settings: config }, folder, header.classes, {
-    train: null,
-    val: null,
-  });
+    report.warn(`${args.checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
+  const request = describeOpen('predict', { name, settings: config }, folder, classes, { train: null, val: null });
   report.enableProgress();
   report.waiting(`loading PyTorch and ${showPath(folder)} ...`);
   await withSession(startRuntime({ stallSeconds: config.launch.stall_seconds }), request, report, async (session) => {
     const unreadable: string[] = [];
     for (const path of videos) {
       // One call a video: what is done is printed, whatever comes later.
-      const { predictions } = await session.predict([resolve(path)], top);
+      const { predictions } = await session.predict([resolve(path)], args.top);
       for (const { classes, reason } of predictions) {
         if (classes === null) unreadable.push(`${path}  ${reason}`);
         else report.event({ kind: 'predicted', path, classes });
@@ -140,6 +143,16 @@ export async function predict(
     }
     if (unreadable.length > 0) throw new UserError(unreadable);
   });
+}
+
+/** Returns the files given; `-` stands for a list on stdin, a path a line (or between zeros, as `find -print0` writes). */
+async function listVideos(given: string[]): Promise<string[]> {
+  if (!given.includes('-')) return given;
+  const list = await text(process.stdin);
+  const paths = list.split(list.includes('\0') ? '\0' : /\r?\n/).filter((line) => line !== '');
+  if (paths.length === 0) throw new UserError('-  stdin held no path. Give a list there, a path a line.');
+  const at = given.indexOf('-');
+  return [...given.slice(0, at), ...paths, ...given.slice(at + 1).filter((path) => path !== '-')];
 }
 
 function describeOpen(
@@ -150,23 +163,6 @@ function describeOpen(
   lists: OpenRequest['lists'],
 ): OpenRequest {
   return { mode, trials: [trial], lists, classes, run_dir: null, resume: checkpoint };
-}
-
-/** The configuration a checkpoint was trained with; `--set` changes it, for example where the weights lie here. */
-function readTrainedConfig(header: CheckpointHeader, trial: string, folder: string, set: string[]): Config {
-  const config = readStoredConfig(header.config[trial], {
-    file: join(folder, 'checkpoint.json'),
-    format: header.format,
-  });
-  if (set.length === 0) return config;
-  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  try {
-    const file = join(scratch, 'config.yaml'); // JSON is YAML
-    writeFileSync(file, JSON.stringify(config));
-    return loadConfig(file, { set }).config;
-  } finally {
-    rmSync(scratch, { recursive: true });
-  }
 }
 
 async function withScratch(work: (scratch: string) => Promise<void>): Promise<void> {

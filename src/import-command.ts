@@ -91,7 +91,8 @@ export function runImport({ words, script, output }: ImportOptions, report: Repo
   const command = script === undefined ? words : findCommand(readScript(script), 'main.py');
   const yaml = importCommand(command.length === 1 ? findCommand(command[0] ?? '', 'main.py') : command, output);
   if (output === undefined) {
-    report.print(yaml.trimEnd());
+    if (report.json) report.event({ kind: 'imported', path: null, yaml });
+    else report.print(yaml.trimEnd());
     return;
   }
   if (existsSync(output)) throw new UserError(`${output}  exists. Remove it, or give another --output.`);
@@ -100,7 +101,8 @@ export function runImport({ words, script, output }: ImportOptions, report: Repo
   } catch (error) {
     throw new UserError(`${output}  cannot be written: ${(error as Error).message}. Give another --output.`);
   }
-  report.note(`${output} is written; its first lines say how to run it`);
+  if (report.json) report.event({ kind: 'imported', path: output, yaml });
+  else report.note(`${output} is written; its first lines say how to run it`);
 }
 
 /** Prints where each of upstream's flags went. */
@@ -173,9 +175,15 @@ function findFlag(written: string, problems: string[]): string | undefined {
   if (names.includes(written)) return written;
   const longer = names.filter((name) => written !== '' && name.startsWith(written));
   if (longer.length === 1) return longer[0];
-  const [nearest] = names.sort((a, b) => distance(a, written) - distance(b, written));
+  const [nearest = ''] = names.sort((a, b) => distance(a, written) - distance(b, written));
+  const isNear = distance(nearest, written) <= 0.4 * Math.max(nearest.length, written.length);
   const list = longer.map((name) => `--${name}`).join(', ');
-  const meant = longer.length > 1 ? `It may stand for ${list}: write it out.` : `Did you mean --${nearest}?`;
+  const meant =
+    longer.length > 1
+      ? `It may stand for ${list}: write it out.`
+      : isNear
+        ? `Did you mean --${nearest}?`
+        : 'Remove it.';
   problems.push(`--${written}  unknown flag. ${meant}`);
   return undefined;
 }

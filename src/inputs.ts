@@ -11,6 +11,7 @@ import { type ComparedList, describeShared } from './list-leaks.ts';
 import { PROJECT } from './paths.ts';
 import type { Report } from './report.ts';
 import type { Opened } from './session.ts';
+import { adviseFetch, explainWeightsFile } from './weights-file.ts';
 
 export interface CheckedList {
   /** The user's file, and the hash of its bytes. */
@@ -61,10 +62,9 @@ export async function checkLists(
   if (train !== undefined && val !== undefined) {
     for (const warning of await describeShared(val, train, LEAK)) report.warn(warning);
   }
-  const { weights } = config.model.backbone;
-  if (weights !== 'random' && !existsSync(weights)) {
-    problems.push(`model.backbone.weights  ${weights} does not exist. Give a CLIP weights file, or \`random\`.`);
-  }
+  const { weights, preset } = config.model.backbone;
+  const fault = weights === 'random' ? undefined : explainWeightsFile(weights);
+  if (fault !== undefined) problems.push(`model.backbone.weights  ${fault} ${adviseFetch(preset)}`);
   if (problems.length > 0) throw new UserError(problems);
   return lists;
 }

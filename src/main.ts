@@ -1,21 +1,102 @@
 /** The commands. Rooms are imported when a command needs them, so that `--help` needs neither Python nor a parser. */
 
 import yargs, { type Argv } from 'yargs';
-import { UserError } from './errors.ts';
-import { CHECKPOINT, CONFIG, JSON_LINES, lastOf, type Parsed, SET, TRIAL } from './options.ts';
+import { arrangeWords, explainMistake, Mistake, refuseSwitchValues } from './command-line.ts';
+import { checkpointCommands, clipsCommands, featuresCommands, weightsCommands } from './group-commands.ts';
+import {
+  BENCHES,
+  begin,
+  CHECKPOINT,
+  CONFIG,
+  DRY_RUN,
+  JSON_LINES,
+  names,
+  number,
+  type Parsed,
+  SET,
+  TRIAL,
+  text,
+} from './options.ts';
 import { Report } from './report.ts';
 import { compareOptions, runCompare, sweepCommands } from './sweep-commands.ts';
 
-export async function main(argv: string[]): Promise<void> {
-  const parser = yargs(argv)
+/** The commands in the order of a project's life; the first help shows them so. */
+const VERBS: Readonly<Record<string, string[]>> = {
+  'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare'],
+  'Many trials': ['sweep'],
+  'Get ready': ['weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
+  'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
+  'Your shell': ['completion'],
+};
+const ALL_VERBS = Object.values(VERBS).flat();
+
+export async function main(given: string[]): Promise<void> {
+  const words = arrangeWords(given, ALL_VERBS);
+  refuseSwitchValues(words);
+  const parser = buildParser(words);
+  try {
+    if (words.every((word) => word === '--help' || word === '-h'))
+      new Report().print(groupVerbs(await parser.getHelp()));
+    else await parser.parseAsync();
+  } catch (error) {
+    throw error instanceof Mistake ? await explainMistake(error, words, ALL_VERBS) : error;
+  }
+}
+
+function buildParser(words: string[]): Argv {
+  const parser = yargs(words);
+  const width = parser.terminalWidth() ?? 100;
+  return addCommands(parser, words)
     .scriptName('coldframe')
     .locale('en') // half of the words are ours
     .usage('$0 <command>: strong video classifiers on a frozen image backbone')
     .parserConfiguration({
       ...{ 'boolean-negation': false, 'camel-case-expansion': false },
-      ...{ 'parse-numbers': true, 'parse-positional-numbers': false }, // words after `--` stay as they are
+      ...{ 'parse-numbers': false, 'parse-positional-numbers': false }, // a folder may be called 007
     })
-    .command('train', 'train a classifier; run again, it goes on where it stopped', trainOptions, runTrain)
+    .option('json', JSON_LINES)
+    .alias('h', 'help')
+    .describe({ help: 'show this help', version: 'show the version' })
+    .showHidden(false)
+    .group(['json', 'help', 'version'], 'Always:')
+    .strict()
+    .wrap(Math.min(100, Math.max(40, width)))
+    .exitProcess(false)
+    .showHelpOnFail(false)
+    .fail((message: string, error: Error | undefined, usage: unknown) => {
+      if (error !== undefined && error.name !== 'YError') throw error;
+      throw new Mistake(message ?? error?.message, whatIsKnown(parser), (usage as { help(): string }).help());
+    });
+}
+
+function whatIsKnown(parser: Argv): { options: string[]; switches: string[]; words: string[] } {
+  type Inside = { getOptions(): { key: object; boolean: string[]; hiddenOptions: string[] }; getGroups(): object };
+  const inside = parser as unknown as Inside; // not in its types
+  const { key, boolean: switches } = inside.getOptions();
+  const words = (inside.getGroups() as { 'Positionals:'?: string[] })['Positionals:'] ?? [];
+  return { options: Object.keys(key).filter((name) => name.length > 1 && !words.includes(name)), switches, words };
+}
+
+/** The parser lists commands in a row; here each stands below its heading. */
+function groupVerbs(help: string): string {
+  const [before = '', list = '', after = ''] = help.split(/^Commands:\n((?: {2}.*\n)+)/m);
+  const entries = list.split(/^(?= {2}coldframe)/m);
+  const lines = Object.entries(VERBS).map(([heading, verbs]) => {
+    const found = verbs.flatMap((verb) => entries.filter((entry) => entry.split(/\s+/)[2] === verb));
+    return `${heading}:\n${found.join('')}`;
+  });
+  return `${before}${lines.join('\n')}${after}`.trimEnd();
+}
+
+function addCommands(parser: Argv, words: string[]): Argv {
+  const hasCohort = words.some((word) => /^--cohort(=|$)/.test(word));
+  return parser
+    .command(
+      'train',
+      'train a classifier; run again, it goes on where it stopped',
+      (command: Argv) => trainOptions(command, !hasCohort),
+      runTrain,
+    )
     .command('evaluate', 'multi-view test of a checkpoint', evaluateOptions, runEvaluate)
     .command('sweep', 'many trials for the price of little more than one', sweepCommands)
     .command('compare <runs..>', 'metrics and settings of runs, side by side', compareOptions, runCompare)
@@ -26,58 +107,41 @@ export async function main(argv: string[]): Promise<void> {
     .command('features', 'the feature cache: train without decoding or a backbone pass', featuresCommands)
     .command('clips', 'videos made ready for training', clipsCommands)
     .command('import-command', "the original's command line as a configuration", importOptions, runImportCommand)
-    .command('flags', "the original's flags, and the keys they became", flagsOptions, runFlags)
-    .command('fit', 'the largest micro-batch that memory holds', fitOptions, runFit)
     .command(
-      'bench <name>',
-      'measure this machine: ratios against the plain way of doing the same',
-      benchOptions,
-      runBench,
+      'flags',
+      "the original's flags, and the keys they became",
+      (command: Argv) => begin(command, 'flags'),
+      runFlags,
     )
+    .command('keys [pattern]', 'the keys of a configuration: type, default, meaning', keysOptions, runKeys)
+    .command('fit', 'the largest micro-batch that memory holds', fitOptions, runFit)
+    .command('bench <name>', 'measure this machine: ratios to the plain way', benchOptions, runBench)
     .command('doctor', 'what is installed here, and how to mend what is not', doctorOptions, runDoctor)
-    .demandCommand(1, 'Which command?')
-    .strict()
-    .recommendCommands()
-    .wrap(100)
-    .exitProcess(false)
-    .showHelpOnFail(false)
-    .fail((message: string, error: Error | undefined) => {
-      if (error !== undefined && error.name !== 'YError') throw error;
-      throw new UserError([message ?? error?.message, 'See `coldframe --help`, or `coldframe <command> --help`.']);
-    });
-  await parser.parseAsync();
+    .command(
+      'completion [shell]',
+      'a script that completes commands in bash or zsh',
+      completionOptions,
+      showCompletion,
+    );
 }
 
-const trainOptions = (command: Argv) =>
-  command
-    .option('config', { ...CONFIG, demandOption: false })
-    .option('cohort', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'cohort.json of a sweep instead: many trials on one stream of clips',
-      coerce: lastOf,
-    })
+const trainOptions = (command: Argv, needsConfig = true) =>
+  begin(command, 'train')
+    .option('config', { ...CONFIG, demandOption: needsConfig })
+    .option('cohort', text('cohort', 'cohort.json of a sweep: many trials on one stream of clips', { hidden: true }))
     .option('set', SET)
-    .option('run-dir', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'run folder (default runs/<name of the file>)',
-      coerce: lastOf,
-    })
-    .option('resume', {
-      type: 'string',
-      default: 'auto',
-      requiresArg: true,
-      describe: 'auto: go on where the run stopped; never: start anew; or a checkpoint to go on from',
-      coerce: lastOf,
-    })
+    .option('run-dir', text('run-dir', 'run folder (default runs/<name of the file>)', {}))
+    .option(
+      'resume',
+      text('resume', 'auto: go on where the run stopped; never: start anew; or a checkpoint to go on from', {
+        default: 'auto',
+      }),
+    )
     .option('attempt', {
-      type: 'number',
-      requiresArg: true,
-      describe: 'number of this start, from a scheduler: a higher one in RUN/attempt.json ends this one',
+      ...number('attempt', 'number of this start, from a scheduler: a higher one in RUN/attempt.json ends this one'),
+      hidden: true,
     })
-    .option('dry-run', { type: 'boolean', default: false, describe: 'check all, print the plan, train nothing' })
-    .option('json', JSON_LINES);
+    .option('dry-run', DRY_RUN('check all, print the plan, train nothing'));
 
 async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const report = new Report({ json: args.json });
@@ -92,33 +156,27 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
     const { planTraining } = await import('./plan.ts');
     return planTraining(config, report);
   }
-  await report.enableProgress();
+  report.enableProgress();
   await train({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
 }
 
 const evaluateOptions = (command: Argv) =>
-  command
-    .option('config', CONFIG)
+  begin(command, 'evaluate')
     .option('checkpoint', CHECKPOINT)
-    .option('trial', TRIAL)
+    .option('config', text('config', 'YAML configuration (default: the one that the checkpoint was trained with)', {}))
     .option('set', SET)
-    .option('output', { type: 'string', requiresArg: true, describe: 'folder for result.json and scores.npz' })
-    .option('json', JSON_LINES);
+    .option('trial', TRIAL)
+    .option('output', text('output', 'folder for result.json and scores.npz (default: in the run folder)', {}));
 
 async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> {
   const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config.ts');
-  const { config, notes } = loadConfig(args.config, { set: args.set });
-  for (const note of notes) report.note(note);
-  await report.enableProgress();
+  report.enableProgress();
   const { evaluate } = await import('./evaluate.ts');
-  await evaluate(config, args.checkpoint, args.trial, args.output, report);
+  await evaluate(args, report);
 }
 
 const ensembleOptions = (command: Argv) =>
-  command
-    .positional('results', { type: 'string', array: true, demandOption: true, describe: 'folders that evaluate wrote' })
-    .option('json', JSON_LINES);
+  begin(command, 'ensemble').positional('results', names('folders that evaluate wrote'));
 
 async function runEnsemble(args: Parsed<typeof ensembleOptions>): Promise<void> {
   const { averageScores } = await import('./ensemble.ts');
@@ -126,90 +184,23 @@ async function runEnsemble(args: Parsed<typeof ensembleOptions>): Promise<void> 
 }
 
 const predictOptions = (command: Argv) =>
-  command
-    .positional('videos', { type: 'string', array: true, demandOption: true, describe: 'video files' })
+  begin(command, 'predict')
+    .positional('videos', names('video files; - reads a list from stdin, a path a line'))
     .option('checkpoint', CHECKPOINT)
     .option('trial', TRIAL)
-    .option('top', { type: 'number', default: 5, requiresArg: true, describe: 'how many classes to name' })
-    .option('set', SET)
-    .option('json', JSON_LINES);
+    .option('top', { ...number('top', 'how many classes to name', { least: 1 }), default: 5 })
+    .option('set', SET);
 
 async function runPredict(args: Parsed<typeof predictOptions>): Promise<void> {
-  const report = new Report({ json: args.json });
-  if (!Number.isInteger(args.top) || args.top < 1)
-    throw new UserError(`--top  ${args.top} was given. A whole number from 1 on is needed.`);
   const { predict } = await import('./evaluate.ts');
-  await predict(args.checkpoint, args.videos, args.trial, args.top, args.set, report);
-}
-
-const checkpointCommands = (command: Argv) =>
-  command
-    .command('convert <path>', 'to and from the checkpoints of the original', convertOptions, runConvert)
-    .demandCommand(1, 'checkpoint  Which one: convert?');
-
-const convertOptions = (command: Argv) =>
-  command
-    .positional('path', { type: 'string', demandOption: true, describe: 'checkpoint folder, or checkpoint-N.pth' })
-    .option('to', { choices: ['coldframe', 'upstream'] as const, demandOption: true, describe: 'format to write' })
-    .option('output', { type: 'string', demandOption: true, requiresArg: true, describe: 'file (upstream) or folder' })
-    .option('trial', TRIAL)
-    .option('config', { type: 'string', requiresArg: true, describe: 'its model, for a checkpoint of the original' })
-    .option('set', SET)
-    .option('json', JSON_LINES);
-
-async function runConvert(args: Parsed<typeof convertOptions>): Promise<void> {
-  const { path: checkpoint, to, output, config, trial, set } = args;
-  const { convert } = await import('./convert.ts');
-  await convert({ checkpoint, to, output, config, trial, set }, new Report({ json: args.json }));
-}
-
-const weightsCommands = (command: Argv) =>
-  command
-    .command('fetch [name]', 'download weights, verified; goes on where it stopped', fetchOptions, runFetch)
-    .command('inspect <file>', 'format, sizes and the configuration for a weights file', inspectOptions, runInspect)
-    .demandCommand(1, 'weights  Which one: fetch or inspect?');
-
-const fetchOptions = (command: Argv) =>
-  command
-    .positional('name', { type: 'string', describe: 'ViT-B/16, ViT-L/14, ViT-L/14@336px or ViT-B/32' })
-    .option('to', { type: 'string', default: 'weights', requiresArg: true, describe: 'folder', coerce: lastOf })
-    .option('url', { type: 'string', requiresArg: true, describe: 'a mirror, or any other file', coerce: lastOf })
-    .option('sha256', { type: 'string', requiresArg: true, describe: 'of another file, 64 hex digits', coerce: lastOf })
-    .option('timeout', { type: 'number', default: 30, requiresArg: true, describe: 'seconds without a byte' })
-    .option('json', JSON_LINES);
-
-async function runFetch(args: Parsed<typeof fetchOptions>): Promise<void> {
-  const report = new Report({ json: args.json });
-  const { name, to: folder, url, sha256, timeout: stallSeconds } = args;
-  if (!(stallSeconds > 0 && stallSeconds <= 86_400))
-    // also NaN
-    throw new UserError(`--timeout  ${stallSeconds} was given. Seconds above 0, up to a day, are needed.`);
-  await report.enableProgress();
-  const { fetchWeights } = await import('./weights.ts');
-  await fetchWeights({ name, url, sha256, folder, stallSeconds }, report);
-}
-
-const inspectOptions = (command: Argv) =>
-  command
-    .positional('file', { type: 'string', demandOption: true, describe: 'weights file or checkpoint folder' })
-    .option('json', JSON_LINES);
-
-async function runInspect(args: Parsed<typeof inspectOptions>): Promise<void> {
-  const { inspectWeights } = await import('./weights.ts');
-  await inspectWeights(args.file, new Report({ json: args.json }));
+  await predict(args, new Report({ json: args.json }));
 }
 
 const fitOptions = (command: Argv) =>
-  command
+  begin(command, 'fit')
     .option('config', CONFIG)
-    .option('memory', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'budget of the Python process, such as 8GiB (default: what is free now)',
-      coerce: lastOf,
-    })
-    .option('set', SET)
-    .option('json', JSON_LINES);
+    .option('memory', text('memory', 'budget of the Python process, such as 8GiB (default: what is free now)', {}))
+    .option('set', SET);
 
 async function runFit(args: Parsed<typeof fitOptions>): Promise<void> {
   const report = new Report({ json: args.json });
@@ -221,15 +212,15 @@ async function runFit(args: Parsed<typeof fitOptions>): Promise<void> {
 }
 
 const benchOptions = (command: Argv) =>
-  command
+  begin(command, 'bench')
     .usage('$0 bench <name> [-- options of the program]')
     .positional('name', {
       type: 'string',
       demandOption: true,
-      describe: 'loader, step, cohort, features, list, bridge, memory, startup, sweep or all',
+      choices: [...BENCHES, 'all'] as const,
+      describe: 'what to measure',
     })
-    .option('quick', { type: 'boolean', default: false, describe: 'fewer rounds: a first look' })
-    .option('json', JSON_LINES);
+    .option('quick', { type: 'boolean', default: false, describe: 'fewer rounds: a first look' });
 
 async function runBench(args: Parsed<typeof benchOptions> & { _: (string | number)[] }): Promise<void> {
   const { bench } = await import('./bench.ts');
@@ -237,68 +228,7 @@ async function runBench(args: Parsed<typeof benchOptions> & { _: (string | numbe
   await bench({ name, quick, args: args._.slice(1).map(String) }, new Report({ json: args.json }));
 }
 
-const featuresCommands = (command: Argv) =>
-  command
-    .command('forecast', 'bytes, time, and after how many epochs it pays', featuresOptions, (args) =>
-      runFeatures('forecastFeatures', args),
-    )
-    .command('build', 'build it in data.features; goes on where it stopped', featuresOptions, (args) =>
-      runFeatures('buildFeatures', args),
-    )
-    .demandCommand(1, 'features  Which one: forecast or build?');
-
-const featuresOptions = (command: Argv) =>
-  command.option('config', CONFIG).option('set', SET).option('json', JSON_LINES);
-
-async function runFeatures(
-  verb: 'forecastFeatures' | 'buildFeatures',
-  args: Parsed<typeof featuresOptions>,
-): Promise<void> {
-  const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config.ts');
-  const { config, notes } = loadConfig(args.config, { set: args.set });
-  for (const note of notes) report.note(note);
-  await report.enableProgress();
-  const features = await import('./features.ts');
-  await features[verb](config, report);
-}
-
-const clipsCommands = (command: Argv) =>
-  command
-    .command(
-      'prepare',
-      're-encode the clips of a configuration once, so that each is cheap to open',
-      clipsOptions,
-      runClips,
-    )
-    .demandCommand(1, 'clips  Which one: prepare?');
-
-const clipsOptions = (command: Argv) =>
-  command
-    .option('config', CONFIG)
-    .option('output', {
-      type: 'string',
-      demandOption: true,
-      requiresArg: true,
-      describe: 'folder for clips, lists and prepared.yaml; run again, it goes on',
-      coerce: lastOf,
-    })
-    .option('set', SET)
-    .option('dry-run', { type: 'boolean', default: false, describe: 'measure, say time and disk, write nothing' })
-    .option('json', JSON_LINES);
-
-async function runClips(args: Parsed<typeof clipsOptions>): Promise<void> {
-  const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config.ts');
-  const { config, notes } = loadConfig(args.config, { set: args.set });
-  for (const note of notes) report.note(note);
-  await report.enableProgress();
-  const { prepareClips } = await import('./prepare.ts');
-  const { config: file, output, 'dry-run': isDryRun } = args;
-  await prepareClips({ config, file, output, isDryRun }, report);
-}
-
-const doctorOptions = (command: Argv) => command.option('json', JSON_LINES);
+const doctorOptions = (command: Argv) => begin(command, 'doctor');
 
 async function runDoctor(args: Parsed<typeof doctorOptions>): Promise<void> {
   const { examine } = await import('./doctor.ts');
@@ -306,19 +236,42 @@ async function runDoctor(args: Parsed<typeof doctorOptions>): Promise<void> {
 }
 
 const importOptions = (command: Argv) =>
-  command
+  begin(command, 'import-command')
     .usage('$0 import-command -- python -m torch.distributed.run --nproc_per_node 8 main.py --num_frames 8 ...')
-    .option('script', { type: 'string', requiresArg: true, describe: 'read the command from a shell script' })
-    .option('output', { type: 'string', requiresArg: true, describe: 'file to write (default: print it)' });
+    .option('script', text('script', 'read the command from a shell script', {}))
+    .option('output', text('output', 'file to write (default: print it)', {}));
 
 async function runImportCommand(args: Parsed<typeof importOptions> & { _: (string | number)[] }): Promise<void> {
   const { runImport } = await import('./import-command.ts');
-  runImport({ words: args._.slice(1).map(String), script: args.script, output: args.output }, new Report());
+  const { script, output } = args;
+  runImport({ words: args._.slice(1).map(String), script, output }, new Report({ json: args.json }));
 }
 
-const flagsOptions = (command: Argv) => command.option('json', JSON_LINES);
-
-async function runFlags(args: Parsed<typeof flagsOptions>): Promise<void> {
+async function runFlags(args: { json: boolean }): Promise<void> {
   const { showFlags } = await import('./import-command.ts');
   showFlags(new Report({ json: args.json }));
+}
+
+const keysOptions = (command: Argv) =>
+  begin(command, 'keys').positional('pattern', {
+    type: 'string',
+    describe: 'part of a key or of its meaning (default: all keys)',
+  });
+
+async function runKeys(args: Parsed<typeof keysOptions>): Promise<void> {
+  const { showKeys } = await import('./keys.ts');
+  showKeys(args.pattern, new Report({ json: args.json }));
+}
+
+const completionOptions = (command: Argv) =>
+  begin(command, 'completion').positional('shell', {
+    type: 'string',
+    choices: ['bash', 'zsh'] as const,
+    describe: 'whose script (default: that of $SHELL)',
+  });
+
+/** The parser writes the script for the shell of the environment. */
+function showCompletion(args: Parsed<typeof completionOptions>): void {
+  if (args.shell !== undefined) process.env.SHELL = args.shell;
+  yargs([]).scriptName('coldframe').showCompletionScript();
 }

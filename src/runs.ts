@@ -214,7 +214,7 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
 
 /** Returns the checkpoint that `latest` names where it is a small file: on a disk that has no links. */
 export function followLatest(path: string): string {
-  if (basename(path) !== 'latest' || !statSync(path, { throwIfNoEntry: false })?.isFile()) return path;
+  if (basename(path) !== 'latest' || !existsSync(path) || !statSync(path).isFile()) return path;
   const name = readFileSync(path, 'utf8').trim();
   return /^step-\d+$/.test(name) ? join(dirname(path), name) : path;
 }

@@ -1,33 +1,24 @@
 /** `sweep`, what shows one, and `compare`. */
 
 import type { Argv } from 'yargs';
-import { CONFIG, JSON_LINES, lastOf, type Parsed, SET } from './options.ts';
+import { begin, CONFIG, DRY_RUN, JSON_LINES, name, names, type Parsed, SET, text } from './options.ts';
 import { Report } from './report.ts';
 
-const DIR = { type: 'string', demandOption: true, describe: 'folder of the sweep' } as const;
+const DIR = name('folder of the sweep');
 
 export const sweepCommands = (command: Argv) =>
-  command
+  begin(command, 'sweep')
     .command('status <dir>', 'where a sweep stands', statusOptions, runStatus)
     .command('report <dir>', 'one HTML page, a CSV and a JSON of all results', reportOptions, runReport)
     .command('$0', 'run many trials, or go on with them', sweepOptions, runSweepCommand);
 
 const sweepOptions = (command: Argv) =>
   command
+    .option('json', JSON_LINES)
     .option('config', { ...CONFIG, describe: 'YAML sweep file' })
     .option('set', SET)
-    .option('run-dir', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'folder of the sweep (default runs/<name of the file>)',
-      coerce: lastOf,
-    })
-    .option('dry-run', {
-      type: 'boolean',
-      default: false,
-      describe: 'print trials, cohorts, memory and cost; run nothing',
-    })
-    .option('json', JSON_LINES);
+    .option('run-dir', text('run-dir', 'folder of the sweep (default runs/<name of the file>)', {}))
+    .option('dry-run', DRY_RUN('print trials, cohorts, memory and cost; run nothing'));
 
 async function runSweepCommand(args: Parsed<typeof sweepOptions>): Promise<void> {
   const report = new Report({ json: args.json });
@@ -40,16 +31,15 @@ async function runSweepCommand(args: Parsed<typeof sweepOptions>): Promise<void>
     const { showPlan } = await import('./sweep-plan.ts');
     return showPlan(sweep, dir, report);
   }
-  await report.enableProgress();
+  report.enableProgress();
   const { runSweep } = await import('./sweep.ts');
   await runSweep({ sweep, dir }, report);
 }
 
 const statusOptions = (command: Argv) =>
-  command
+  begin(command, 'sweep status')
     .positional('dir', DIR)
-    .option('watch', { type: 'boolean', default: false, describe: 'draw again every 2 seconds' })
-    .option('json', JSON_LINES);
+    .option('watch', { type: 'boolean', default: false, describe: 'draw again every 2 seconds' });
 
 async function runStatus(args: Parsed<typeof statusOptions>): Promise<void> {
   const { showStatus } = await import('./sweep-status.ts');
@@ -57,15 +47,9 @@ async function runStatus(args: Parsed<typeof statusOptions>): Promise<void> {
 }
 
 const reportOptions = (command: Argv) =>
-  command
+  begin(command, 'sweep report')
     .positional('dir', DIR)
-    .option('output', {
-      type: 'string',
-      requiresArg: true,
-      describe: 'file to write (default: report.html in the folder)',
-      coerce: lastOf,
-    })
-    .option('json', JSON_LINES);
+    .option('output', text('output', 'file to write (default: report.html in the folder)', {}));
 
 async function runReport(args: Parsed<typeof reportOptions>): Promise<void> {
   const { writeReport } = await import('./sweep-report.ts');
@@ -73,12 +57,7 @@ async function runReport(args: Parsed<typeof reportOptions>): Promise<void> {
 }
 
 export const compareOptions = (command: Argv) =>
-  command
-    .positional('runs', {
-      ...{ type: 'string', array: true, demandOption: true },
-      describe: 'run folders, sweep folders, or RUN:TRIAL',
-    } as const)
-    .option('json', JSON_LINES);
+  begin(command, 'compare').positional('runs', names('run folders, sweep folders, or RUN:TRIAL'));
 
 export async function runCompare(args: Parsed<typeof compareOptions>): Promise<void> {
   const { compareRuns } = await import('./compare.ts');

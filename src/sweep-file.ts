@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import { parseBytes } from './bytes.ts';
 import type { Trial } from './cohort-types.ts';
 import { makeAbsolute, type OpenConfig, openConfig } from './config.ts';
-import { checkKeys, describeAllowed, formatProblem, nest, show } from './config-keys.ts';
+import { checkKeys, describeAllowed, formatProblem, nest, refuseOtherKind, show } from './config-keys.ts';
 import { type Kept, resolveWith } from './config-resolve.ts';
 import type { Config, Params } from './config-schema.ts';
 import { showPath, UserError } from './errors.ts';
@@ -67,6 +67,7 @@ function unitOf(key: string): string {
 function readWritten(file: string, set: string[], env: NodeJS.ProcessEnv): Written {
   const { entries, problems } = readSource(file, set, env, unitOf);
   if (entries.size === 0 && problems.length > 0) throw new UserError(problems);
+  refuseOtherKind(file, entries, 'sweep');
   const at = (key: string) => entries.get(key)?.where ?? showPath(file);
   const written: Written = { own: new Map(), space: new Map(), set: new Map(), problems, at };
   for (const [key, entry] of entries) {

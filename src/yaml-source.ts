@@ -3,6 +3,7 @@
  *
  * `extends` is followed and `${ENV}` is filled in here; what the keys mean is config.ts's business.
  */
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
@@ -43,11 +44,19 @@ interface Reader extends Reading {
 
 /** No key is this deep; an alias that holds itself would be endless. */
 const MAX_DEPTH = 8;
+const MAX_FAULTS = 5;
 
 /** Returns the entries of a file and of all it extends, then of `--set`; later ones replace earlier ones. */
 export function readSource(file: string, set: string[], env: NodeJS.ProcessEnv, unitOf?: UnitOf): Source {
   const source: Reading = { entries: new Map(), problems: [], env, unitOf };
   readFileChain(resolve(file), `${showPath(file)}  `, [], source);
+  for (const option of set) readOption(option, source);
+  return source;
+}
+
+/** Returns the entries of `--set` alone. */
+export function readOptions(set: string[], env: NodeJS.ProcessEnv): Source {
+  const source: Reading = { entries: new Map(), problems: [], env, unitOf: undefined };
   for (const option of set) readOption(option, source);
   return source;
 }
@@ -67,19 +76,24 @@ function readFileChain(file: string, from: string, chain: string[], source: Read
   };
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const own: Reader = { ...source, document, folder: dirname(file), locate, entries: new Map() };
-  if (!readDocument(own, [], locate(0))) return;
+  if (!readDocument(own, text, [], locate(0))) return;
   readBases(own, [...chain, file], source);
   if (source.unitOf) removeUnits(own.entries.keys(), source.entries, source.unitOf);
   for (const [key, entry] of own.entries) source.entries.set(key, entry);
 }
 
 function readText(file: string, from: string, problems: string[]): string | null {
+  const own = from.startsWith(`${showPath(file)} `); // else the line begins with who names the file
   try {
-    return readFileSync(file, 'utf8');
+    const bytes = readFileSync(file);
+    const isWide = bytes[0] === 0xff || bytes[0] === 0xfe; // the mark of UTF-16
+    if (!bytes.includes(0) && isUtf8(bytes)) return bytes.toString('utf8');
+    const what = isWide ? 'is UTF-16. Save it as UTF-8.' : 'is no text. Give the path of a YAML file, in UTF-8.';
+    problems.push(`${from}${own ? '' : `${file} `}${what}`);
   } catch (error) {
-    problems.push(`${from}${explainReadError(error, file, 'a YAML file')}`);
-    return null;
+    problems.push(`${from}${explainReadError(error, own ? null : file, 'a YAML file')}`);
   }
+  return null;
 }
 
 function removeUnits(given: Iterable<string>, entries: Map<string, Entry>, unitOf: UnitOf): void {
@@ -110,17 +124,24 @@ function readOption(option: string, source: Reading): void {
     source.problems.push(`${where}: found no value. Write --set key=value, for example --set train.lr=1e-4.`);
     return;
   }
-  const document = parseDocument(option.slice(split + 1), { prettyErrors: false });
+  const text = option.slice(split + 1);
+  const document = parseDocument(text, { prettyErrors: false });
   const key = option.slice(0, split);
   if (source.unitOf?.(key) === key) removeUnits([key], source.entries, source.unitOf);
-  readDocument({ ...source, document, folder: process.cwd(), locate: () => where }, key.split('.'), where);
+  readDocument({ ...source, document, folder: process.cwd(), locate: () => where }, text, key.split('.'), where);
 }
 
 /** Returns whether the text could be read; its entries are then in the reader. */
-function readDocument(reader: Reader, path: string[], where: string): boolean {
+function readDocument(reader: Reader, text: string, path: string[], where: string): boolean {
   const { document, problems, locate } = reader;
   const faults = [...document.errors, ...document.warnings];
-  for (const fault of faults) problems.push(`${locate(fault.pos[0])}  ${explainFault(fault.code, fault.message)}`);
+  const lines = faults.map((fault) => `${locate(fault.pos[0])}  ${explainFault(fault.code, fault.message)}`);
+  const unquoted = faults.flatMap((fault) => findUnquoted(text, fault.pos[0]) ?? []);
+  // One mistake makes many faults, and the first tells most.
+  const told =
+    unquoted.length > 0 ? [...new Set(unquoted)].map((one) => `${locate(faults[0]?.pos[0] ?? 0)}  ${one}`) : lines;
+  problems.push(...told.slice(0, MAX_FAULTS));
+  if (told.length > MAX_FAULTS) problems.push(`${where}  ${told.length - MAX_FAULTS} more places are not valid YAML.`);
   if (faults.length > 0) return false;
   const isEmptyFile = path.length === 0 && document.contents === null;
   if (path.length === 0 && !isEmptyFile && !isMap(document.contents)) {
@@ -135,6 +156,16 @@ function readDocument(reader: Reader, path: string[], where: string): boolean {
       reader,
     );
   return true;
+}
+
+/** Braces of a variable inside other braces or brackets are YAML's own, unless they are quoted. */
+function findUnquoted(text: string, offset: number): string | undefined {
+  const begin = text.lastIndexOf('\n', offset - 1) + 1;
+  const line = text.slice(begin, text.indexOf('\n', offset) < 0 ? undefined : text.indexOf('\n', offset));
+  const [, value] = /[{[,:]\s*([^\s"'{},[\]]*\$\{[^}]*\}[^\s,\]}]*)/.exec(line) ?? [];
+  return value !== undefined && /[{[].*\$\{/.test(line)
+    ? `found ${value} inside braces or brackets. Write "${value}", with the quotes.`
+    : undefined;
 }
 
 function explainFault(code: string, message: string): string {

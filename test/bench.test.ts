@@ -3,8 +3,9 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { BENCHES, bench, judge } from '../src/bench.ts';
+import { bench, judge } from '../src/bench.ts';
 import { RuntimeFailure, UserError } from '../src/errors.ts';
+import { BENCHES } from '../src/options.ts';
 import { Report } from '../src/report.ts';
 import { coldframe, PROJECT, readJson } from './support.ts';
 
@@ -109,7 +110,8 @@ test.each([
 test('each bench has its program, and stands in --help', async () => {
   const programs = readdirSync(join(PROJECT, 'scripts')).flatMap((name) => /^bench_(\w+)\./.exec(name)?.[1] ?? []);
   expect(programs).toEqual(expect.arrayContaining([...BENCHES]));
-  expect((await coldframe(['bench', '--help'])).stdout).toContain(`  ${BENCHES.join(', ')} or all`);
+  const choices = [...BENCHES, 'all'].map((name) => `"${name}"`).join(', ');
+  expect((await coldframe(['bench', '--help'])).stdout.replace(/\s+/g, ' ')).toContain(`[choices: ${choices}]`);
 });
 
 test('`bench sweep` plans, runs and shows a real sweep', async () => {

@@ -134,7 +134,9 @@ describe('a list that is none', () => {
 
   test('a missing file and a folder are named', async () => {
     const options = { root: null, numClasses: 3 };
-    expect(await problemsOf(checkList({ file: list, ...options }))).toEqual([expect.stringContaining('no file at')]);
+    expect(await problemsOf(checkList({ file: list, ...options }))).toEqual([
+      'list.txt  no such file. Give the path of a list of `<path> <label>` lines.',
+    ]);
     expect(await problemsOf(checkList({ file: folder, ...options }))).toEqual([
       expect.stringContaining('is a folder.'),
     ]);
@@ -254,7 +256,7 @@ describe('class names', () => {
   });
 
   test('a missing file is named', () => {
-    expect(() => readClasses(join(folder, 'none.txt'))).toThrow('no file at');
+    expect(() => readClasses(join(folder, 'none.txt'))).toThrow('no such file.');
   });
 });
 

@@ -1,10 +1,23 @@
 /** What is done with a checkpoint: `evaluate`, `predict`; and `doctor`, which says whether this machine can. */
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { main } from '../src/main.ts';
-import { CLIPS, coldframe, type Ended, type Event, makeClips, PROJECT, readEvents, writeConfig } from './support.ts';
+import {
+  CLIPS,
+  coldframe,
+  ENVIRONMENT,
+  type Ended,
+  type Event,
+  makeClips,
+  PROJECT,
+  readEvents,
+  readJson,
+  writeConfig,
+} from './support.ts';
 
 jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'predict-test-')));
@@ -68,7 +81,7 @@ describe('evaluate', () => {
     [
       'another decoder',
       () => ['model.decoder.num_layers=1'],
-      /does not fit the configured model:\n {2}decoder\..*\.1\./,
+      /^model\.decoder\.num_layers {2}is 1, and the checkpoint was trained with 2\.\n.*another model/,
     ],
   ])('refuses %s', async (_, change, message) => {
     const [left = '', right = '', ...others] = classes();
@@ -81,7 +94,64 @@ describe('evaluate', () => {
   });
 });
 
+describe('a checkpoint holds what it needs', () => {
+  test('evaluate takes its configuration, and changes the keys given', async () => {
+    const alone = await inFolder('evaluate', '--checkpoint', 'runs/small', '--json');
+    expect(alone).toMatchObject({ code: 0, stderr: '' });
+    const [{ time, ...event } = {} as Event] = eventsOf(alone);
+    const { time: _, ...same } = eventsOf(await evaluate())[0] ?? ({} as Event);
+    expect(event).toEqual(same);
+    const changed = await inFolder('evaluate', '--checkpoint', run, '--json', '--set', 'eval.spatial_views=3');
+    expect(eventsOf(changed)[0]).toMatchObject({ kind: 'evaluated', views: 3 });
+  });
+
+  test('and what it names of the machine it was trained on need not be here', async () => {
+    const elsewhere = join(folder, 'elsewhere');
+    cpSync(join(run, 'checkpoints', 'step-2'), elsewhere, { recursive: true });
+    const header = readJson<{ config: { main: { data: Record<string, unknown> } } }>(elsewhere, 'checkpoint.json');
+    const gone = { classes: '/nowhere/classes.txt', train_list: '/nowhere/train.txt', val_list: '/nowhere/val.txt' };
+    Object.assign(header.config.main.data, gone);
+    writeFileSync(join(elsewhere, 'checkpoint.json'), JSON.stringify(header));
+    const list = join(CLIPS, 'val.txt');
+    const found = await inFolder('evaluate', '--checkpoint', elsewhere, '--json', '--set', `data.val_list=${list}`);
+    expect(found).toMatchObject({ code: 0, stderr: '' });
+    const missing = await inFolder('evaluate', '--checkpoint', elsewhere);
+    expect([missing.code, missing.stderr]).toEqual([
+      2,
+      expect.stringMatching(/val\.txt {2}no such file.*\n.*--set data\.val_list=LIST/),
+    ]);
+    const named = await inFolder('predict', '--checkpoint', elsewhere, clip(0), '--json', '--set', 'launch.device=cpu');
+    expect(named).toMatchObject({ code: 0, stderr: '' });
+    expect(eventsOf(named)).toHaveLength(1);
+  });
+});
+
 describe('predict', () => {
+  test('takes a list on stdin, and after -- names that begin with a dash', async () => {
+    const ids = join(folder, 'ids');
+    mkdirSync(ids);
+    for (const [index, name] of ['-3B32lodo2M.mp4', '--json', 'abc.mp4'].entries())
+      cpSync(clip(index), join(ids, name));
+    const after = await coldframe(['predict', '--checkpoint', run, '--json', '--', '-3B32lodo2M.mp4', '--json'], {
+      cwd: ids,
+    });
+    expect(after).toMatchObject({ code: 0, stderr: '' });
+    expect(eventsOf(after).map(({ path }) => path)).toEqual(['-3B32lodo2M.mp4', '--json']);
+    const program = join(PROJECT, 'scripts', 'coldframe');
+    const pipe = `ls | ${program} predict --checkpoint ${run} --json abc.mp4 -`;
+    const { stdout } = await promisify(execFile)('sh', ['-c', pipe], { cwd: ids, env: ENVIRONMENT });
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line).path)
+        .sort(),
+    ).toEqual(['--json', '-3B32lodo2M.mp4', 'abc.mp4', 'abc.mp4']);
+    expect(await coldframe(['predict', '--checkpoint', run, '-'])).toMatchObject({
+      ...{ code: 2, stdout: '', stderr: '-  stdin held no path. Give a list there, a path a line.\n' },
+    });
+  });
+
   test('names the classes of each video, likeliest first; a broken one is named at the end', async () => {
     writeFileSync(join(folder, 'broken.mp4'), 'no video');
     const args = ['predict', '--checkpoint', checkpoint, 'broken.mp4', clip(0), clip(1), '--json', '--top', '3'];
