@@ -92,7 +92,7 @@ const PYTHON = [
   ['augment', 'clip', 'environment', 'weights'],
   ['tower'],
   ['reader', 'transcode'],
-  ['columns', 'device', 'replay', 'serve', 'settings', 'slide', 'suggest', 'video', 'workers'],
+  ['columns', 'device', 'replay', 'serve', 'settings', 'sharing', 'slide', 'suggest', 'video', 'workers'],
   ['files', 'lock', 'h264'],
   ['errors'],
 ];

@@ -18,6 +18,16 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from coldframe.data import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
 from coldframe.errors import UserError, WorkerDied
+from coldframe.sharing import (
+    SMALL_BYTES,
+    NoRoom,
+    free_bytes,
+    lacks_semaphores,
+    no_room,
+    obey_parent_alone,
+    refuse_small,
+    shorten_sockets,
+)
 from coldframe.video import BadVideo
 
 T = TypeVar("T")
@@ -98,16 +108,29 @@ def _load(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
     )
-    # Workers start here, in the caller's thread, and decode while the caller does something else.
-    parts = iter(loader) if num_workers == 0 else _tell_deaths(iter(loader))
+    if num_workers == 0:
+        return _join_parts(iter(loader), num_places, batch_size, pin_memory)
+    # What lies ready at the most: two parts of each worker (prefetch_factor).
+    needed_bytes = min(num_places, 2 * num_workers * chunk) * _clip_bytes(dataset.shape)
+    refuse_small(needed_bytes)
+    shorten_sockets()
+    try:
+        # Workers start here, in the caller's thread, and decode while the caller does something else.
+        parts = _tell_deaths(iter(loader), needed_bytes)
+    except OSError as error:
+        if lacks_semaphores(error):
+            raise no_room(needed_bytes) from error
+        raise
     return _join_parts(parts, num_places, batch_size, pin_memory)
 
 
-def _tell_deaths(parts: Iterator[Batch]) -> Generator[Batch]:
+def _tell_deaths(parts: Iterator[Batch], needed_bytes: int = 0) -> Generator[Batch]:
     """Yields the parts. A worker that dies while it hands one over breaks the connection before the kernel tells of
     its death, which is what is raised then."""
     try:
         yield from parts
+    except NoRoom as error:
+        raise no_room(needed_bytes) from error
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         if "DataLoader worker" in str(error):
             raise  # of a dataset, with its traceback
@@ -170,24 +193,40 @@ def _read_ahead(batches: Generator[T]) -> Generator[T]:
 def _collate(shape: tuple[int, ...], items: list[Item]) -> Batch:
     """Returns the part of a batch; in a worker its clips are written once, into the memory that both sides share."""
     good = [(item.clip, item.label, item.index) for item in items if isinstance(item.clip, Tensor)]
-    clips = _empty((len(good), *shape))
+    clips, labels, indices = _empty(len(good), shape)
     if good:
         torch.stack([clip for clip, _, _ in good], out=clips)
+        labels[:] = torch.tensor([label for _, label, _ in good])
+        indices[:] = torch.tensor([index for _, _, index in good])
     return Batch(
         clips,
-        torch.tensor([label for _, label, _ in good], dtype=torch.int64),
-        torch.tensor([index for _, _, index in good], dtype=torch.int64),
+        labels,
+        indices,
         [item.clip for item in items if isinstance(item.clip, BadVideo)],
         sum(item.seconds for item in items),
     )
 
 
-def _empty(shape: tuple[int, ...]) -> Tensor:
+def _clip_bytes(shape: tuple[int, ...]) -> int:
+    return 4 * math.prod(shape)  # float32
+
+
+def _empty(num: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns clips, labels and indices to be written; in a worker all in shared memory at once: where there is no room
+    for a small one, torch would find that out in a thread of its queue, and the other side would wait for ever."""
     if get_worker_info() is None:
-        return torch.empty(shape)
-    # As torch's default_collate does.
-    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
+        return torch.empty(num, *shape), *torch.empty(2, num, dtype=torch.int64)
+    try:
+        # As torch's default_collate does.
+        storage = torch.UntypedStorage._new_shared(num * _clip_bytes(shape))  # type: ignore[no-untyped-call]
+        clips = torch.empty(0).set_(storage, 0, (num, *shape))  # type: ignore[call-overload]
+        small = torch.empty(2, num, dtype=torch.int64)
+        return clips, *small.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        free = free_bytes()
+        if free is None or free < num * _clip_bytes(shape) + SMALL_BYTES:
+            raise NoRoom(str(error)) from error
+        raise
 
 
 def _join(parts: list[Batch], pin_memory: bool) -> Batch:
@@ -209,8 +248,7 @@ def _start_worker(worker_id: int) -> None:
 
     Linux counts the thread that started the worker as its parent: start loaders from a thread that lasts.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    obey_parent_alone()
     torch.set_num_threads(1)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

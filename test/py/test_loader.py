@@ -1,8 +1,20 @@
 """What the loader says when its workers do not do as they should."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
 import pytest
 
-from coldframe import loader
+from coldframe import loader, sharing
+from coldframe.data import DummyClips
+from coldframe.errors import UserError
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])
@@ -25,3 +37,88 @@ def test_an_error_of_the_dataset_in_a_worker_is_its_own():
 
     with pytest.raises(FileNotFoundError):
         next(loader._tell_deaths(parts()))
+
+
+def test_shared_memory_that_will_not_do_is_told_before_a_worker_starts():
+    with pytest.raises(UserError, match=r"/dev/shm  has .* free.*--shm-size=2g .*data\.num_workers: 0"):
+        sharing.refuse_small(10**15)
+    sharing.refuse_small(0)
+
+
+SMALL_SHARED_MEMORY = """
+    import subprocess, sys
+    sys.path.insert(0, {root!r})
+    subprocess.run("mount -t tmpfs -o size=1M tmpfs /dev/shm", shell=True, check=True)
+    from coldframe import loader
+    from coldframe.data import DummyClips
+    loader.refuse_small = lambda needed_bytes: None  # as if another program had taken it meanwhile
+    clips = DummyClips(100, num_frames=4, size=64, num_classes=2, seed=0)
+    def take():
+        try:
+            for _ in loader.train_loader(clips, seed=0, start_step=0, num_steps=4, batch_size=16, num_workers=2): pass
+        except Exception as error:
+            print(type(error).__name__, error)
+    take()
+    with open("/dev/shm/full", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)): pass
+        except OSError: pass
+    take()
+"""
+
+
+def test_shared_memory_that_runs_out_is_told_and_no_hang(tmp_path):
+    program = textwrap.dedent(SMALL_SHARED_MEMORY).format(root=str(Path(__file__).parents[2] / "py"))
+    command = ["unshare", "-m", sys.executable, "-c", program]
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("may not mount")
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout.splitlines()
+    assert len(lines) == 2  # while decoding, and at the start
+    for line in lines:
+        assert line.startswith("UserError /dev/shm  has ")
+        assert "--shm-size" in line
+
+
+def test_a_long_folder_for_temporary_files_keeps_no_worker_from_handing_over(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    clips = DummyClips(8, num_frames=2, size=16, num_classes=2, seed=0)
+    batches = loader.train_loader(clips, seed=0, start_step=0, num_steps=2, batch_size=4, num_workers=1)
+    assert [len(batch.labels) for batch in batches] == [4, 4]
+    assert len(multiprocessing.util.get_temp_dir()) <= sharing.LONGEST_FOLDER_BYTES
+
+
+def test_a_folder_for_temporary_files_that_fits_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    sharing.shorten_sockets()
+    assert "tempdir" not in multiprocessing.current_process()._config
+
+
+def _hang(ready):
+    sharing.obey_parent_alone()
+    ready.send(True)
+    os.read(os.pipe()[0], 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the sender of a signal is known")
+def test_a_worker_that_hangs_is_ended_by_its_parent_and_by_nobody_else():
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.Process(target=_hang, args=(there,), daemon=True)
+    worker.start()
+    assert here.recv()
+    subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}"], check=True)
+    while int(_status(worker.pid, "ShdPnd"), 16) >> (signal.SIGTERM - 1) & 1:
+        time.sleep(0.01)
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 128 + signal.SIGTERM
+
+
+def _status(pid, name):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
