@@ -1,12 +1,18 @@
 /** `FILE.lock`: one writer at a time, also when one was killed. Node has no lock of the kernel's. */
 
-import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { linkSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findBirth } from './processes.ts';
 
 const POLL_SECONDS = 0.2;
-const EMPTY_SECONDS = 10; // a lock is written right after it is made
+const EMPTY_SECONDS = 10; // a lock is written right after it is made, where it cannot be made with its text
+
+interface Holder {
+  pid: string;
+  host: string;
+}
 
 /** Waits until no other process has `FILE.lock`, takes it, and returns what gives it back. A dead holder's is taken over. */
 export async function lockFile(file: string, note: (text: string) => void, signal: AbortSignal): Promise<() => void> {
@@ -20,40 +26,68 @@ export async function lockFile(file: string, note: (text: string) => void, signa
 }
 
 /** Takes `FILE.lock` and returns what gives it back, or else who has it. A dead holder's is taken over. */
-export function tryLock(file: string): (() => void) | { pid: string; host: string } {
-  const lock = `${file}.lock`;
+export function tryLock(file: string): (() => void) | Holder {
+  return take(`${file}.lock`);
+}
+
+function take(lock: string): (() => void) | Holder {
+  const mine = `${process.pid} ${hostname()} ${findBirth(process.pid) ?? ''}`.trimEnd();
   for (;;) {
-    try {
-      writeFileSync(lock, `${process.pid} ${hostname()} ${findBirth(process.pid) ?? ''}`.trimEnd(), { flag: 'wx' });
-      return () => rmSync(lock, { force: true });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    if (create(lock, mine)) return () => (read(lock) === mine ? rmSync(lock, { force: true }) : undefined);
+    const holder = read(lock);
+    if (holder === undefined) continue; // given back just now
+    if (!isLeftOver(lock, holder)) {
+      const [pid = '', host = ''] = holder.split(' ');
+      return { pid, host };
     }
-    if (takeAway(lock)) continue;
-    const [pid = '', host = ''] = readFileSync(lock, 'utf8').split(' ');
-    return { pid, host };
+    // Who takes it away holds a lock on that: of two that saw the same dead holder one would take away the other's.
+    const release = take(`${lock}.taking`);
+    if (typeof release !== 'function') return release;
+    const now = read(lock);
+    if (now !== undefined && isLeftOver(lock, now)) rmSync(lock, { force: true });
+    release();
   }
 }
 
-/** Returns whether the lock is gone, taken away here when its holder is dead. */
-function takeAway(lock: string): boolean {
+/** Returns whether the lock was made here: with its text at once where the file system has hard links. */
+function create(lock: string, text: string): boolean {
+  const own = `${lock}.${process.pid}-${randomBytes(4).toString('hex')}`;
+  writeFileSync(own, text);
   try {
-    const holder = readFileSync(lock, 'utf8');
-    if (!isLeftOver(holder, (Date.now() - statSync(lock).mtimeMs) / 1000)) return false;
-    const aside = `${lock}.${process.pid}`; // of two that take it away one fails; what it took is looked at again
-    renameSync(lock, aside);
-    if (readFileSync(aside, 'utf8') === holder) rmSync(aside);
-    else renameSync(aside, lock);
+    link(own, lock, text);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
-    throw error;
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return false;
+  } finally {
+    rmSync(own, { force: true });
   }
 }
 
-function isLeftOver(holder: string, ageSeconds: number): boolean {
+function link(own: string, lock: string, text: string): void {
+  try {
+    linkSync(own, lock);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
+    writeFileSync(lock, text, { flag: 'wx' }); // exFAT and some network disks have no hard links
+  }
+}
+
+function read(lock: string): string | undefined {
+  try {
+    return readFileSync(lock, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return undefined;
+  }
+}
+
+function isLeftOver(lock: string, holder: string): boolean {
   const [pid, host, birth] = holder.split(' ');
-  if (host === undefined) return ageSeconds > EMPTY_SECONDS;
+  if (host === undefined) {
+    const made = statSync(lock, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
+    return Date.now() - made > EMPTY_SECONDS * 1000;
+  }
   if (host !== hostname()) return false; // nobody here can tell
   if (birth !== undefined) return findBirth(Number(pid)) !== birth; // another may have the number by now
   try {

@@ -33,6 +33,8 @@ export interface Ending {
   class: FailureClass | null;
   why: string | null;
   seconds: number;
+  /** That the next attempt goes on from; none where nothing is saved. */
+  step?: number;
 }
 
 export interface Accuracy {
@@ -156,8 +158,8 @@ function reduceAttempt(state: SweepState, entry: TimedEntry & { kind: 'attempt' 
   if (attempt === undefined) return;
   if (entry.kind === 'launched') attempt.handle = entry.handle;
   else {
-    const { outcome, class: failure, why, seconds } = entry;
-    attempt.ended = { outcome, class: failure, why, seconds };
+    const { outcome, class: failure, why, seconds, step } = entry;
+    attempt.ended = { outcome, class: failure, why, seconds, ...(step === undefined ? {} : { step }) };
   }
 }
 

@@ -141,7 +141,10 @@ export class RunFolder {
   setAside(): string | undefined {
     if (!existsSync(this.path('config.json'))) return undefined;
     const status = (this.readJson('status.json') ?? {}) as Writer & { state?: string };
-    if (judgeRun(status) === 'running') {
+    // Python touches its log while it works; an evaluation may last for hours without another status.
+    const touched = statSync(this.path('runtime.log'), { throwIfNoEntry: false })?.mtime.toISOString() ?? '';
+    const updated = [status.updated ?? '', touched].sort().at(-1) ?? '';
+    if (judgeRun({ ...status, updated }) === 'running') {
       const who = `process ${status.pid} is training there, on ${status.host}`;
       throw new UserError(`${this.dir}  ${who}. Stop it first, or choose another --run-dir.`);
     }

@@ -64,6 +64,18 @@ export function logOf(task: { dir: string }): string {
   return join(task.dir, 'cohort.log');
 }
 
+/** Attempts lost in a row since the task was last given up, or since one moved its saved step on: a time limit is no fault
+ * where each attempt gets further. */
+function countLost(endings: Omit<Ending, 'seconds'>[]): number {
+  let [numLost, furthest] = [0, 0];
+  for (const { outcome, step = 0 } of endings) {
+    if (outcome === 'failed') numLost = 0;
+    if (outcome === 'retry') numLost = step > furthest ? 1 : numLost + 1;
+    furthest = Math.max(furthest, step);
+  }
+  return numLost;
+}
+
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #running = new Map<Task, Attempt>();
@@ -191,7 +203,8 @@ export class Scheduler {
     else if (outcome === 'failed') this.#fail(task, attempt, verdict);
     else if (verdict.class === 'out_of_memory') this.#replace(task, attempt, verdict);
     else {
-      const numLost = this.#countLost(task) + 1;
+      const endings = this.#attemptsOf(task).flatMap(({ ended }) => ended ?? []);
+      const numLost = countLost([...endings, verdict]);
       const why = `${verdict.why}; tried ${numLost} times`;
       if (numLost >= this.#options.maxAttempts) this.#fail(task, attempt, { ...verdict, outcome: 'failed', why });
       else {
@@ -199,12 +212,6 @@ export class Scheduler {
         this.#waiting.unshift(task);
       }
     }
-  }
-
-  /** Lost attempts since the task was last given up. */
-  #countLost(task: Task): number {
-    const outcomes = this.#attemptsOf(task).map(({ ended }) => ended?.outcome);
-    return outcomes.slice(outcomes.lastIndexOf('failed') + 1).filter((outcome) => outcome === 'retry').length;
   }
 
   #replace(task: Task, attempt: Attempt, verdict: Verdict): void {

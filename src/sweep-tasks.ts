@@ -8,6 +8,7 @@ import type { CohortFile, Trial } from './cohort-types.ts';
 import { splitCohort } from './cohorts.ts';
 import { writeWhole } from './files.ts';
 import type { CohortLine, Entry, FailureClass, FinalResult, TrialResult } from './journal.ts';
+import { readSavedStep } from './liveness.ts';
 import { type Ended, logOf, type Smaller, type Task, type Verdict } from './scheduler.ts';
 
 const NUM_LOG_LINES = 20;
@@ -109,7 +110,8 @@ export class CohortTask implements Task {
     const failure = classify(ended, status);
     const why = (ended.class === undefined && status?.message) || explain(ended, logOf(this));
     const outcome = failure === 'user' || failure === 'bug' ? 'failed' : 'retry';
-    return { outcome, class: failure, why, entries: [], ...endedAt };
+    const step = readSavedStep(this.dir) ?? 0;
+    return { outcome, class: failure, why, entries: [], step, ...endedAt };
   }
 
   async #gatherResults(status: CohortStatus): Promise<Entry[]> {

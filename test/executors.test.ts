@@ -133,8 +133,9 @@ describe('cancelling', () => {
     const handle = await executor.start(job);
     await until(() => processesOf(job.key).length >= 3, 30);
     await executor.cancel(handle);
+    expect(await look(executor, handle)).toEqual({ state: 'running' }); // deaf, and with an hour of grace
     await executor.cancel(handle);
-    await waitForEnd(executor, handle);
+    expect(await waitForEnd(executor, handle)).toEqual({ state: 'ended', code: null, why: 'was killed by SIGKILL' });
     await until(() => processesOf(job.key).length === 0, 30);
     await executor.close();
   });

@@ -11,6 +11,7 @@ import { signal } from '../src/processes.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
 
 const FIXTURES = fileURLToPath(new URL('./fixtures', import.meta.url));
+const NEXT_SECONDS = 90;
 const START: Step = { do: 'start' };
 const CLOSE: Step = { do: 'close' };
 const call = (verb: string, args: object = {}): Step => ({ do: 'call', verb, args });
@@ -39,7 +40,10 @@ function drive(steps: Step[], env: NodeJS.ProcessEnv = {}) {
   );
   const lines = createInterface({ input: driver.stdout })[Symbol.asyncIterator]();
   const next = async (): Promise<Outcome> => {
-    const outcome: Outcome = JSON.parse((await lines.next()).value);
+    // A call that never settles is the fault that these tests look for: what hangs is ended by `afterEach`.
+    const limit = AbortSignal.timeout(NEXT_SECONDS * 1000);
+    const late = once(limit, 'abort').then(() => Promise.reject(new Error(`nothing within ${NEXT_SECONDS} s`)));
+    const outcome: Outcome = JSON.parse((await Promise.race([lines.next(), late])).value);
     const { pid, pids = [] } = (outcome.value ?? {}) as { pid?: number; pids?: number[] };
     leftOver.push(...pids, ...(pid ? [pid] : []));
     return outcome;

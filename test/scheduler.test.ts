@@ -309,5 +309,20 @@ describe('a cohort that fails', () => {
     expect(error).toBeInstanceOf(RuntimeFailure);
     expect(error?.message).toContain('was killed by SIGKILL; tried 2 times');
     expect(sweep.done('start')).toHaveLength(2);
+    // What was lost before it was given up does not count when the same command tries it again.
+    expect(await sweep.run({ plan: { c0001: ['', '', 'vanish', 'ok'] } })).toBeUndefined();
+    expect(sweep.done('start c0001')).toHaveLength(4);
+    const attempt = readJson(sweep.dir, 'cohorts', 'c0001', 'attempt.json');
+    expect(attempt).toEqual({ attempt: 4, key: expect.stringMatching(/-c0001-4$/) });
+  });
+
+  test('by dying after its saved step has moved on is tried on: a time limit is no fault', async () => {
+    const sweep = new Sweep('limits', 'slots: 1, max_attempts: 2');
+    const plan = { c0001: ['move', 'move', 'move', 'ok'], c0002: ['move', 'vanish'] };
+    const error = await sweep.run({ plan });
+    expect(error?.message).toMatch(/^c0002 .*; tried 2 times/);
+    expect(sweep.done('start c0001')).toHaveLength(4);
+    expect(sweep.done('start c0002')).toHaveLength(2);
+    expect(sweep.entries('ended').map(({ step }) => step)).toEqual([1, 2, 3, undefined, 1, 1]);
   });
 });

@@ -2,7 +2,7 @@
  * What the executor makes of Slurm's answers, with programs in the place of Slurm's that repeat what real ones said; the real ones
  * are in heavy/slurm.test.ts.
  */
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
@@ -79,6 +79,22 @@ slurmstepd-n1: error: *** JOB 17 ON n1 CANCELLED AT 2026-11-25T23:21:41 ***
     if (output !== undefined) writeFileSync(log, output);
     expect(await watch('16_1 17 fake FAILED 9 0 JobLaunchFailure')).toEqual({ state: 'ended', code: null, ...state });
   });
+});
+
+test('a job of another that has our number by now is left alone', async () => {
+  const said = join(folder, 'said');
+  const squeue = `echo asked >>'${said}'; echo '17 17 theirs PENDING 0 1 launch failed requeued held'`;
+  writePrograms('foreign', { squeue, scancel: `echo scancel >>'${said}'`, scontrol: `echo scontrol >>'${said}'` });
+  const settings = { partition: null, account: null, time: null, gres: null, cpus_per_task: null, memory: null };
+  const about = { slots: 1, dir: folder, settings: { ...settings, extra: [] }, pollSeconds: 0.01 };
+  const executor = new SlurmExecutor({ ...about, note: () => {}, stop: { requested: 0 } });
+  let state: JobState | undefined;
+  while (state?.state !== 'ended') {
+    state = (await executor.watch(['17 ours'])).get('17 ours');
+    await new Promise((settle) => setTimeout(settle, 20));
+  }
+  expect(state.why).toBe('is not known to Slurm any more');
+  expect(readFileSync(said, 'utf8')).toMatch(/^(asked\n)+$/);
 });
 
 test('a sweep whose jobs Slurm kills for their memory goes on with halves, then with parts of the batch', async () => {

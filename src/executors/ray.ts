@@ -15,10 +15,14 @@ const ANSWER_SECONDS = 60; // submitting waits until the dashboard has found a n
 
 const jobSchema = z.object({
   submission_id: z.string().nullable(),
-  status: z.enum(['PENDING', 'RUNNING', 'STOPPED', 'SUCCEEDED', 'FAILED']),
+  status: z.string(),
   message: z.string().nullish(),
   driver_exit_code: z.number().nullish(),
 });
+/** Of the cluster, others' jobs among them: of what form those are is no business of ours. */
+const listSchema = z.array(z.unknown());
+const nameOf = (job: unknown): string =>
+  z.object({ submission_id: z.string() }).safeParse(job).data?.submission_id ?? '';
 type RayJob = z.output<typeof jobSchema>;
 
 export interface RayOptions extends Omit<RemoteOptions, 'name'> {
@@ -71,8 +75,8 @@ export class RayExecutor implements Executor {
 
   async watch(handles: string[]): Promise<Map<string, JobState>> {
     return this.#remote.watch(handles, async () => {
-      const jobs = z.array(jobSchema).parse(await this.#call('GET', ''));
-      return new Map(jobs.map((job) => [job.submission_id ?? '', describeState(job)]));
+      const jobs = listSchema.parse(await this.#call('GET', '')).filter((job) => handles.includes(nameOf(job)));
+      return new Map(jobs.map((job) => [nameOf(job), describeState(jobSchema.parse(job))]));
     });
   }
 
@@ -125,9 +129,9 @@ async function exchange(url: URL, method: string, body?: object): Promise<{ stat
 
 function describeState({ status, message, driver_exit_code: code }: RayJob): JobState {
   if (status === 'PENDING') return { state: 'waiting' };
-  if (status === 'RUNNING') return { state: 'running' };
   if (status === 'STOPPED') return { state: 'ended', code: null, why: 'was stopped' };
   if (status === 'SUCCEEDED') return { state: 'ended', code: 0, why: 'ended with exit code 0' };
+  if (status !== 'FAILED') return { state: 'running' };
   if (code === undefined || code === null || code < 0) {
     const why = code
       ? `was killed by signal ${-code}`

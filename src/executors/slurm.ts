@@ -141,8 +141,9 @@ export class SlurmExecutor implements Executor {
   async #ask(handles: string[]): Promise<Map<string, JobState>> {
     const ids = handles.map((handle) => parseHandle(handle).id);
     const rows = await listJobs([`--jobs=${ids.join(',')}`]);
-    for (const row of rows) this.#hurry(row);
-    const states = rows.map(async (row) => [`${row.id} ${row.name}`, describeState(await nameMemory(row))] as const);
+    const ours = rows.filter(({ id, name }) => handles.includes(`${id} ${name}`));
+    for (const row of ours) this.#hurry(row);
+    const states = ours.map(async (row) => [`${row.id} ${row.name}`, describeState(await nameMemory(row))] as const);
     return new Map(await Promise.all(states));
   }
 
