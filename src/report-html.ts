@@ -1,5 +1,6 @@
 /** HTML and words that the parts of the report share. */
 
+import { findInterval, showInterval } from './intervals.ts';
 import type { Summary } from './leaderboard.ts';
 
 export const MAX_ROWS = 1000;
@@ -12,6 +13,11 @@ export const percent = (value: number | null | undefined): string =>
   value == null ? '–' : `${(100 * value).toFixed(2)} %`;
 export const day = (time: string): string => `${time.slice(0, 16).replace('T', ' ')} UTC`;
 export const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`;
+
+/** The 95 % interval of an accuracy on the list that the choice is made on. */
+export function showChance(share: number | null | undefined, count: number | null): string {
+  return share == null || count === null ? '' : `95 %: ${showInterval(findInterval(share, count))}`;
+}
 
 export function showSummary(summary: Summary | null): string {
   if (summary === null) return '–';

@@ -5,8 +5,16 @@ import { basename, dirname, join } from 'node:path';
 import { shortenKeys } from './leaderboard.ts';
 import { PROJECT, readLibrary } from './paths.ts';
 import { formatDuration } from './report.ts';
-import { day, escapeHtml, LABELS, MAX_ROWS, percent, plural, showValue } from './report-html.ts';
-import { type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './report-tables.ts';
+import { renderEffects } from './report-effects.ts';
+import { day, escapeHtml, LABELS, MAX_ROWS, percent, plural, showChance, showValue } from './report-html.ts';
+import {
+  findTies,
+  type Pruning,
+  renderCost,
+  renderIncidents,
+  renderLeaderboard,
+  renderPrunings,
+} from './report-tables.ts';
 import { type SweepView, sumCost } from './sweep-folder.ts';
 
 export interface Curve {
@@ -37,6 +45,7 @@ export function renderPage(page: PageData): string {
     renderTiles(view),
     renderBest(page),
     renderLeaderboard(view),
+    renderDifference(view),
     renderCharts(page),
     renderPrunings(view, page.prunings),
     renderCost(view),
@@ -95,14 +104,26 @@ function renderHead(view: SweepView): string {
 <h1>${escapeHtml(sweep.name)}</h1>
 <p class="quiet">Sweep of ${plural(view.points.length, 'point')}, ${plural(view.trials.length, 'trial')} in ${plural(view.cohorts.length, 'cohort')}.
   ${escapeHtml(state[0]?.toUpperCase())}${escapeHtml(state.slice(1))}; began ${day(began)}, last written ${day(updated)}.</p>
+${explainWords(view)}
 ${describeState(view)}
 ${sweep.selection === 'validation' ? validation : ''}
 </header>`;
 }
 
+/** Each word of the page that is ours, once. */
+function explainWords({ sweep }: SweepView): string {
+  const rung = sweep.bracket === null ? '' : ' At a <em>rung</em>, a step set beforehand, only the best points go on.';
+  const list =
+    sweep.selection === 'validation' ? '' : ' The <em>selection list</em> holds the videos that the best is chosen on.';
+  return `<p class="quiet">A <em>point</em> is one choice of settings, a <em>trial</em> its training with one seed; the trials of a
+  <em>cohort</em> share the clips and the frozen backbone, which makes them cheap.${rung}${list}</p>`;
+}
+
 function describeState({ state, message }: SweepView): string {
   if (state === 'finished') return '';
   if (state === 'running') return '<p>These are the results so far.</p>';
+  if (state === 'interrupted')
+    return '<p>It was stopped and has not finished: these are the results so far. The same command goes on.</p>';
   return `<p class="warning">The sweep has not finished: these are the results so far. ${escapeHtml(message ?? '')}</p>`;
 }
 
@@ -117,9 +138,15 @@ function renderTiles(view: SweepView): string {
   const tile = (name: string, value: string, note: string): string =>
     `<div class="tile"><dt>${name}</dt><dd>${value}</dd><p>${escapeHtml(note)}</p></div>`;
   const list = sweep.selection === 'validation' ? 'validation list' : 'selection list';
+  const note = (share: number | null | undefined, count: number | null): string => {
+    const chance = showChance(share, count);
+    return chance === '' ? '' : `; ${chance}`;
+  };
+  const numTies = findTies(view).length;
+  const tied = numTies === 0 ? '' : `; ${plural(numTies, 'other point')} cannot be told from it`;
   return `<dl class="tiles">
-${tile(`Best ${label}, ${list}`, `${percent(best?.[sweep.metric]?.mean)}${spread == null ? '' : ` <small>± ${(100 * spread).toFixed(2)}</small>`}`, best === null ? 'no result yet' : `${best.point}${overSeeds}`)}
-${tile(`Final ${label}, validation list`, percent(final?.[sweep.metric]), final === null ? 'not evaluated yet' : `${final.trial} (seed ${final.seed}), evaluated once on ${final.num_videos} videos`)}
+${tile(`Best ${label}, ${list}`, `${percent(best?.[sweep.metric]?.mean)}${spread == null ? '' : ` <small>± ${(100 * spread).toFixed(2)}</small>`}`, best === null ? 'no result yet' : `${best.point}${overSeeds}${note(best[sweep.metric]?.mean, view.numVideos)}${tied}`)}
+${tile(`Final ${label}, validation list`, percent(final?.[sweep.metric]), final === null ? 'not evaluated yet' : `${final.trial} (seed ${final.seed}), evaluated once on ${plural(final.num_videos, 'video')}${note(final[sweep.metric], final.num_videos)}`)}
 ${tile('Trials', String(view.trials.length), [...counts].map(([state, count]) => `${count} ${state}`).join(', '))}
 ${tile('Time of the cohorts', formatDuration(seconds), aloneSeconds === null ? '' : `each trial alone: ${formatDuration(aloneSeconds)}, ${(aloneSeconds / seconds).toFixed(1)} times as long (forecast)`)}
 </dl>`;
@@ -140,6 +167,14 @@ function renderBest({ view, bestYaml }: PageData): string {
 </section>`;
 }
 
+function renderDifference(view: SweepView): string {
+  if (view.keys.length === 0 || view.points.length < 2) return '';
+  return `<section>
+<h2>What made the difference</h2>
+${renderEffects(view)}
+</section>`;
+}
+
 function renderCharts({ view, curves, numHidden }: PageData): string {
   const note = numHidden > 0 ? ` Drawn are the best ${curves.length} trials; ${numHidden} more are left out.` : '';
   const label = LABELS[view.sweep.metric];
@@ -147,7 +182,7 @@ function renderCharts({ view, curves, numHidden }: PageData): string {
 <figure id="loss"><h3>Training loss</h3><div class="plot"></div></figure>
 <figure id="metric"><h3>${label} on the ${view.sweep.selection === 'validation' ? 'validation' : 'selection'} list</h3><div class="plot"></div></figure>
 </div>`;
-  const parallel = `<h2>What made the difference</h2>
+  const parallel = `<h2>Every point</h2>
 <p class="quiet">A line for each point, through its settings to its ${label}. Drag along an axis to keep only what passes there; press it to let all through.</p>
 <figure id="parallel"><div class="scroll plot" role="region" aria-label="Parallel coordinates" tabindex="0"></div></figure>`;
   return `<section class="js-only">
@@ -157,6 +192,12 @@ function renderCharts({ view, curves, numHidden }: PageData): string {
 ${charts}
 ${view.keys.length > 0 && view.points.length > 1 ? parallel : ''}
 </section>`;
+}
+
+/** One's own Ctrl-C is no failure, and yet explains a gap. */
+function describeStops({ incidents }: SweepView): string | null {
+  const stops = [...new Set(incidents.filter(({ isStop }) => isStop).map(({ time }) => day(time)))];
+  return stops.length === 0 ? null : `on request at ${stops.join(', ')}, its checkpoints saved`;
 }
 
 function renderMethod({ view, list, written }: PageData): string {
@@ -180,6 +221,7 @@ function renderMethod({ view, list, written }: PageData): string {
     ['chosen by', `mean ${LABELS[sweep.metric]} over the seeds of a point`],
     ['evaluated once on', sweep.val_list],
     ['folder', `${basename(dirname(view.dir))}/${basename(view.dir)}`],
+    ['stopped', describeStops(view)],
     ['page written', day(written)],
   ];
   const items = facts

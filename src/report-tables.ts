@@ -1,9 +1,11 @@
 /** The tables of the report: complete without its script. */
 
+import { differ } from './intervals.ts';
 import { type PointView, shortenKeys } from './leaderboard.ts';
 import { formatDuration } from './report.ts';
-import { day, escapeHtml, LABELS, MAX_ROWS, percent, showSummary, showValue } from './report-html.ts';
+import { day, escapeHtml, LABELS, MAX_ROWS, percent, showChance, showSummary, showValue } from './report-html.ts';
 import { type SweepView, sumCost } from './sweep-folder.ts';
+import { plural } from './words.ts';
 
 export interface Pruning {
   step: number;
@@ -17,8 +19,31 @@ export interface Pruning {
   why?: string;
 }
 
+/** The points whose difference from the best may be chance alone: measured at its step, on as many videos. */
+export function findTies({ points, sweep, numVideos }: SweepView): PointView[] {
+  const [best, ...others] = points;
+  const top = best?.[sweep.metric]?.mean;
+  if (best === undefined || top === undefined || numVideos === null) return [];
+  return others.filter((point) => {
+    const mean = point[sweep.metric]?.mean;
+    const isLike = point.state === best.state && point.step === best.step;
+    return isLike && mean !== undefined && !differ(top, numVideos, mean, numVideos);
+  });
+}
+
+function describeTies(view: SweepView): string {
+  const { points, numVideos } = view;
+  if (numVideos === null || points[0] === undefined) return '';
+  const ties = findTies(view);
+  const on = plural(numVideos, 'video');
+  return ties.length === 0
+    ? `On ${on} the first differs from all others at its step (95 %, Newcombe).`
+    : `≈ marks ${ties.length} that tie with the first: on ${on} chance alone may explain the difference (95 %, Newcombe).`;
+}
+
 export function renderLeaderboard(view: SweepView): string {
   const { metric } = view.sweep;
+  const ties = new Set(findTies(view));
   const shown = view.points.slice(0, MAX_ROWS);
   const other = metric === 'top1' ? 'top5' : 'top1';
   const values = shown.flatMap((point) => point[metric]?.mean ?? []);
@@ -27,16 +52,16 @@ export function renderLeaderboard(view: SweepView): string {
     `<th scope="col"${isNumber ? ' class="number"' : ''}${title === '' ? '' : ` title="${escapeHtml(title)}"`}><button type="button">${escapeHtml(name)}</button></th>`;
   const labels = shortenKeys(view.keys);
   const head = [
-    ...[column('rank', true), column('point', false), column('state', false), column(LABELS[metric], true)],
-    ...[column(LABELS[other], true), column('seeds', true), column('step', true)],
+    ...[column('rank', true), column('point', false), column(LABELS[metric], true)],
     ...view.keys.map((key, index) => column(labels[index] ?? key, true, key)),
+    ...[column('state', false), column(LABELS[other], true), column('seeds', true), column('step', true)],
   ];
   const states = [...new Set(shown.map(({ state }) => state))].map((state) => `<option>${state}</option>`);
   const hidden = view.points.length - shown.length;
   return `<section>
 <h2>Leaderboard</h2>
 <p class="quiet">A row for each point; ${LABELS[metric]} is the mean over its seeds ± their standard deviation. Points that left early
-  stand below those that went further: only numbers at one step compare.${hidden > 0 ? ` The best ${MAX_ROWS} are shown; leaderboard.csv holds all ${view.points.length}.` : ''}</p>
+  stand below those that went further: only numbers at one step compare. ${describeTies(view)}${hidden > 0 ? ` The best ${MAX_ROWS} are shown; leaderboard.csv holds all ${view.points.length}.` : ''}</p>
 <div class="controls js-only">
 <input type="search" id="filter" placeholder="Filter, as in lr=0.001 pruned" aria-label="Filter the points by words">
 <select id="state" aria-label="State"><option value="">any state</option>${states.join('')}</select>
@@ -45,7 +70,7 @@ export function renderLeaderboard(view: SweepView): string {
 <div class="scroll" id="leaderboard" role="region" aria-label="Leaderboard" tabindex="0"><table>
 <thead><tr>${head.join('')}</tr></thead>
 <tbody>
-${shown.map((point) => renderPoint(point, view, labels, range)).join('\n')}
+${shown.map((point) => renderPoint(point, view, { labels, range, isTie: ties.has(point) })).join('\n')}
 </tbody></table></div>
 </section>`;
 }
@@ -53,35 +78,40 @@ ${shown.map((point) => renderPoint(point, view, labels, range)).join('\n')}
 function renderPoint(
   point: PointView,
   view: SweepView,
-  labels: string[],
-  range: { low: number; high: number },
+  { labels, range, isTie }: { labels: string[]; range: { low: number; high: number }; isTie: boolean },
 ): string {
   const { metric } = view.sweep;
   const other = metric === 'top1' ? 'top5' : 'top1';
   const words = view.keys.map((key, index) => `${labels[index]}=${showValue(point.params[key])}`);
   const text = [point.point, point.state, ...point.trials.map(({ name }) => name), ...words].join(' ').toLowerCase();
-  const cell = (value: unknown, shown: string, kind = 'number'): string =>
-    `<td class="${kind}" data-value="${escapeHtml(value ?? '')}">${shown}</td>`;
+  const cell = (label: string, value: unknown, shown: string, kind = 'number'): string =>
+    `<td class="${kind}" data-label="${escapeHtml(label)}" data-value="${escapeHtml(value ?? '')}">${shown}</td>`;
+  const tie = isTie ? '<abbr title="not told apart from the first">≈</abbr> ' : '';
   const mean = point[metric]?.mean;
   const share = mean === undefined ? 0 : range.high > range.low ? (mean - range.low) / (range.high - range.low) : 1;
   const bar =
     mean === undefined ? '' : `<span class="bar"><i style="width:${(8 + 92 * share).toFixed(0)}%"></i></span>`;
+  const title = showChance(mean, view.numVideos);
+  const chance = `<span${title === '' ? '' : ` title="${title}"`}>${showSummary(point[metric])}</span>`;
   const seeds = point.trials.map(
     ({ name, seed, state, ...trial }) => `${name}, seed ${seed}: ${percent(trial[metric])} ${state}`,
   );
   return `<tr data-point="${point.point}" data-state="${point.state}" data-text="${escapeHtml(text)}"${point === view.best ? ' class="best"' : ''}>${[
-    cell(point.rank, String(point.rank ?? '–')),
+    cell('rank', point.rank, String(point.rank ?? '–')),
     cell(
+      'point',
       point.point,
       `<button type="button" aria-pressed="false" title="${escapeHtml(seeds.join('\n'))}">${point.point}</button>`,
       'point',
     ),
-    cell(point.state, point.state, 'state'),
-    cell(mean, `${showSummary(point[metric])}${bar}`, 'number metric'),
-    cell(point[other]?.mean, showSummary(point[other])),
-    cell(point.numCounted, `${point.numCounted}/${point.trials.length}`),
-    cell(point.step, String(point.step ?? '–')),
-    ...view.keys.map((key) => cell(point.params[key], escapeHtml(showValue(point.params[key])))),
+    cell(LABELS[metric], mean, `${tie}${chance}${bar}`, 'number metric'),
+    ...view.keys.map((key, index) =>
+      cell(labels[index] ?? key, point.params[key], escapeHtml(showValue(point.params[key])), 'number key'),
+    ),
+    cell('state', point.state, point.state, 'state'),
+    cell(LABELS[other], point[other]?.mean, showSummary(point[other])),
+    cell('seeds', point.numCounted, `${point.numCounted}/${point.trials.length}`),
+    cell('step', point.step, String(point.step ?? '–')),
   ].join('')}</tr>`;
 }
 
@@ -149,7 +179,16 @@ ${renderTable(['cohort', 'state', 'trials', 'attempts', 'step', 'took', 'alone (
 }
 
 export function renderIncidents({ incidents }: SweepView): string {
-  if (incidents.length === 0) return '';
-  const rows = incidents.map(({ time, cohort, what, why }) => [day(time), cohort, what, why]);
-  return `<section><h2>Failures and retries</h2>${renderTable(['when', 'cohort', 'what', 'why'], rows, 'Failures and retries', 3)}</section>`;
+  const failures = incidents.filter(({ isStop }) => !isStop);
+  if (failures.length === 0) return '';
+  const rows = failures.slice(0, MAX_ROWS).map(({ time, cohort, what, why, log }) => {
+    const lines =
+      log === null ? '' : `<details><summary>its last lines</summary><pre>${escapeHtml(log)}</pre></details>`;
+    const texts = [day(time), cohort, what].map((text) => `<td>${escapeHtml(text)}</td>`);
+    return `<tr>${texts.join('')}<td class="text">${escapeHtml(why)}${lines}</td></tr>`;
+  });
+  return `<section><h2>Failures and retries</h2>
+<div class="scroll" role="region" aria-label="Failures and retries" tabindex="0"><table>
+<thead><tr>${['when', 'cohort', 'what', 'why'].map((name) => `<th scope="col">${name}</th>`).join('')}</tr></thead>
+<tbody>${rows.join('\n')}</tbody></table></div></section>`;
 }

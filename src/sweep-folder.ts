@@ -1,6 +1,6 @@
 /** A sweep folder as one view: what its journal says and, of cohorts that are not done, what they say themselves. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { showPath, UserError } from './errors.ts';
@@ -40,7 +40,12 @@ export interface Incident {
   time: string;
   cohort: string;
   what: string;
+  /** In one line. */
   why: string;
+  /** The last lines of its log, where there are any. */
+  log: string | null;
+  /** Someone asked the sweep to stop: no failure. */
+  isStop: boolean;
 }
 
 export interface SweepView {
@@ -60,6 +65,8 @@ export interface SweepView {
   cohorts: CohortView[];
   incidents: Incident[];
   final: FinalResult | null;
+  /** Of the list that the choice is made on; null before the first evaluation. */
+  numVideos: number | null;
   best: PointView | null;
 }
 
@@ -102,6 +109,7 @@ export function readSweepFolder(dir: string): SweepView {
     ...{ dir: folder, sweep, final, cohorts, trials, points, incidents: listIncidents(entries) },
     ...judged,
     began: entries[0]?.time ?? '',
+    numVideos: readNumVideos(folder, [...state.attempts.keys()]),
     keys: [...new Set(trials.flatMap(({ params }) => Object.keys(params)))],
     best: points.find(({ point }) => point === final?.point) ?? first ?? null,
   };
@@ -243,14 +251,34 @@ function nameState(state: string | null | undefined, isRunning: boolean): TrialS
 function listIncidents(entries: TimedEntry[]): Incident[] {
   return entries.flatMap((entry): Incident[] => {
     const { time } = entry;
-    if (entry.kind === 'split')
-      return [{ time, cohort: entry.cohort, what: `split into ${entry.into.join(', ')}`, why: entry.why }];
+    const one = (cohort: string, what: string, text: string, isStop = false): Incident => {
+      const [why = '', ...log] = text.split('\n');
+      return { time, cohort, what, why, log: log.length > 0 ? log.join('\n') : null, isStop };
+    };
+    if (entry.kind === 'split') return [one(entry.cohort, `split into ${entry.into.join(', ')}`, entry.why)];
     if (entry.kind === 'cohort' && entry.micro_batches !== undefined)
-      return [{ time, cohort: entry.cohort, what: `micro_batches ${entry.micro_batches}`, why: 'to fit into memory' }];
+      return [one(entry.cohort, `micro_batches ${entry.micro_batches}`, 'to fit into memory')];
     if (entry.kind !== 'ended' || entry.outcome === 'finished') return [];
-    const ending = entry.outcome === 'retry' ? `${entry.class ?? 'ended early'}, tried again` : entry.outcome;
-    return [{ time, cohort: entry.cohort, what: `attempt ${entry.attempt}: ${ending}`, why: entry.why ?? '' }];
+    const isStop = entry.outcome === 'cancelled';
+    const ended = entry.outcome === 'retry' ? `${entry.class ?? 'ended early'}, tried again` : entry.outcome;
+    const ending = isStop ? 'stopped with the sweep' : ended;
+    return [one(entry.cohort, `attempt ${entry.attempt}: ${ending}`, entry.why ?? '', isStop)];
   });
+}
+
+/** Every cohort is evaluated on the same list: the first result that there is says how many videos it has. */
+function readNumVideos(folder: string, cohorts: string[]): number | null {
+  for (const cohort of cohorts) {
+    const parent = join(folder, 'cohorts', cohort, 'evaluations');
+    for (const name of existsSync(parent) ? readdirSync(parent) : []) {
+      const file = join(parent, name, 'result.json');
+      if (!/^step-\d+$/.test(name) || !existsSync(file)) continue;
+      const { results } = JSON.parse(readFileSync(file, 'utf8')) as { results: Record<string, { num_videos: number }> };
+      const [first] = Object.values(results);
+      if (first !== undefined) return first.num_videos;
+    }
+  }
+  return null;
 }
 
 /** Returns the seconds that cohorts took, and what running each trial alone would have taken, by the forecast. */

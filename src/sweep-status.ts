@@ -4,10 +4,12 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty } from 'node:tty';
+import { showPath } from './errors.ts';
+import { findInterval, showInterval } from './intervals.ts';
 import { type PointView, type Summary, shortenKeys } from './leaderboard.ts';
 import { judgeRun, type RunStatus, readSavedStep } from './liveness.ts';
 import { formatDuration, formatTable, type Report } from './report.ts';
-import { isSweepFolder, readSweepFolder, type SweepView, sumCost } from './sweep-folder.ts';
+import { type Incident, isSweepFolder, readSweepFolder, type SweepView, sumCost } from './sweep-folder.ts';
 import { plural } from './words.ts';
 
 const REDRAW_SECONDS = 2;
@@ -104,19 +106,29 @@ function describeView(view: SweepView): string {
   const parts = [formatTable(facts), formatTable(listCohorts(view)), formatTable(listPoints(view))];
   const hidden = view.points.length - MAX_ROWS;
   if (hidden > 0) parts.push(`... and ${plural(hidden, 'more point')}; all are in \`sweep report\``);
-  parts.push(...view.incidents.slice(-5).map(({ cohort, what, why }) => `${cohort}  ${what}: ${why}`));
+  const failures = view.incidents.filter(({ isStop }) => !isStop);
+  parts.push(...failures.slice(-5).map((incident) => describeIncident(view, incident)));
   if (view.message !== null) parts.push(view.message);
   return parts.filter(Boolean).join('\n\n');
 }
 
-function describeBest({ best, final, sweep }: SweepView): string {
+/** One line; what more there is to say stands in the log. */
+function describeIncident({ dir }: SweepView, { cohort, what, why, log }: Incident): string {
+  const file = join(dir, cohort === 'final' ? 'final' : join('cohorts', cohort), 'cohort.log');
+  return `${cohort}  ${what}: ${why}${log === null ? '' : `; its log is ${showPath(file)}`}`;
+}
+
+function describeBest({ best, final, sweep, numVideos }: SweepView): string {
   if (best === null) return 'none yet';
   const tested =
     final === null
       ? ''
       : `; ${formatTop(final[sweep.metric])} on the validation list (${plural(final.num_videos, 'video')})`;
   const chosen = sweep.selection === 'validation' ? 'validation list, which the choice was made on' : 'selection list';
-  return `${best.point}: ${sweep.metric} ${formatSummary(best[sweep.metric])} on the ${chosen}${tested}`;
+  const mean = best[sweep.metric]?.mean;
+  const interval =
+    mean === undefined || numVideos === null ? '' : ` (95 %: ${showInterval(findInterval(mean, numVideos))})`;
+  return `${best.point}: ${sweep.metric} ${formatSummary(best[sweep.metric])}${interval} on the ${chosen}${tested}`;
 }
 
 function listCohorts({ cohorts }: SweepView): string[][] {

@@ -73,7 +73,14 @@ describe('the view of a folder', () => {
       [370, 1],
     ]);
     expect(sumCost(view.cohorts)).toEqual({ seconds: 760, aloneSeconds: 760 * 4.5 });
-    expect(view.incidents).toMatchObject([{ cohort: 'c0001', why: 'process 4711 was killed by SIGKILL' }]);
+    expect(view.incidents).toMatchObject([
+      {
+        cohort: 'c0001',
+        why: 'process 4711 was killed by SIGKILL',
+        log: 'step 90/300  loss 1.2\nKilled',
+        isStop: false,
+      },
+    ]);
   });
 
   test('while it runs has what the cohorts say themselves', () => {
@@ -221,6 +228,60 @@ describe('sweep report', () => {
     ])
       expect(body).toContain(text);
     expect(body).not.toContain('The choice was made on the validation list');
+  });
+
+  test('has percents, ratios, rungs, intervals and ties that follow from the results', async () => {
+    writeSweep(dir);
+    await writeReport(dir, quiet(), { output: undefined });
+    const body = readFileSync(join(dir, 'report.html'), 'utf8').split('<script')[0]?.replace(/\s+/g, ' ') ?? '';
+    expect(body).toContain('<dd>81.25 %</dd>'); // 0.8125 of 200 videos, and its Wilson interval
+    expect(body).toContain('evaluated once on 200 videos; 95 %: 75.3 to 86.1 %');
+    expect(body).toContain('each trial alone: 00:57:00'); // 760 s, and 9e12 operations for 2e12
+    expect(body).toContain('<td>4.5 times</td>');
+    expect(body).toContain('the best 50 % of the points');
+    expect(body).toContain('<li>Step 100: 12 came, 6 went on.</li>');
+    const rows = [...body.matchAll(/<tr data-point="(p\d+)".*?<\/tr>/g)].map(([row, name]) => ({ name, row }));
+    const tied = rows.filter(({ row }) => row.includes('≈')).map(({ name }) => name);
+    // 0.8354 is the best; of 160 videos p0003's 0.7490 ties with it by Newcombe's formula, and p0009's 0.7058 differs
+    expect(tied).toEqual(['p0012', 'p0006', 'p0011', 'p0003']);
+    expect(body).toContain('4 other points cannot be told from it');
+  });
+
+  test('says which keys made the difference, with what may be chance left out', async () => {
+    writeSweep(dir);
+    await writeReport(dir, quiet(), { output: undefined });
+    const [, body = ''] =
+      /What made the difference<\/h2>(.*?)<\/section>/s.exec(readFileSync(join(dir, 'report.html'), 'utf8')) ?? [];
+    expect(body).toMatch(
+      /<strong><code>model\.temporal\.cross_attention<\/code><\/strong>: true instead of false is worth [\d.]+ ± [\d.]+ points of top-1/,
+    );
+    expect(body).toMatch(/No clear effect: .*num_layers/);
+    expect(body).toMatch(/from\s+12 points at step 100/);
+  });
+
+  test('takes a stop that was asked for as none of the failures, and shows a log as one', async () => {
+    writeSweep(dir);
+    const why = 'the command ended with exit code 130\nstopped at step 7';
+    append({
+      time: '2026-11-22T10:30:00Z',
+      kind: 'ended',
+      cohort: 'c0002',
+      attempt: 1,
+      outcome: 'cancelled',
+      class: 'lost',
+      why,
+      seconds: 1,
+    });
+    expect(readSweepFolder(dir).incidents.at(-1)).toMatchObject({
+      isStop: true,
+      what: 'attempt 1: stopped with the sweep',
+    });
+    await writeReport(dir, quiet(), { output: undefined });
+    const body = readFileSync(join(dir, 'report.html'), 'utf8').split('<script')[0] ?? '';
+    const [, failures = ''] = /Failures and retries<\/h2>(.*?)<\/section>/s.exec(body) ?? [];
+    expect(failures).not.toContain('130');
+    expect(failures).toContain('<pre>step 90/300  loss 1.2\nKilled</pre>');
+    expect(body).toContain('on request at 2026-11-22 10:30 UTC');
   });
 
   test('warns when the choice was made on the validation list', async () => {

@@ -172,10 +172,14 @@ function writeCohort(
   const checkpoint = join(folder, 'checkpoints', `step-${isDone ? steps : rung}`);
   mkdirSync(checkpoint, { recursive: true });
   writeFileSync(join(checkpoint, 'checkpoint.json'), '{}');
+  const evaluation = join(folder, 'evaluations', `step-${rung}`);
+  mkdirSync(evaluation, { recursive: true });
+  const results = { [members[0]?.name ?? '']: { top1: 0.5, top5: 1, num_videos: 160 } };
+  writeFileSync(join(evaluation, 'result.json'), JSON.stringify({ step: rung, list: null, results }));
   if (!bare) writeFileSync(join(folder, 'events.jsonl'), writeEvents(members, ends, reached, steps, rung));
   const lines: object[] = [{ time: begin, kind: 'attempt', cohort, attempt: 1, key: `abc-${cohort}-1` }];
   if (index === 0) {
-    const why = 'process 4711 was killed by SIGKILL';
+    const why = 'process 4711 was killed by SIGKILL\nstep 90/300  loss 1.2\nKilled';
     lines.push({ time: begin, kind: 'ended', cohort, attempt: 1, outcome: 'retry', class: 'lost', why, seconds: 20 });
     lines.push({ time: begin, kind: 'attempt', cohort, attempt: 2, key: `abc-${cohort}-2` });
   }
@@ -191,8 +195,18 @@ function writeCohort(
     why: null,
     seconds: 370,
   });
+  const rungsOf = (trial: TrialMade | undefined): object =>
+    trial === undefined ? {} : { rungs: [{ step: rung, ...accuracy(trial, rung, steps) }] };
   members.forEach(({ name: trial, point }, number) => {
-    lines.push({ time: at(380 + index * 400), kind: 'result', trial, point, cohort, rungs: [], ...ends[number] });
+    lines.push({
+      time: at(380 + index * 400),
+      kind: 'result',
+      trial,
+      point,
+      cohort,
+      ...rungsOf(members[number]),
+      ...ends[number],
+    });
   });
   return lines;
 }

@@ -124,7 +124,7 @@ function nameSeries(chart, curves) {
     if (curve === undefined) continue;
     path.classList.add('series');
     path.dataset.point = curve.point;
-    const isWhole = ['finished', 'running'].includes(points.get(curve.point)?.state);
+    const isWhole = ['finished', 'running', 'stopped'].includes(points.get(curve.point)?.state);
     if (!isWhole) path.setAttribute('stroke-dasharray', '5 3');
   }
 }
@@ -223,7 +223,7 @@ function drawParallel() {
     .attr('data-point', (point) => point.name)
     .attr('stroke', colour)
     .attr('stroke-width', 1.6)
-    .attr('stroke-dasharray', (point) => (['finished', 'running'].includes(point.state) ? null : '5 3'))
+    .attr('stroke-dasharray', (point) => (['finished', 'running', 'stopped'].includes(point.state) ? null : '5 3'))
     .attr('d', (point) => path(axes.map((axis, index) => [x(index), axis.y(point)])))
     .on('pointerenter', (_, point) => hover(point.name))
     .on('pointerleave', () => hover(null))
