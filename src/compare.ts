@@ -129,11 +129,13 @@ function readSweepRun(name: string, dir: string, trial: string | undefined): Run
     throw new UserError(
       `${name}  ${sweep === undefined ? 'sweep.json' : 'final/result.json'} is missing in ${root.dir}.`,
     );
+  const file = root.path('sweep.json');
+  const base = readStoredConfig(sweep.config, { file, format: readFormat(sweep, file) });
   const { top1, top5, num_videos } = final;
   return {
     ...{ run: name, trial: found.name, step: stored.step, result: { top1, top5, num_videos }, list: stored.list },
     ...{ state: 'finished', saved_step: stored.step },
-    ...{ config: finalConfig(sweep, { settings: config }), environment },
+    ...{ config: finalConfig({ config: base }, { settings: config }), environment },
   };
 }
 

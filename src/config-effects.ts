@@ -47,7 +47,7 @@ export function findChanges(
 ): Change[] {
   const isIdle = (key: string): boolean => [before, after].every((config) => findIdle(key)?.(config));
   return listChanges(before, after, '').filter(({ key }) => {
-    if (FREE.some((pattern) => pattern.test(key)) || isIdle(key)) return false;
+    if (isFree(key) || isIdle(key)) return false;
     // Of a cache each record's making is in its key, which is compared when it is opened.
     if (key === 'data.features') return before.data.features === null || after.data.features === null;
     if (key !== 'model.backbone.weights') return true;
@@ -55,6 +55,8 @@ export function findChanges(
     return files.includes('random') || !isSameFile(...files);
   });
 }
+
+export const isFree = (key: string): boolean => FREE.some((pattern) => pattern.test(key));
 
 function findIdle(key: string): ((config: Config) => boolean) | undefined {
   return IDLE.find(([pattern]) => pattern.test(key))?.[1];

@@ -6,6 +6,7 @@ import type { Bracket, Metric } from './cohort-types.ts';
 import type { Params } from './config-schema.ts';
 import { UserError } from './errors.ts';
 import { appendTo, syncFolder } from './files.ts';
+import { readFormat } from './stored-format.ts';
 
 export interface TrialLine {
   name: string;
@@ -61,6 +62,8 @@ export interface FinalResult extends Accuracy {
 }
 
 export interface SweepLine {
+  /** Of the journal; older ones say none. */
+  format?: number;
   /** Part of every attempt's key. */
   id: string;
   name: string;
@@ -101,6 +104,8 @@ export interface Attempt {
 export interface SweepState {
   sweep: SweepLine | undefined;
   rounds: number;
+  /** Whether the points of grid and random are planned; not after the sweep was extended. */
+  isPlanned: boolean;
   trials: Map<string, TrialLine>;
   cohorts: Map<string, CohortLine>;
   /** Cohorts that others have taken the place of. */
@@ -116,7 +121,7 @@ export interface SweepState {
 
 export function emptyState(): SweepState {
   return {
-    ...{ sweep: undefined, rounds: 0, final: undefined, finished: false, replaced: new Set() },
+    ...{ sweep: undefined, rounds: 0, isPlanned: false, final: undefined, finished: false, replaced: new Set() },
     ...{ trials: new Map(), cohorts: new Map(), attempts: new Map(), results: new Map(), announced: new Map() },
   };
 }
@@ -124,10 +129,11 @@ export function emptyState(): SweepState {
 /** Takes one entry into the state. */
 export function reduce(state: SweepState, entry: TimedEntry): void {
   const { time, kind, ...line } = entry;
-  if (kind === 'sweep') state.sweep = line as SweepLine;
+  if (kind === 'sweep') beginSweep(state, entry);
   else if (kind === 'cohort') state.announced.set(entry.cohort, line as CohortLine);
   else if (kind === 'trials') {
     state.rounds = entry.round + 1;
+    state.isPlanned = true;
     for (const trial of entry.trials) state.trials.set(trial.name, trial);
     admit(state, [...state.announced.keys()]);
   } else if (kind === 'split') {
@@ -137,6 +143,13 @@ export function reduce(state: SweepState, entry: TimedEntry): void {
   else if (kind === 'final') state.final = line as FinalResult;
   else if (kind === 'finished') state.finished = true;
   else reduceAttempt(state, entry);
+}
+
+/** The first line begins a sweep; a later one extends it, so that it is no longer finished. */
+function beginSweep(state: SweepState, { kind: _, time: __, ...line }: TimedEntry & { kind: 'sweep' }): void {
+  readFormat(line, 'journal.jsonl');
+  const final = state.sweep?.val_list === line.val_list ? state.final : undefined;
+  Object.assign(state, { sweep: line, isPlanned: false, finished: false, final });
 }
 
 function admit(state: SweepState, names: string[]): void {

@@ -35,7 +35,9 @@ function findRunChanges(folder: RunFolder, cohort: CohortFile): Change[] {
     const found = findChanges(readStoredConfig(then, { file, format }), config, isSameFile);
     return found.map((change) => ({ ...change, key: `trials.${name}.${change.key}` }));
   });
-  return [...listChanges(rest, restNow, ''), ...changes];
+  const isRanked = restNow.bracket !== null || rest.bracket !== null;
+  const shared = listChanges(rest, restNow, '').filter(({ key }) => isRanked || key !== 'metric');
+  return [...shared, ...changes];
 }
 
 /** A file that was moved leaves nothing to compare: then the backbone's hash decides, when its weights are loaded. */

@@ -11,6 +11,10 @@ const MAX_REDRAWS = 100;
 
 export const namePoint = (index: number): string => `p${String(index).padStart(4, '0')}`;
 
+/** Returns a text that is equal for equal points. */
+export const identifyParams = (params: Params): string =>
+  JSON.stringify(Object.entries(params).sort(([a], [b]) => (a < b ? -1 : 1)));
+
 /** Returns whether a key is varied where these keys are. */
 export function isActive({ when }: SpaceKey, params: Params): boolean {
   return Object.entries(when).every(([key, values]) => key in params && values.includes(params[key] ?? null));

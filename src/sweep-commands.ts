@@ -24,9 +24,10 @@ async function runSweepCommand(args: Parsed<typeof sweepOptions>): Promise<void>
   const report = new Report({ json: args.json });
   const { readSweep } = await import('./sweep-file.ts');
   const { sweep, notes } = readSweep(args.config, { set: args.set });
-  for (const note of notes) report.note(note);
   const { chooseSweepDir } = await import('./sweep-guard.ts');
-  const dir = args['run-dir'] ?? chooseSweepDir(sweep);
+  // That it starts anew is its first line: what else there is to say comes after it.
+  const dir = args['run-dir'] ?? chooseSweepDir(sweep, (text) => report.note(text));
+  for (const note of notes) report.note(note);
   if (args['dry-run']) {
     const { showPlan } = await import('./sweep-plan.ts');
     return showPlan(sweep, dir, report);

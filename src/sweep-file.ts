@@ -241,7 +241,7 @@ export function makeTrials(sweep: Sweep, points: Point[], firstIndex = 1): Trial
 }
 
 /** Returns a trial's configuration as one would train it alone: with the base's validation list and evaluations. */
-export function finalConfig(sweep: Sweep, { settings }: Pick<Trial, 'settings'>): Config {
+export function finalConfig(sweep: Pick<Sweep, 'config'>, { settings }: Pick<Trial, 'settings'>): Config {
   const { val_list, val_root } = sweep.config.data;
   const data = { ...settings.data, val_list, val_root };
   return { ...settings, data, eval: { ...settings.eval, every: sweep.config.eval.every } };

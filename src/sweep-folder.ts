@@ -111,7 +111,7 @@ export function readSweepFolder(dir: string): SweepView {
     began: entries[0]?.time ?? '',
     numVideos: readNumVideos(folder, [...state.attempts.keys()]),
     keys: [...new Set(trials.flatMap(({ params }) => Object.keys(params)))],
-    best: points.find(({ point }) => point === final?.point) ?? first ?? null,
+    best: (state.finished ? points.find(({ point }) => point === final?.point) : undefined) ?? first ?? null,
   };
 }
 

@@ -21,7 +21,9 @@ import { type CohortLine, emptyState, type SweepState, type TrialResult } from '
 import { formatBytes, formatTable, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
+import { identifyParams, namePoint } from './space.ts';
 import type { Told } from './suggest.ts';
+import { listKnown } from './sweep-extend.ts';
 import { describeParams, finalConfig, makeTrials, planPoints, roundSize } from './sweep-file.ts';
 import type { Point, Sweep } from './sweep-types.ts';
 import { plural } from './words.ts';
@@ -56,14 +58,30 @@ export async function askForecasts(shapes: Config[]): Promise<Forecast[]> {
 
 /** Returns the points to try next, none when the sweep has had all. The journal decides, so that a killed runner's successor asks the same. */
 export async function nextPoints(sweep: Sweep, state: SweepState): Promise<Point[]> {
-  if (sweep.method !== 'tpe') return state.rounds === 0 ? planPoints(sweep) : [];
-  const known = new Set([...state.trials.values()].map(({ point }) => point));
-  const left = (sweep.trials ?? 0) - known.size;
-  if (left <= 0) return [];
+  const known = listKnown(state);
+  if (sweep.method !== 'tpe') {
+    if (state.isPlanned) return [];
+    const texts = new Set(known.map(({ params }) => identifyParams(params)));
+    const added = planPoints(sweep).filter(({ params }) => !texts.has(identifyParams(params)));
+    return added.map((point, index) => ({ ...point, name: namePoint(known.length + index + 1) }));
+  }
+  const left = (sweep.trials ?? 0) - known.length;
+  if (left <= 0 || makeLacking(sweep, state).length > 0) return []; // what is known of the points comes first
   const sizes = [...state.cohorts.values()].map(({ trials }) => trials.length / sweep.seeds.length);
   const size = roundSize(sweep, sizes.length === 0 ? null : Math.floor(Math.max(...sizes)));
   const { suggestPoints } = await import('./suggest.ts'); // it loads execa, which all others can do without
-  return suggestPoints(sweep, Math.min(left, size), tellHistory(sweep, state), known.size + 1);
+  return suggestPoints(sweep, Math.min(left, size), tellHistory(sweep, state), known.length + 1);
+}
+
+/** Returns the trials of planned points with the seeds that were added since. */
+function makeLacking(sweep: Sweep, state: SweepState): Trial[] {
+  let next = state.trials.size + 1;
+  return listKnown(state).flatMap((point) => {
+    const seeds = sweep.seeds.filter((seed) => !point.seeds.includes(seed));
+    const trials = seeds.length === 0 ? [] : makeTrials({ ...sweep, seeds }, [point], next);
+    next += trials.length;
+    return trials;
+  });
 }
 
 /** What is known of every point: its mean over the seeds. */
@@ -101,7 +119,8 @@ export async function planRound(
   state: SweepState,
   ask: AskForecasts,
 ): Promise<PlannedRound> {
-  const trials = makeTrials(sweep, points, state.trials.size + 1);
+  const lacking = makeLacking(sweep, state);
+  const trials = [...lacking, ...makeTrials(sweep, points, state.trials.size + lacking.length + 1)];
   const { shapes, shapeOf } = shapesOf(trials);
   const forecasts = await ask(shapes);
   const cohorts = groupTrials(trials, {

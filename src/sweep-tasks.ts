@@ -82,8 +82,8 @@ export class CohortTask implements Task {
   }
 
   prepare(): void {
+    // Written again for each attempt: weights may lie elsewhere by now, and an older version's may lack keys.
     const path = join(this.dir, 'cohort.json');
-    if (existsSync(path)) return; // as it began, so it goes on
     const file: CohortFile = { ...this.#context.cohort, name: this.name, trials: this.#trials() };
     writeJson(path, file);
   }

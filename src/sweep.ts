@@ -19,8 +19,9 @@ import type { Report } from './report.ts';
 import { Scheduler } from './scheduler.ts';
 import { onStop } from './stop-signals.ts';
 import { FORMAT } from './stored-format.ts';
+import { compareSweeps, describeExtension, refuseChanges } from './sweep-extend.ts';
 import { finalConfig, makeTrials, planPoints } from './sweep-file.ts';
-import { lockSweep, refuseChangedSweep, refuseForeign } from './sweep-guard.ts';
+import { lockSweep, refuseForeign } from './sweep-guard.ts';
 import { type AskForecasts, askForecasts, checkInputs, nextPoints, planRound, sumPlan } from './sweep-plan.ts';
 import { Pulse, sumSeconds } from './sweep-pulse.ts';
 import { CohortTask, FinalTask, type TaskContext, writeJson } from './sweep-tasks.ts';
@@ -45,7 +46,10 @@ export async function runSweep(request: SweepRequest, report: Report): Promise<v
   const stop = new StopCount();
   let isPlanned = true;
   try {
-    refuseChangedSweep(dir, sweep);
+    const changes = compareSweeps(dir, sweep);
+    refuseChanges(dir, changes);
+    const extension = describeExtension(dir, changes);
+    if (extension !== undefined) report.note(extension);
     const journal = new Journal(join(dir, 'journal.jsonl'));
     const executor = openExecutor(sweep, dir, stop, report);
     try {
@@ -105,7 +109,7 @@ class SweepRun {
     this.#report = report;
     this.#forecast = request.forecast ?? askForecasts;
     this.#stop = stop;
-    if (journal.state.sweep === undefined) this.#begin();
+    this.#begin();
     this.#pulse = new Pulse(dir, journal.state, executor.slots);
     this.#context = {
       dir,
@@ -123,9 +127,14 @@ class SweepRun {
     });
   }
 
+  /** Begins the journal, or notes there what was added. The journal comes first: a sweep.json that is behind it is
+   * compared, and noted, again. */
   #begin(): void {
+    const before = this.#journal.state.sweep;
+    const line = describeSweep(this.#sweep, before?.id);
+    const isOther = JSON.stringify({ ...before, format: FORMAT }) !== JSON.stringify({ ...before, ...line });
+    if (isOther) this.#journal.append({ kind: 'sweep', ...line });
     writeJson(join(this.#dir, 'sweep.json'), this.#sweep);
-    this.#journal.append({ kind: 'sweep', ...describeSweep(this.#sweep) });
   }
 
   async run(): Promise<void> {
@@ -161,9 +170,9 @@ class SweepRun {
   async #planNext(): Promise<boolean> {
     const { state } = this.#journal;
     const points = await nextPoints(this.#sweep, state);
-    if (points.length === 0) return false;
     const { trials, lines } = await planRound(this.#sweep, points, state, this.#forecast);
-    if (state.rounds === 0) await checkInputs(this.#sweep, trials, this.#report);
+    if (trials.length === 0) return false;
+    if (!state.isPlanned) await checkInputs(this.#sweep, trials, this.#report);
     if (this.#stop.requested > 0) throw new Interrupted('stopped before the next round was planned');
     this.#journal.append(...lines.map((line) => ({ kind: 'cohort' as const, ...line })), {
       kind: 'trials',
@@ -185,9 +194,8 @@ class SweepRun {
   #makeTrial(name: string): Trial {
     const line = this.#journal.state.trials.get(name);
     if (line === undefined) throw new Error(`the journal knows no trial ${name}`);
-    const first = Number(name.slice(1)) - this.#sweep.seeds.indexOf(line.seed);
-    const trials = makeTrials(this.#sweep, [{ name: line.point, params: line.params }], first);
-    const trial = trials.find((one) => one.name === name);
+    const point = { name: line.point, params: line.params };
+    const [trial] = makeTrials({ ...this.#sweep, seeds: [line.seed] }, [point], Number(name.slice(1)));
     if (trial === undefined) throw new Error(`trial ${name} cannot be made again`);
     return trial;
   }
@@ -207,7 +215,7 @@ class SweepRun {
     const trial = this.#makeTrial(best.trial);
     const config = finalConfig(this.#sweep, trial);
     writeWhole(join(this.#dir, 'best.yaml'), `${describeBest(this.#sweep, best)}${stringify(config)}`);
-    if (state.final !== undefined) return;
+    if (state.final?.trial === best.trial) return;
     if (config.data.val_list === null && !config.data.dummy) {
       this.#report.note('data.val_list is not set: the best trial is not evaluated on it.');
       return;
@@ -251,11 +259,19 @@ function openHeartbeat({ executor, config }: Sweep): Heartbeat | null {
   return new Heartbeat(executor.stall_seconds ?? config.launch.stall_seconds);
 }
 
-function describeSweep(sweep: Sweep): SweepLine {
+function describeSweep(sweep: Sweep, id?: string): SweepLine {
   const { name, method, objective, selection, selection_list, seeds, bracket, base, config, executor } = sweep;
   const word = name.replace(/[^A-Za-z0-9]+/g, '-').slice(0, 30);
   return {
-    ...{ id: `${word}-${randomBytes(3).toString('hex')}`, name, method, metric: objective, selection, selection_list },
+    ...{
+      format: FORMAT,
+      id: id ?? `${word}-${randomBytes(3).toString('hex')}`,
+      name,
+      method,
+      metric: objective,
+      selection,
+      selection_list,
+    },
     ...{ val_list: config.data.val_list, seeds, bracket, base, steps: config.train.steps, executor: executor.kind },
     num_points: method === 'grid' ? planPoints(sweep).length : (sweep.trials ?? 0),
   };
