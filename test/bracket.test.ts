@@ -202,6 +202,20 @@ describe('an attempt', () => {
     expect(readdirSync(dir)).toEqual(['attempt.json']);
   });
 
+  test('that its cluster has started again ends the earlier start of it', () => {
+    const dir = join(folder, 'restarted');
+    const first = new RunFolder(dir, 1);
+    first.create();
+    first.writeJson('attempt.json', { attempt: 1, key: 'x-1' });
+    process.env.COLDFRAME_RESTART = '1';
+    const again = new RunFolder(dir, 1);
+    delete process.env.COLDFRAME_RESTART;
+    expect(first.isFenced()).toBe(false);
+    again.create();
+    expect([first.isFenced(), again.isFenced()]).toEqual([true, false]);
+    expect(again.readJson('attempt.json')).toEqual({ attempt: 1, key: 'x-1', restart: 1 });
+  });
+
   test('writes nothing into a folder from the moment that a later one has it', () => {
     const dir = join(folder, 'late');
     const run = new RunFolder(dir, 1);

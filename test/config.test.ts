@@ -138,6 +138,10 @@ describe('environment', () => {
     expect([config.train.steps, config.run.wandb]).toEqual([12, '12']);
   });
 
+  test('a variable that is set to nothing is replaced too, as in a shell', () => {
+    expect(load(`${TINY}train:\n  seed: \${EMPTY:-7}\n`, { env }).train.seed).toBe(7);
+  });
+
   test('$${ stands for ${', () => {
     expect(load(`${TINY}run: {wandb: "$\${STEPS}"}\n`, { env }).run.wandb).toBe(`\${STEPS}`);
   });

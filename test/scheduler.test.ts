@@ -194,14 +194,17 @@ describe('the runner', () => {
     expect(sweep.endings()).toContainEqual(['c0001', 'cancelled', 'lost']);
   });
 
-  test('refuses a sweep file that has changed, but for the executor', async () => {
+  test('refuses a sweep file that has changed, but for where and how it runs', async () => {
     await undisturbed();
     const dir = join(folder, 'undisturbed', 'sweep');
     const runChanged = (name: string, ...how: string[]) => Object.assign(new Sweep(name, ...how), { dir }).run();
     expect(await runChanged('faster', 'slots: 1, max_attempts: 9')).toBeUndefined();
-    const refused = await runChanged('smaller', 'slots: 1', 'cohort: {max_trials: 3}');
+    expect(await runChanged('smaller', 'slots: 1', 'cohort: {max_trials: 3}')).toBeUndefined();
+    const refused = await runChanged('other', 'slots: 1', 'objective: top5');
     expect(refused).toBeInstanceOf(UserError);
-    expect(refused?.message).toMatch(/^cohort.max_trials {2}is 3; the sweep in .* was planned with 4\.\nTake/);
+    expect(refused?.message).toMatch(
+      /^objective {2}is "top5"; the sweep in .* was planned with "top1"\.\nRungs of the bracket/,
+    );
   });
 });
 
@@ -325,4 +328,14 @@ describe('a cohort that fails', () => {
     expect(sweep.done('start c0002')).toHaveLength(2);
     expect(sweep.entries('ended').map(({ step }) => step)).toEqual([1, 2, 3, undefined, 1, 1]);
   });
+});
+
+test('losses count from the last time that a cohort was given up', async () => {
+  const sweep = new Sweep('given-up', 'slots: 1, max_attempts: 2', 'cohort: {max_trials: 8}');
+  const plan = { c0001: ['vanish', 'vanish', 'vanish', 'ok'] };
+  expect(await sweep.run({ plan })).toBeInstanceOf(RuntimeFailure);
+  expect(await sweep.run({ plan })).toBeUndefined();
+  expect(sweep.entries('ended').flatMap(({ cohort, outcome }) => (cohort === 'c0001' ? outcome : []))).toEqual([
+    ...['retry', 'failed', 'retry', 'finished'],
+  ]);
 });

@@ -56,7 +56,7 @@ describe('a grid', () => {
   test('numbers from low to high have both ends, and no digits that nobody meant', () => {
     const numbers = (given: Partial<Range>, low: number, high: number, num: number | null) =>
       listNumbers({ low, high, log: false, step: null, is_integer: false, ...given }, num);
-    expect(numbers({ step: 0.1 }, 0, 0.5, null)).toEqual([0, 0.1, 0.2, 0.3, 0.4, 0.5]);
+    expect(numbers({ step: 0.1 }, 0, 0.3, null)).toEqual([0, 0.1, 0.2, 0.3]); // 0.3 / 0.1 is below 3
     expect(numbers({ step: 0.2 }, 0, 0.5, null)).toEqual([0, 0.2, 0.4]);
     expect(numbers({ log: true }, 1e-4, 1e-2, 5)).toEqual([1e-4, 3.162e-4, 1e-3, 3.162e-3, 1e-2]);
     expect(numbers({}, 0, 1, 4)).toEqual([0, 0.333333333333, 0.666666666667, 1]);
@@ -211,18 +211,17 @@ describe('trials share a cohort', () => {
       'train.mixup=0.5',
       'train.precision=fp32',
     ],
-    ...[
-      'model.backbone.random_seed=1',
-      'eval.temporal_views=1',
-      'run.save_every=1',
-      'launch.device=cpu',
-      'features.form=one',
-    ],
+    ...['model.backbone.random_seed=1', 'eval.temporal_views=1', 'run.save_every=1', 'launch.device=cpu'],
   ])('but not with another %s', (set) => {
     const cohorts = groupTrials(makeTrials([[], [set], [], [set]]), { ...NO_LIMIT, first_index: 4 });
     expect(namesOf(cohorts)).toEqual(['t1 t3', 't2 t4']);
     expect(cohorts.map(({ name }) => name)).toEqual(['c0004', 'c0005']);
   });
+
+  test.each(['features.form=one', 'prepare.crf=3', 'train.backbone_lr=1', 'model.backbone.train_blocks=1'])(
+    'also with another %s, which nothing reads here',
+    (set) => expect(sizesOf(groupTrials(makeTrials([[], [set]]), NO_LIMIT))).toEqual([2]),
+  );
 
   test('never with a backbone that is trained', () => {
     expect(sizesOf(groupTrials(makeTrials([['model.backbone.freeze=false']], 3), NO_LIMIT))).toEqual([1, 1, 1]);
@@ -293,6 +292,13 @@ describe('a cohort', () => {
       ratio: alone / pruned,
       sharing_ratio: alone / shared,
     });
+  });
+
+  test('is forecast with as many points after a rung as the rung keeps', () => {
+    const points = makeTrials(Array.from({ length: 25 }, () => ['train.steps=100', 'train.batch_size=1']));
+    const cohorts = groupTrials(points, { ...NO_LIMIT, forecasts: [forecast(1)] });
+    const { together } = forecastCost(cohorts, () => forecast(1), { rungs: [50], keep: 0.28 }); // 0.28 * 25 is above 7
+    expect(together).toBe(50 * (900 + 25 * 300) + 50 * (900 + 7 * 300));
   });
 
   test('whose backbone is trained saves nothing', () => {
