@@ -164,6 +164,12 @@ const otherShapes = {
       ),
     precision: z.enum(['fp16', 'fp32']).default('fp16').describe('Numbers of the cache; fp32 is exact.'),
     train_views: count.default(1).describe('Augmented views stored of each training video.'),
+    batch_size: count
+      .nullable()
+      .default(null)
+      .describe(
+        'Clips of one backbone pass while it is built; null: 2 on a CPU, on a GPU what is free holds, up to 16.',
+      ),
   }),
   prepare: section({
     short_side: z
@@ -250,7 +256,9 @@ const otherShapes = {
     cuda_graphs: z
       .boolean()
       .default(true)
-      .describe('On CUDA record what a step launches and replay it: faster, for the memory of a gradient a trial.'),
+      .describe(
+        'On CUDA record what a step launches and replay it: faster, for the memory of a gradient a trial. Needs micro_batches: 1, compile: false and a frozen backbone.',
+      ),
   }),
 };
 

@@ -150,9 +150,17 @@ async function findMemory(sweep: Sweep): Promise<number | null> {
   if (given !== null || kind !== 'local') return given;
   const { device, stall_seconds: stallSeconds } = sweep.config.launch;
   const numDevices = device === 'cpu' ? 0 : findDevices().length;
+  if (device === 'cuda' && numDevices === 0) return null; // planned here for another machine
   if (numDevices > 0) return askDeviceMemory(device, stallSeconds, Math.ceil(slots / numDevices));
   const limit = process.constrainedMemory() || totalmem(); // of a container
   return Math.floor((USABLE_MEMORY * Math.min(limit, totalmem())) / slots);
+}
+
+/** Throws UserError where the sweep is to run here and needs a GPU that is not there; another machine's can be planned. */
+export async function checkDevice({ config, executor }: Sweep): Promise<void> {
+  const { device, stall_seconds: stallSeconds } = config.launch;
+  if (executor.kind === 'local' && device === 'cuda' && findDevices().length === 0)
+    await askDeviceMemory(device, stallSeconds, 1);
 }
 
 /** Returns the share of what is free on a GPU now. */

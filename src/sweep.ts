@@ -22,7 +22,15 @@ import { FORMAT } from './stored-format.ts';
 import { compareSweeps, describeExtension, refuseChanges } from './sweep-extend.ts';
 import { finalConfig, makeTrials, planPoints } from './sweep-file.ts';
 import { lockSweep, refuseForeign } from './sweep-guard.ts';
-import { type AskForecasts, askForecasts, checkInputs, nextPoints, planRound, sumPlan } from './sweep-plan.ts';
+import {
+  type AskForecasts,
+  askForecasts,
+  checkDevice,
+  checkInputs,
+  nextPoints,
+  planRound,
+  sumPlan,
+} from './sweep-plan.ts';
 import { Pulse, sumSeconds } from './sweep-pulse.ts';
 import { CohortTask, FinalTask, type TaskContext, writeJson } from './sweep-tasks.ts';
 import type { Sweep } from './sweep-types.ts';
@@ -170,6 +178,7 @@ class SweepRun {
   async #planNext(): Promise<boolean> {
     const { state } = this.#journal;
     const points = await nextPoints(this.#sweep, state);
+    if (!state.isPlanned && points.length > 0) await checkDevice(this.#sweep);
     const { trials, lines } = await planRound(this.#sweep, points, state, this.#forecast);
     if (trials.length === 0) return false;
     if (!state.isPlanned) await checkInputs(this.#sweep, trials, this.#report);

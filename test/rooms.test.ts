@@ -79,7 +79,7 @@ const TYPESCRIPT = [
 /** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
 const PYTHON = [
   ['session'],
-  ['extract', 'forecast', 'identify', 'initial', 'prepare'],
+  ['extract', 'identify', 'initial', 'prepare'],
   ['build'],
   ['upstream'],
   ['checkpoint', 'evaluate', 'metrics', 'mix'],
@@ -89,11 +89,11 @@ const PYTHON = [
   ['loader'],
   ['data', 'evl'],
   ['motion'],
-  ['augment', 'clip', 'environment', 'weights'],
+  ['augment', 'clip', 'environment', 'forecast', 'weights'],
   ['tower'],
   ['reader', 'transcode'],
   ['columns', 'device', 'replay', 'serve', 'settings', 'sharing', 'slide', 'suggest', 'video', 'workers'],
-  ['files', 'lock', 'h264'],
+  ['files', 'lock', 'h264', 'source'],
   ['errors'],
 ];
 const LAZY = ['serve -> forecast', 'serve -> lock', 'serve -> session'];

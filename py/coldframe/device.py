@@ -9,6 +9,8 @@ from .errors import UserError
 # What the drivers of NVIDIA (on Jetson: nvmap; under WSL: dxg) and AMD show. Without any, torch would see no GPU.
 DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 
+BF16_CAPABILITY = (8, 0)  # Ampere
+
 
 def choose_device(wanted: str) -> str:
     """Returns `cpu` or such as `cuda:0` for `launch.device`. Raises UserError when CUDA is wanted and PyTorch sees
@@ -45,6 +47,15 @@ def choose_precision(wanted: str, device: str) -> tuple[str, list[str]]:
     return wanted, []
 
 
+def plan_device(device: str, precision: str) -> tuple[str, str]:
+    """Returns device and precision for a forecast, as they are said: the plan may be for another machine. `auto` alone
+    asks this one."""
+    place = "cuda" if device == "cuda" else choose_device(device)
+    if precision != "auto":
+        return place, precision
+    return place, "fp32" if place == "cpu" else "fp16"
+
+
 def cpu_has_bf16() -> bool:
     """Returns whether this processor multiplies bfloat16 itself; without AVX512_BF16 or AMX it is emulated, slowly."""
     import torch
@@ -55,5 +66,10 @@ def cpu_has_bf16() -> bool:
 def _check_bf16() -> None:
     import torch
 
-    if not torch.cuda.is_bf16_supported():
-        raise UserError(f"train.precision is bf16, and {torch.cuda.get_device_name()} has none. Use fp16 or fp32.")
+    # Older ones do it by emulation, which torch calls supported. ROCm numbers its devices otherwise, and all have it.
+    major, minor = torch.cuda.get_device_capability()
+    if torch.version.hip is None and (major, minor) < BF16_CAPABILITY:
+        raise UserError(
+            f"train.precision is bf16, and {torch.cuda.get_device_name()} (compute capability {major}.{minor}) has no "
+            "bfloat16 arithmetic, which begins with 8.0: it would be emulated, slowly. Use fp16 or fp32."
+        )

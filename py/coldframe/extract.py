@@ -28,8 +28,9 @@ from .cohort import Cohort
 from .data import DummyClips, EvalViews, Item, TrainClips, normalize_, read_list
 from .device import choose_device, choose_precision
 from .errors import UserError
-from .features import StoredFeatures
+from .features import StoredFeatures, find_replaced_records
 from .files import writing
+from .forecast import count_pass
 from .loader import eval_loader
 from .lock import RunLock
 from .manifest import (
@@ -44,12 +45,14 @@ from .manifest import (
     read_manifest,
 )
 from .settings import Settings
+from .source import describe_source
 from .video import BadVideo
 
 SHARD_BYTES = 256 * 2**20
 # Clips of one backbone pass, as many as keep a device busy; passes begin at multiples of it, so that a record's bytes
-# do not depend on where a build was interrupted.
+# do not depend on where a build was interrupted. A GPU with less memory takes fewer.
 CLIPS_A_PASS = {"cpu": 2, "cuda": 16}
+USABLE_MEMORY = 0.8  # of what is free on a GPU: the forecast of a pass is near, not exact
 # What a kill leaves of ours; a folder may hold other files of that ending.
 _LEFTOVER = re.compile(r"(train|val)-[0-9a-f]{12}-\d{8}(\.safetensors)?\.partial|features\.json\.partial")
 NUM_MEASURED = 4  # videos that the forecast tries
@@ -89,13 +92,20 @@ class Extraction:
         self.notes += more
         self.manifest = self._take_up()
         self.layout = self.manifest.layout
-        self.clips_a_pass = CLIPS_A_PASS[self.device.type]
+        self.clips_a_pass = settings.features.batch_size or self._fit_pass()
         self.new_bad: list[BadVideo] = []
         self._part = ""  # whose rows `_rows` takes up, the first `_num_pending` of which no shard holds yet
         self._rows: npt.NDArray[Any] = np.empty((0, 0))
+        self._sources = np.empty((0, 3), np.int64)  # of what video each of them is
         self._num_pending = 0
         self._work: Iterator[None] | None = None
         self._lock: RunLock | None = None
+
+    def _fit_pass(self) -> int:
+        if self.device.type == "cpu":
+            return CLIPS_A_PASS["cpu"]
+        free = environment.describe_memory(self.device)["free_bytes"]
+        return choose_pass(self.settings, self.precision, int(USABLE_MEMORY * free))
 
     def _take_up(self) -> Manifest:
         key, parts = describe_key(self.settings, self._backbone_sha256), describe_parts(self.settings, self.lists)
@@ -226,8 +236,8 @@ class Extraction:
         return self.parts[name].num_records // num_views
 
     def _build(self) -> Iterator[None]:
-        self.new_bad = self._known_bad()
         yield from self._verify()
+        self.new_bad += self._known_bad()
         for leftover in self.folder.glob("*.partial"):
             if _LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
@@ -245,13 +255,19 @@ class Extraction:
         return found
 
     def _verify(self) -> Iterator[None]:
-        """Drops shards whose bytes are not those that were written: they are built again."""
-        for part in self.parts.values():
+        """Drops shards whose bytes are not those that were written, or whose videos have become others: they are built
+        again."""
+        for name, part in self.parts.items():
             for shard in list(part.shards):
                 file = self.folder / shard.file
                 if not file.is_file() or _sha256(file) != shard.sha256:
-                    part.shards.remove(shard)
+                    part.drop(shard)
                 yield
+            replaced = find_replaced_records(self.folder, part, read_list(str(self.lists[name])))
+            for shard in list(part.shards):
+                if any(shard.first <= record < shard.first + shard.num_records for record in replaced):
+                    part.drop(shard)
+            yield
 
     def _dataset(self, name: str, records: range) -> Records:
         list_file = self.lists[name]
@@ -268,6 +284,8 @@ class Extraction:
         limit = max(1, SHARD_BYTES // (part.num_views * self.layout.clip_bytes * records_a_pass)) * records_a_pass
         shape = (min(limit, len(gap)), part.num_views * self.layout.numbers)
         self._part, self._rows, self._num_pending = name, np.empty(shape, DTYPES[self.layout.precision]), 0
+        self._sources = np.empty((shape[0], 3), np.int64)
+        items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
         dataset = cast(EvalViews, self._dataset(name, gap))  # a loader asks for length, items and shape
         batches = eval_loader(dataset, batch_size=records_a_pass, num_workers=self.settings.data.num_workers)
         for start, batch in zip(range(gap.start, gap.stop, records_a_pass), batches, strict=True):
@@ -276,6 +294,9 @@ class Extraction:
             missing = sorted(set(range(num_records)) - set(good))
             rows = self._rows[self._num_pending : self._num_pending + num_records]
             rows[missing] = 0
+            for i in range(num_records):
+                source = describe_source(items[(start + i) // num_views][0])
+                self._sources[self._num_pending + i] = source
             if good:
                 encoded_NS = self._encode(batch.clips.view(-1, *batch.clips.shape[-4:]))
                 rows[good] = encoded_NS.reshape(len(good), -1).numpy()
@@ -286,9 +307,20 @@ class Extraction:
                 self.flush()
             yield
 
-    @torch.no_grad()
     def _encode(self, clips_NCTHW: Tensor) -> Tensor:
-        """Returns rows (N, S) on the CPU, in the cache's precision."""
+        """Returns rows (N, S) on the CPU, in the cache's precision. A GPU that has not the memory that it had takes
+        smaller passes."""
+        while True:
+            try:
+                return self._encode_passes(clips_NCTHW)
+            except torch.OutOfMemoryError:
+                if self.device.type == "cpu" or self.clips_a_pass == 1:
+                    raise
+            torch.cuda.empty_cache()
+            self.clips_a_pass //= 2
+
+    @torch.no_grad()
+    def _encode_passes(self, clips_NCTHW: Tensor) -> Tensor:
         rows = []
         for part in clips_NCTHW.split(self.clips_a_pass):  # type: ignore[no-untyped-call]
             clips = normalize_(part.to(self.device, copy=True), self.settings.data.mean, self.settings.data.std)
@@ -331,7 +363,8 @@ class Extraction:
         file = self.folder / f"{name}-{first:08d}.safetensors"
         checksums = np.array([zlib.crc32(row.data.cast("B")) for row in rows], dtype=np.int64)
         with writing(file) as partial:
-            save_file({"clips": rows, "crc32": checksums}, partial)
+            sources = self._sources[: self._num_pending]
+            save_file({"clips": rows, "crc32": checksums, "sources": sources}, partial)
             partial.chmod(0o644)  # safetensors writes for the owner alone
             shard = Shard(file.name, first, len(rows), partial.stat().st_size, _sha256(partial))
         part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
@@ -343,6 +376,15 @@ class Extraction:
         self._work = None
         if self._lock is not None:
             self._lock.release()
+
+
+def choose_pass(settings: Settings, precision: str, free_bytes: int) -> int:
+    """Returns the clips of a pass that fit into so many bytes, a power of two so that it hangs on little; at least
+    one."""
+    size = CLIPS_A_PASS["cuda"]
+    while size > 1 and count_pass(settings, size, precision) > free_bytes:
+        size //= 2
+    return size
 
 
 def _sha256(file: Path) -> str:

@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from .environment import count_cpus
 from .errors import UserError
 from .manifest import Layout, Manifest, Part, describe_key, describe_parts, find_differences, read_manifest
 from .settings import Settings
+from .source import Source, find_replaced
 from .video import BadVideo
 
 Rows = npt.NDArray[Any]
@@ -55,7 +57,9 @@ class StoredFeatures(nn.Module):
     def forward(self, stored_NS: Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
         """Returns the features of the last `num_layers` blocks, earliest first, in float32."""
         layers = self.layout.split(stored_NS)
-        with_maps = with_maps and self.layout.has_maps
+        # Other forms hold no maps, and the blocks that run again give them whatever the cache was built for.
+        has_maps = self.layout.has_maps if self.layout.form == "maps" else self.layout.num_frames > 1
+        with_maps = with_maps and has_maps
         if self.layout.form == "maps":
             return [self._read(layer, with_maps) for layer in layers[-num_layers:]]
         if self.layout.form == "inputs":
@@ -106,7 +110,7 @@ class Cache:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self.layout = manifest.layout
-        self._shards: dict[str, tuple[int, Rows]] = {}
+        self._shards: dict[str, _Header] = {}
         self._checked: set[tuple[str, int]] = set()
 
     def describe(self) -> dict[str, Any]:
@@ -136,16 +140,16 @@ class Cache:
         try:
             if shard.file not in self._shards:
                 self._shards[shard.file] = _read_shard_header(file, shard.num_records)
-            start, checksums = self._shards[shard.file]
+            header = self._shards[shard.file]
             place = record - shard.first
             with file.open("rb", buffering=0) as stream:
-                stream.seek(start + place * row.nbytes)
-                num_read = stream.readinto(row.data.cast("B"))
+                stream.seek(header.start + place * row.nbytes)
+                num_read = read_fully(stream, row.data.cast("B"))
         except OSError as error:
             raise UserError(f"{file}  cannot be read: {error}. {_MEND}") from error
         if num_read == row.nbytes and (name, record) in self._checked:
             return None
-        if num_read != row.nbytes or zlib.crc32(row.data.cast("B")) != checksums[place]:
+        if num_read != row.nbytes or zlib.crc32(row.data.cast("B")) != header.checksums[place]:
             raise UserError(f"{file}  record {place} is damaged. {_MEND}")
         self._checked.add((name, record))
         return None
@@ -232,17 +236,37 @@ def choose_view(seed: int, step: int, position: int, num_views: int) -> int:
     return int(np.random.SeedSequence([seed, step, position]).generate_state(1)[0]) % num_views
 
 
-def _read_shard_header(file: Path, num_records: int) -> tuple[int, Rows]:
-    """Returns where the rows of a shard begin, in bytes, and the checksum of each."""
+class _Header(NamedTuple):
+    """Where the rows of a shard begin, in bytes; the checksum of each, and the video it is of (none in older ones)."""
+
+    start: int
+    checksums: Rows
+    sources: Source | None
+
+
+def read_fully(stream: RawIOBase, buffer: memoryview) -> int:
+    """Returns how many bytes were read into the buffer: all, but for the end of the file. One call of the system gives
+    2 GiB at most."""
+    num_read = 0
+    while num_read < len(buffer) and (more := stream.readinto(buffer[num_read:])):
+        num_read += more
+    return num_read
+
+
+def _read_shard_header(file: Path, num_records: int) -> _Header:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         text = stream.read(min(length, file.stat().st_size))  # a damaged length may be any number
         try:
             header = json.loads(text)
-            start, end = header["crc32"]["data_offsets"]
-            stream.seek(8 + length + start)
-            checksums = np.frombuffer(stream.read(end - start), "<i8", num_records)
-            return 8 + length + int(header["clips"]["data_offsets"][0]), checksums
+
+            def read(name: str, count: int) -> Rows:
+                start, end = header[name]["data_offsets"]
+                stream.seek(8 + length + start)
+                return np.frombuffer(stream.read(end - start), "<i8", count)
+
+            sources = read("sources", 3 * num_records).reshape(-1, 3) if "sources" in header else None
+            return _Header(8 + length + int(header["clips"]["data_offsets"][0]), read("crc32", num_records), sources)
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(f"{file}  has a damaged header. {_MEND}") from error
 
@@ -266,6 +290,9 @@ def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, 
     for name, part in wanted.items():
         missing = [f"data.{part.role}_list: the cache holds no features of this list"]
         problems += _find_damage(folder, have.parts[name]) if name in have.parts else missing
+    if not problems:  # else the lists may be others, too
+        for name, part in wanted.items():
+            problems += describe_replaced(folder, have.parts[name], read_list(str(lists[part.role])))
     if problems:
         lines = "\n  ".join(dict.fromkeys(problems))
         raise UserError(
@@ -286,3 +313,28 @@ def _find_damage(folder: Path, part: Part) -> list[str]:
         if size != shard.size_bytes:
             problems.append(f"{file} " + ("is missing" if size is None else f"has {size} of {shard.size_bytes} bytes"))
     return problems
+
+
+def find_replaced_records(folder: Path, part: Part, items: VideoList) -> list[int]:
+    """Returns the records whose videos have become others since they were computed."""
+    records: list[int] = []
+    known: list[Source] = []
+    for shard in part.shards:
+        sources = _read_shard_header(folder / shard.file, shard.num_records).sources
+        if sources is not None:
+            records += range(shard.first, shard.first + shard.num_records)
+            known.append(sources)
+    if not known:
+        return []
+    num_views = part.num_records // len(items)
+    paths = [items[record // num_views][0] for record in records]
+    return [records[place] for place in find_replaced(paths, np.concatenate(known), NUM_READERS)]
+
+
+def describe_replaced(folder: Path, part: Part, items: VideoList) -> list[str]:
+    """Returns a line about videos that have become others since, none where there are none."""
+    num_views = part.num_records // max(1, len(items))
+    videos = sorted({record // num_views for record in find_replaced_records(folder, part, items)})
+    if not videos:
+        return []
+    return [f"{part.role}: {len(videos)} videos were changed after the cache was built, such as {items[videos[0]][0]}"]

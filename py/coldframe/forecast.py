@@ -8,10 +8,11 @@ Shapes: N clips of a shard, T frames, L tokens of a frame (P patches and the cla
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .columns import column_groups
-from .device import choose_device, choose_precision
+from .device import plan_device
 from .settings import Backbone, Settings
 
 FLOAT_BYTES = 4
@@ -74,8 +75,7 @@ def count_decoder(settings: Settings) -> int:
 
 
 def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[str, Any]:
-    device = choose_device(settings.launch.device)
-    precision, _ = choose_precision(settings.train.precision, device)
+    device, precision = plan_device(settings.launch.device, settings.train.precision)
     itemsize, on_cpu = ITEM_BYTES[precision], device == "cpu"
     train, frozen = settings.train, settings.model.backbone.freeze
     trained = decoder if frozen else decoder + _count_tuned(settings, backbone)
@@ -83,7 +83,7 @@ def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[st
     backbone_bytes = backbone * (itemsize if frozen else FLOAT_BYTES)
     views = settings.eval.batch_size * settings.eval.spatial_views * settings.eval.temporal_views
     # Weights and Adam's two moments, the running mean, and gradients where they wait for the next part of the batch.
-    replays = not on_cpu and frozen and settings.launch.cuda_graphs and not train.compile  # replay.py
+    replays = not on_cpu and settings.launch.cuda_graphs and not prevents_replay(settings)
     waiting = trained if train.micro_batches > 1 or replays else 0
     trial = (3 + (train.ema_decay is not None)) * decoder + 2 * (trained - decoder) + waiting
     passing, backward = count_transients(settings, trained - waiting, precision)
@@ -104,9 +104,28 @@ def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[st
     }
 
 
+def prevents_replay(settings: Settings) -> list[str]:
+    """Returns the keys, with their values, because of which a step's launches are not recorded (replay.py)."""
+    train, backbone = settings.train, settings.model.backbone
+    reasons = {
+        f"train.micro_batches: {train.micro_batches}": train.micro_batches > 1,
+        "train.compile: true": train.compile,
+        "model.backbone.freeze: false": not backbone.freeze,
+    }
+    return [key for key, is_there in reasons.items() if is_there]
+
+
 def count_features(settings: Settings, precision: str) -> int:
     """Returns the bytes of the features of one part of the batch, as decoders read them."""
     return _feature_bytes(settings, _shard(settings), ITEM_BYTES[precision])
+
+
+def count_pass(settings: Settings, num_clips: int, precision: str) -> int:
+    """Returns the bytes of a pass over so many clips for a feature cache: the clips, their features, and the rows that
+    these are put into."""
+    live = replace(settings, data=replace(settings.data, features=None))
+    clips = num_clips * 3 * settings.data.num_frames * settings.data.size**2 * FLOAT_BYTES
+    return 2 * clips + _pass_bytes(live, num_clips, ITEM_BYTES[precision]) + 2 * _raw_bytes(live, num_clips)
 
 
 def count_transients(settings: Settings, num_gradients: int, precision: str) -> tuple[int, int]:

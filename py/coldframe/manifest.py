@@ -109,6 +109,12 @@ class Part:
         if done < self.num_records:
             yield range(done, self.num_records)
 
+    def drop(self, shard: Shard) -> None:
+        """Forgets a shard, and what was said of its records."""
+        self.shards.remove(shard)
+        gone = range(shard.first, shard.first + shard.num_records)
+        self.bad = {record: reason for record, reason in self.bad.items() if record not in gone}
+
     @property
     def num_missing(self) -> int:
         return self.num_records - sum(shard.num_records for shard in self.shards)
@@ -157,6 +163,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             )
             for name, part in value["parts"].items()
         }
+        value["key"].setdefault("data.reader", "pyav")  # older caches do not say it
         return Manifest(Layout(**value["layout"]), value["key"], value["computed_in"], parts)
     except KeyError as error:
         raise UserError(f"{file}  cannot be used: it has no {error}. {_ANEW}") from error
@@ -175,6 +182,7 @@ def describe_key(settings: Settings, backbone_sha256: str) -> dict[str, Any]:
         "model.backbone.weights (SHA-256)": backbone_sha256,
         "model.backbone.num_heads": backbone.num_heads,
         "model.backbone.activation": backbone.activation,
+        "data.reader": data.reader,
         "data.sampling": data.sampling,
         "data.stride": None if data.sampling == "tsn" else data.stride,
         "data.size": data.size,

@@ -49,7 +49,11 @@ class Session:
 
     def describe(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns the environment and, for a configuration, the sizes of its model and the memory it will take."""
-        model = None if settings is None else forecast.describe_model(Settings.from_json(settings))
+        model = None
+        if settings is not None:
+            wanted = Settings.from_json(settings)
+            choose_precision(wanted.train.precision, choose_device(wanted.launch.device))  # a run here is asked about
+            model = forecast.describe_model(wanted)
         return {"environment": environment.describe_environment(), "model": model}
 
     def memory(self, device: str) -> dict[str, Any]:
@@ -81,6 +85,7 @@ class Session:
         self.configs = {trial["name"]: trial["settings"] for trial in trials}
         self.device = torch.device(choose_device(self.settings.launch.device))
         self.precision, notes = choose_precision(self.settings.train.precision, str(self.device))
+        notes += _describe_launches(self.settings, self.device) if mode == "train" else []
         if mode == "train" and self.run_dir is not None:  # without a folder it is converted, not trained
             self._start_early(resumed_from)
         backbone, self.backbone_sha256, more = build.build_backbone(self.settings, self.device, self.precision)
@@ -382,6 +387,17 @@ class Session:
             batches, num_videos = self._cache.evaluation_batches(self.settings, self.lists["val"], pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
         return Evaluation(self.cohort, to_device(batches, self.device), self._prepare, num_videos, num_views)
+
+
+def _describe_launches(settings: Settings, device: torch.device) -> list[str]:
+    """Returns a note where launches were to be recorded (launch.cuda_graphs) and something stands against it."""
+    against = forecast.prevents_replay(settings)
+    if device.type == "cpu" or not settings.launch.cuda_graphs or not against:
+        return []
+    return [
+        f"launch.cuda_graphs has no effect under {' and '.join(against)}: a step's launches are recorded with "
+        "train.micro_batches: 1, without compile and over a frozen backbone only."
+    ]
 
 
 def _probe(path: str) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Features:
     form: str
     precision: str
     train_views: int
+    batch_size: int | None
 
 
 @dataclass(frozen=True)

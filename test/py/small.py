@@ -62,7 +62,7 @@ BASE: dict[str, Any] = {
         "temporal": {"conv": True, "position_embedding": True, "cross_attention": True},
         "head": {"dropout": 0.5},
     },
-    "features": {"form": "maps", "precision": "fp16", "train_views": 1},
+    "features": {"form": "maps", "precision": "fp16", "train_views": 1, "batch_size": None},
     "prepare": {"short_side": 256, "gop": 4, "crf": 23, "preset": "superfast"},
     "train": {
         "steps": 6,

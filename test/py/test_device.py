@@ -70,17 +70,44 @@ def test_cuda_without_a_gpu_is_refused(
     ],
 )
 def test_precisions(wanted: str, place: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, is_bf16_supported=True)
+    answer(monkeypatch, get_device_capability=(8, 6))
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
     assert device.choose_precision(wanted, place) == (chosen, [])
 
 
-def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, is_bf16_supported=False, get_device_name="Tesla P4")
+@pytest.mark.parametrize(
+    ("name", "capability", "has"),
+    [
+        ("Tesla V100-SXM2-16GB", (7, 0), False),
+        ("Tesla T4", (7, 5), False),
+        ("NVIDIA A100-SXM4-40GB", (8, 0), True),
+        ("NVIDIA H100 80GB HBM3", (9, 0), True),
+    ],
+)
+def test_bf16_takes_a_gpu_that_computes_in_it(
+    name: str, capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, is_bf16_supported=True, get_device_name=name, get_device_capability=capability)
+    if has:
+        assert device.choose_precision("bf16", "cuda:0") == ("bf16", [])
+        return
+    with pytest.raises(UserError, match=rf"bf16, and {name} \(compute capability 7\.\d\) .* Use fp16 or fp32"):
+        device.choose_precision("bf16", "cuda:0")
+
+
+def test_a_plan_takes_device_and_precision_as_they_are_said(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not this machine's, which has no GPU, but that of another one."""
+    asked = answer(monkeypatch, is_available=False)
+    assert device.plan_device("cuda", "auto") == ("cuda", "fp16")
+    assert device.plan_device("cuda", "bf16") == ("cuda", "bf16")
+    assert device.plan_device("auto", "auto") == ("cpu", "fp32")
+    assert device.plan_device("cpu", "bf16") == ("cpu", "bf16")
+    assert asked == []
+
+
+def test_a_precision_that_the_cpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: False)
     with pytest.raises(UserError, match=r"fp16 and the device is the CPU. Allowed there: fp32, bf16, auto"):
         device.choose_precision("fp16", "cpu")
-    with pytest.raises(UserError, match=r"bf16, and Tesla P4 has none. Use fp16 or fp32"):
-        device.choose_precision("bf16", "cuda:0")
     _, notes = device.choose_precision("bf16", "cpu")
     assert notes == ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]

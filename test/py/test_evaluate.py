@@ -16,7 +16,6 @@ import torch
 
 from coldframe import build
 from coldframe.data import normalize_
-from coldframe.device import choose_device, choose_precision
 from coldframe.errors import UserError
 from coldframe.evaluate import Evaluation, accuracy, ensemble
 from coldframe.lock import RunLock
@@ -67,16 +66,6 @@ def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
     assert [path for path, _ in evaluation.bad] == ["/nowhere/a.mp4"]
     with pytest.raises(UserError, match="none of the 1 videos"):
         evaluation.results()
-
-
-def test_precision_and_device_are_checked_before_use() -> None:
-    assert choose_precision("auto", "cpu") == ("fp32", [])
-    with pytest.raises(UserError, match="Allowed there: fp32, bf16, auto"):
-        choose_precision("fp16", "cpu")
-    if not torch.cuda.is_available():
-        assert choose_device("auto") == "cpu"
-        with pytest.raises(UserError, match="sees no GPU"):
-            choose_device("cuda")
 
 
 def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

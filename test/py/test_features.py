@@ -1,5 +1,6 @@
 """The feature cache: what comes out of it is what the backbone gives, and a cache of something else is refused."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from coldframe.cohort import Cohort
 from coldframe.data import normalize_, read_list
 from coldframe.errors import UserError
 from coldframe.extract import CLIPS_A_PASS, Extraction
-from coldframe.features import StoredFeatures, choose_view, open_cache
+from coldframe.features import StoredFeatures, choose_view, open_cache, read_fully
 from coldframe.session import Session
 from coldframe.settings import Settings
 
@@ -238,3 +239,41 @@ def test_a_cache_that_is_not_whole_is_refused(folder, tmp_path):
     (tmp_path / "features.json").write_text('{"format": 9}')
     with pytest.raises(UserError, match=r"features.json  cannot be used: it has format 9"):
         train(settings, lists)
+
+
+@pytest.mark.parametrize("form", ["inputs", "one"])
+def test_a_cache_built_without_cross_attention_serves_training_with_it(folder, tmp_path, form):
+    changes = {"features__form": form, "features__train_views": 1}
+    for name, crossed in (("with", True), ("without", False)):
+        cross = {"model__temporal__cross_attention": crossed}
+        extract(*make_request(folder, tmp_path / name, **changes, **cross))
+    losses = [train(*make_request(folder, tmp_path / name, **changes)) for name in ("with", "without")]
+    assert losses[0] == losses[1]
+    off = make_request(folder, tmp_path / "without", **changes, model__temporal__cross_attention=False)
+    assert train(*off) != losses[0]
+
+
+def test_the_view_of_a_video_is_that_of_its_first_place_in_the_batch(caches):
+    settings, lists = caches["maps fp32"]
+    parsed = Settings.from_json({**settings, "data": {**settings["data"], "clips_per_video": 2}})
+    cache = open_cache([parsed], build.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
+    for step, batch in enumerate(cache.training_batches(parsed, lists["train"], 0, False)):
+        for place, (index, clip) in enumerate(zip(batch.indices.tolist(), batch.clips, strict=True)):
+            view = (choose_view(5, step, place - place % 2, NUM_VIEWS) + place % 2) % NUM_VIEWS
+            row = np.empty(clip.shape, np.float32)
+            assert cache.read("train", index * NUM_VIEWS + view, row) is None
+            assert (clip.numpy() == row).all()
+
+
+class Stingy(io.BytesIO):
+    """Gives a few bytes a call, as the system gives 2 GiB at most."""
+
+    def readinto(self, buffer):
+        return super().readinto(memoryview(buffer)[:3])
+
+
+def test_a_record_that_takes_several_reads_is_read_whole():
+    buffer = bytearray(10)
+    assert read_fully(Stingy(b"0123456789abc"), memoryview(buffer)) == 10
+    assert bytes(buffer) == b"0123456789"
+    assert read_fully(Stingy(b"0123"), memoryview(buffer)) == 4

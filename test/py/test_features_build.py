@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_videos, shard_of, train
+from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_videos, shard_of, train, write_lists
 from coldframe import build
 from coldframe.cohort import Cohort
 from coldframe.data import read_list, sample_order
 from coldframe.errors import UserError, explain
-from coldframe.extract import CLIPS_A_PASS, Extraction
+from coldframe.extract import CLIPS_A_PASS, Extraction, choose_pass
 from coldframe.features import StoredFeatures, open_cache
+from coldframe.forecast import count_pass
 from coldframe.manifest import read_manifest
 from coldframe.session import Session
 from coldframe.settings import Settings
@@ -136,7 +137,7 @@ def test_the_forecast_has_the_bytes_that_are_then_written(folder, tmp_path):
     assert not list(tmp_path.iterdir())
     extract(settings, lists)
     written = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
-    assert forecast["bytes"]["total"] <= written < forecast["bytes"]["total"] + 2000  # headers and checksums
+    assert forecast["bytes"]["total"] <= written < forecast["bytes"]["total"] + 3000  # headers, checksums, sources
     assert Extraction(Settings.from_json(settings), dict(lists)).forecast(lambda: None)["seconds"] is None
 
 
@@ -170,6 +171,59 @@ def test_one_cache_serves_several_lists_to_evaluate_on(folder, tmp_path):
         assert len(cached["indices"]) == len(read_list(these["val"])) - num_bad
         np.testing.assert_array_equal(cached["indices"], decoded["indices"])
         np.testing.assert_allclose(cached["scores"], decoded["scores"], atol=1e-5)
+
+
+def pad(content: bytes, size: int) -> bytes:
+    """Returns an MP4 of so many bytes, with a free box at its end."""
+    more = size - len(content)
+    return content + more.to_bytes(4, "big") + b"free" + bytes(more - 8)
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_video_that_was_replaced_in_place_is_told_and_computed_anew(tmp_path, same_size):
+    folder = make_videos(tmp_path)
+    video, other = (folder / name for name in ("3.mp4", "4.mp4"))
+    size = 8 + max(video.stat().st_size, other.stat().st_size)
+    video.write_bytes(pad(video.read_bytes(), size))
+    settings, lists = make_request(folder, tmp_path / "cache", features__train_views=1)
+    extract(settings, lists)
+    names, losses = files_of(tmp_path / "cache").keys(), train(settings, lists)
+    os.utime(video, ns=(1, 1))  # touched, or copied: the same bytes
+    assert train(settings, lists) == losses
+    video.write_bytes(pad(other.read_bytes(), size if same_size else size + 8))
+    for refuse in (train, lambda *request: evaluate(*request, tmp_path)):
+        with pytest.raises(UserError, match=r": 1 videos were changed after the cache was built, such as .*3\.mp4"):
+            refuse(settings, lists)
+    assert extract(settings, lists)["done"]
+    assert train(settings, lists) != losses
+    assert files_of(tmp_path / "cache").keys() == names
+    video.unlink()  # a cache needs no videos
+    assert len(train(settings, lists)) == 6
+
+
+def test_reasons_of_two_bad_videos_stay_with_their_videos(folder, tmp_path):
+    (folder / "text.mp4").write_text("words")
+    (folder / "short.mp4").write_bytes((folder / "0.mp4").read_bytes()[:200])
+    write_lists(folder, "two", [folder / "text.mp4", folder / "short.mp4", folder / "0.mp4"])
+    settings, lists = make_request(folder, tmp_path, "two", features__train_views=1)
+    reply = extract(settings, lists)
+    clips = build.evaluation_clips(Settings.from_json(settings), read_list(lists["val"]))
+    reasons = {video.path: video.reason for video in (clips[0].clip, clips[1].clip)}
+    assert len(set(reasons.values())) == 2
+    assert {video["path"]: video["reason"] for video in reply["bad"]} == reasons
+    assert read_manifest(tmp_path).parts["train"].bad == dict(enumerate(reasons.values()))
+
+
+def test_clips_of_a_pass_are_as_many_as_memory_holds(folder, tmp_path):
+    settings, lists = make_request(folder, tmp_path, features__batch_size=5)
+    assert Extraction(Settings.from_json(settings), dict(lists)).clips_a_pass == 5
+    parsed = Settings.from_json(settings)
+    takes = {size: count_pass(parsed, size, "fp16") for size in (1, 2, 4, 8, 16)}
+    assert sorted(takes.values()) == list(takes.values())
+    for size, num_bytes in takes.items():
+        assert choose_pass(parsed, "fp16", num_bytes) == size
+    assert choose_pass(parsed, "fp16", 1) == 1  # at least one
+    assert choose_pass(parsed, "fp16", 2**50) == 16
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,10 +201,11 @@ def test_operations_are_split_and_stored_features_leave_out_the_backbone() -> No
 
 
 FORECAST = """
-import json, sys
+import json, os, sys
 from coldframe import serve
 
 reply = json.loads(serve.handle(sys.stdin.read()))
+assert serve.__file__.startswith(os.getcwd()), "of another checkout"
 heavy = [name for name in ("torch", "numpy", "av", "coldframe.session") if name in sys.modules]
 print(json.dumps([reply, heavy]))
 """
@@ -213,7 +215,13 @@ def test_the_verb_forecasts_many_settings_at_once_and_imports_no_torch() -> None
     many = [small.settings_json(model__decoder__num_layers=1 + i % 3, train__lr=0.1 * (1 + i)) for i in range(9)]
     request = json.dumps({"verb": "forecast", "trials": many})
     run = subprocess.run(
-        [sys.executable, "-c", FORECAST], input=request, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", FORECAST],
+        cwd=Path(forecast.__file__).parents[1],
+        input=request,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     reply, heavy = json.loads(run.stdout)
     assert heavy == []
@@ -221,3 +229,46 @@ def test_the_verb_forecasts_many_settings_at_once_and_imports_no_torch() -> None
     assert models == [forecast.describe_model(Settings.from_json(one)) for one in many]
     assert models[0] == models[3]
     assert models[0]["memory"]["trial_bytes"] < models[1]["memory"]["trial_bytes"]
+
+
+def test_a_machine_without_a_gpu_forecasts_for_one() -> None:
+    memory = forecast.describe_model(small.settings(launch__device="cuda", train__precision="bf16"))["memory"]
+    assert (memory["device"], memory["precision"]) == ("cuda", "bf16")
+    on_cpu = forecast.describe_model(small.settings())["memory"]
+    assert 0 < memory["training_bytes"] < on_cpu["training_bytes"]  # no process's own memory, half the bytes
+
+
+def test_gradients_wait_where_a_batch_is_cut_or_launches_are_recorded() -> None:
+    def count(**changes: Any) -> float:
+        described = forecast.describe_model(small.settings(**changes))
+        return described["memory"]["trial_bytes"] / (4 * described["parameters_trained"])
+
+    assert count() == 3  # weights and two moments
+    assert count(train__micro_batches=2) == 4
+    gpu = {"launch__device": "cuda", "train__precision": "fp32"}
+    assert count(**gpu) == 4
+    assert count(**gpu, launch__cuda_graphs=False) == 3
+    assert count(**gpu, train__compile=True) == 3
+    assert count(**gpu, train__micro_batches=2) == 4
+
+
+def test_what_stands_against_recorded_launches_is_named() -> None:
+    assert forecast.prevents_replay(small.settings()) == []
+    changes = {"train__micro_batches": 2, "train__compile": True, "model__backbone__freeze": False}
+    assert forecast.prevents_replay(small.settings(**changes)) == [
+        "train.micro_batches: 2",
+        "train.compile: true",
+        "model.backbone.freeze: false",
+    ]
+
+
+def test_multiply_adds_of_the_temporal_modules_are_those_of_their_sizes() -> None:
+    """3 frames of 3 x 3 patches and a class token, 32 channels, 2 decoder layers."""
+
+    def count(**off: bool) -> int:
+        changes = {f"model__temporal__{name}": value for name, value in off.items()}
+        return int(forecast.describe_model(small.settings(**changes))["decoder_flops_per_view"])
+
+    assert count() - count(conv=False) == 2 * (3 * 3 * 10 * 32)  # three taps a token and channel
+    maps, offsets = 2 * 2 * 9 * 9 * 32, 2 * 2 * 9 * 3 * 5 * 32
+    assert count() - count(cross_attention=False) == 2 * (maps + offsets)
