@@ -1,8 +1,9 @@
 /** `doctor`: what this machine has for coldframe, and the mend for what it lacks. */
 
 import { accessSync, constants, existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { z } from 'zod';
-import { UserError } from './errors.ts';
+import { showPath, UserError } from './errors.ts';
 import { PROJECT } from './paths.ts';
 import { formatBytes, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
@@ -137,7 +138,9 @@ function describeEnvironment(env: Environment): Finding[] {
     {
       name: 'Demo clips',
       ok: true,
-      found: existsSync('data/demo/train.txt') ? 'in data/demo' : 'not made yet: make demo',
+      found: existsSync(join(PROJECT, 'data', 'demo', 'train.txt'))
+        ? `in ${showPath(join(PROJECT, 'data', 'demo'))}`
+        : `not made yet: \`make demo\` in ${PROJECT}`,
     },
   ];
 }

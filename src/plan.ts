@@ -73,15 +73,17 @@ function tellPlan(config: Config, { lists, features, model }: Plan, report: Repo
   }
   const { memory } = model;
   const epochs = (config.train.steps * config.train.batch_size) / Math.max(1, counts.train);
-  report.print(JSON.stringify(config, null, 2));
   report.print(
     [
+      'This can be trained: lists, weights and keys are in order. Dry run: nothing was written.',
       '',
       `data      ${plural(counts.train, 'video')} to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${plural(config.data.num_classes, 'class')}`,
       ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),
       `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
       `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
-      'Dry run: nothing was written.',
+      '',
+      'The whole configuration:',
+      JSON.stringify(config, null, 2),
     ].join('\n'),
   );
 }

@@ -18,7 +18,8 @@ import { showPath, UserError } from './errors.ts';
 import { findDevices } from './executors/local.ts';
 import { checkLists, filesOf } from './inputs.ts';
 import { type CohortLine, emptyState, type SweepState, type TrialResult } from './journal.ts';
-import { formatBytes, formatTable, type Report } from './report.ts';
+import { findMeasuredStep } from './measured-step.ts';
+import { formatBytes, formatDuration, formatTable, type Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
 import { identifyParams, namePoint } from './space.ts';
@@ -262,21 +263,23 @@ export async function showPlan(
   const { trials, lines } = await planRound(sweep, points, state, ask);
   await checkInputs(sweep, trials, report);
   const sum = sumPlan(lines);
+  const time = forecastTime(sweep, trials, sum);
   const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));
   if (report.json) {
-    const plan = { sweep: sweep.name, run_dir: resolve(dir), num_points: points.length, ...sum };
+    const plan = { sweep: sweep.name, run_dir: resolve(dir), num_points: points.length, ...sum, time };
     report.event({ kind: 'planned', ...plan, cohorts: lines, trials: told });
     return;
   }
   const rows = told
     .slice(0, MAX_SHOWN)
     .map(({ name, point, params, seed }) => [name, point, `seed ${seed}`, describeParams(params)]);
+  report.print('This sweep can be run: lists, weights and keys are in order. Dry run: nothing was written.\n');
   report.print(formatTable(rows));
   if (told.length > MAX_SHOWN) report.print(`... ${plural(told.length, 'trial')} in all`);
   report.print('');
   report.print(formatTable(lines.slice(0, MAX_SHOWN).map(describeCohort)));
   if (lines.length > MAX_SHOWN) report.print(`... ${plural(lines.length, 'cohort')} in all`);
-  report.print(`\n${describePlan(sweep, dir, points.length, sum)}`);
+  report.print(`\n${describePlan(sweep, dir, points.length, sum, time)}`);
 }
 
 function describeCohort({ cohort, trials, forecast_bytes: bytes, cost }: CohortLine): string[] {
@@ -286,7 +289,7 @@ function describeCohort({ cohort, trials, forecast_bytes: bytes, cost }: CohortL
   return [cohort, `${plural(trials.length, 'trial')}`, range ?? '', memory, ratio];
 }
 
-function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum): string {
+function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum, time: PlannedTime | null): string {
   const { method, trials, objective, selection, selection_list: list, bracket, executor, config } = sweep;
   const rounds = method === 'tpe' ? `, the first ${numPoints} of ${trials}; the others follow from their results` : '';
   const rungs =
@@ -299,14 +302,33 @@ function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum
     ],
     ['pruning', rungs],
     ['selection', `${objective} on ${where}`],
-    [
-      'cost',
-      `${showCount(sum.cost.together)} multiply-adds, ${sum.ratio.toFixed(1)} times cheaper than each alone (forecast)`,
-    ],
+    ['time', describeTime(sweep, time)],
+    ['cost', `${sum.ratio.toFixed(1)} times cheaper than each alone (forecast)`],
     ['executor', `${executor.kind}, ${executor.slots} at a time`],
     ['folder', `${showPath(dir)}: sweep.json, journal.jsonl, cohorts/, final/, best.yaml`],
-    ['', 'Dry run: nothing was written.'],
   ]);
 }
 
-const showCount = (value: number): string => value.toExponential(2);
+interface PlannedTime {
+  seconds: number;
+  /** The step it follows from, and the run that was measured. */
+  step_seconds: number;
+  measured_in: string;
+}
+
+/** Returns how long all trials will take, from a step of the base that was measured here; null where none was. */
+function forecastTime(sweep: Sweep, trials: Trial[], { cost }: PlanSum): PlannedTime | null {
+  const step = findMeasuredStep(sweep.base, sweep.config);
+  if (step === null) return null;
+  const numSteps = trials.reduce((total, { settings }) => total + settings.train.steps, 0);
+  const alone = step.seconds * numSteps;
+  const seconds = (alone * cost.together) / cost.alone / sweep.executor.slots;
+  return { seconds, step_seconds: step.seconds, measured_in: step.dir };
+}
+
+function describeTime(sweep: Sweep, time: PlannedTime | null): string {
+  if (time !== null)
+    return `about ${formatDuration(time.seconds)} of training (a step took ${time.step_seconds.toFixed(2)} s in ${time.measured_in}); evaluations come on top`;
+  const base = showPath(sweep.base);
+  return `not known: no step was measured here. \`coldframe train --config ${base} --set train.steps=20\` measures one`;
+}

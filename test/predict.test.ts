@@ -217,6 +217,6 @@ describe('doctor', () => {
     const { code, stdout, stderr } = await coldframe(['doctor'], options);
     expect(code).toBe(2);
     expect(stdout).toMatch(/^FAIL {2}Python +\/nonexistent {2}there is no Python interpreter here/m);
-    expect(stderr).toBe(`Python  Run \`make setup\` in ${PROJECT}.\n`);
+    expect(stderr).toBe(`Python  Run \`make setup\` in ${PROJECT.replace(/\/$/, '')}.\n`);
   });
 });
