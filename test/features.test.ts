@@ -162,6 +162,18 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
     expect([name, eventOf(evaluated, 'evaluated')?.[name]]).toEqual([name, fromCache?.[name]]);
 });
 
+test('a build writes what it has by the clock, long before a shard is full: a kill takes no more', async () => {
+  const timed = join(folder, 'timed');
+  const more = [`data.features=${timed}`, 'features.train_views=400', 'run.save_minutes=1e-9'];
+  const running = new Running(['features', 'build', ...options(...more)]);
+  const shards = (): string[] =>
+    (existsSync(timed) ? readdirSync(timed) : []).filter((name) => /\.safetensors$/.test(name));
+  await until(() => shards().length > 1, 200);
+  running.signalGroup('SIGKILL');
+  await running.ended;
+  expect(statSync(join(timed, shards()[0] ?? '')).size).toBeLessThan(2 ** 27); // a full one has twice that
+});
+
 test('a sweep trains from the cache, chooses on a list of its own and ends on the validation list', async () => {
   const [file, run, select] = [join(folder, 'sweep.yaml'), join(folder, 'sweep'), join(videos, 'select.txt')];
   writeFileSync(select, readFileSync(join(videos, 'val.txt'), 'utf8').split('\n').slice(0, 8).join('\n'));
