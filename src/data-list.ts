@@ -3,6 +3,7 @@ import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'no
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from './errors.ts';
+import { withPath } from './files.ts';
 import { type FoundClip, HASH_RULE, type ListOptions, type ListReport, Scan } from './list-scan.ts';
 
 export type { ListOptions, ListReport } from './list-scan.ts';
@@ -26,6 +27,8 @@ export async function checkList(options: ListOptions): Promise<ListReport> {
     if (temporary !== undefined && options.writeTo !== undefined) renameSync(temporary, options.writeTo);
     const { numLines, sizeBytes, sha256, perClass, maxLabel, warnings, found, paths } = scan;
     return { numLines, sizeBytes, sha256, perClass, maxLabel, warnings, found, paths };
+  } catch (error) {
+    throw options.writeTo === undefined ? error : withPath(error, options.writeTo);
   } finally {
     if (temporary !== undefined) rmSync(temporary, { force: true });
   }

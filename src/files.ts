@@ -106,7 +106,8 @@ function followLink(file: string): string {
   }
 }
 
-/** The system does not say which file an open one was. */
-function withPath(error: unknown, file: string): unknown {
+/** Returns an error of the system with the name of the file: it does not say which one an open file was. */
+export function withPath(error: unknown, file: string): unknown {
+  if (!('syscall' in (error as object))) return error;
   return Object.assign(error as Error, { path: file, dest: undefined });
 }

@@ -154,7 +154,7 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   for (const note of notes) report.note(note);
   if (args['dry-run']) {
     const { planTraining } = await import('./plan.ts');
-    return planTraining(config, report);
+    return planTraining(config, runDir, report);
   }
   report.enableProgress();
   await train({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);

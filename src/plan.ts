@@ -7,6 +7,7 @@ import type { Config } from './config.ts';
 import { UserError } from './errors.ts';
 import { type CheckedLists, checkLists, filesOf } from './inputs.ts';
 import { formatBytes, type Report } from './report.ts';
+import { checkPlace, refuseSmallDisk } from './run-place.ts';
 import { startRuntime } from './runtime.ts';
 import { type FeaturesChecked, type ModelForecast, Session } from './session.ts';
 import { plural } from './words.ts';
@@ -18,13 +19,13 @@ interface Plan {
   model: ModelForecast;
 }
 
-export async function planTraining(config: Config, report: Report): Promise<void> {
+export async function planTraining(config: Config, runDir: string, report: Report): Promise<void> {
   // Only a feature cache is compared with the lists as Python reads them.
   const scratch = config.data.features === null ? null : mkdtempSync(join(tmpdir(), 'coldframe-'));
   const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
   starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
   try {
-    tellPlan(config, await makePlan(config, scratch, starting, report), report);
+    tellPlan(config, await makePlan(config, runDir, scratch, starting, report), report);
   } finally {
     await starting.then((runtime) => runtime.close()).catch(() => {});
     if (scratch !== null) rmSync(scratch, { recursive: true });
@@ -34,15 +35,21 @@ export async function planTraining(config: Config, report: Report): Promise<void
 /** Throws UserError with the problems of lists, weights, feature cache and model at once. */
 async function makePlan(
   config: Config,
+  runDir: string,
   scratch: string | null,
   starting: ReturnType<typeof startRuntime>,
   report: Report,
 ): Promise<Plan> {
   const problems: string[] = [];
-  const lists = await collect(problems, checkLists(config, ['train', 'val'], scratch, report));
+  await collect(problems, async () => checkPlace(runDir));
+  const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, report));
   const session = new Session(await starting);
-  const features = await collect(problems, checkFeatures(session, config, lists ?? {}));
-  const { model } = (await collect(problems, session.describe(config))) ?? {};
+  const features = await collect(problems, () => checkFeatures(session, config, lists ?? {}));
+  const { model } = (await collect(problems, () => session.describe(config))) ?? {};
+  if (model && problems.length === 0)
+    await collect(problems, async () =>
+      refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
+    );
   if (problems.length > 0) throw new UserError(problems);
   if (lists === undefined || features === undefined || !model) throw new Error('describe gave no model');
   return { lists, features, model };
@@ -55,9 +62,9 @@ async function checkFeatures(session: Session, config: Config, lists: CheckedLis
   return session.checkFeatures([config], filesOf(lists));
 }
 
-async function collect<T>(problems: string[], work: Promise<T>): Promise<T | undefined> {
+async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {
   try {
-    return await work;
+    return await work();
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     problems.push(...error.problems);

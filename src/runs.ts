@@ -45,7 +45,7 @@ export class RunFolder {
 
   create(): void {
     this.refuseFenced();
-    makeFolder(this.path('lists'));
+    makeFolder(this.dir);
     if (this.attempt === undefined || this.#restart === 0) return;
     const current = this.readJson('attempt.json') as object | undefined;
     this.writeJson('attempt.json', { ...current, attempt: this.attempt, restart: this.#restart });

@@ -271,6 +271,11 @@ export class Session {
     return this.runtime.call('memory', { device }, memorySchema);
   }
 
+  /** Takes a run folder, before anything is written there; needs no torch. The note is of a disk that keeps no locks. */
+  lock(runDir: string) {
+    return this.runtime.call('lock', { run_dir: runDir }, z.object({ note: z.string().nullable() }));
+  }
+
   open(request: OpenRequest) {
     return this.runtime.call('open', request, openSchema);
   }

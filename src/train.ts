@@ -1,15 +1,17 @@
 /** `train`: what is checked before a run begins, and what is left of one that never did. The loop is training-run.ts. */
 
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { firstSettings, plainCohort, readCohort } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
 import { type Config, loadConfig } from './config.ts';
 import { RuntimeFailure, UserError } from './errors.ts';
-import { type CheckedLists, checkLists } from './inputs.ts';
+import { makeFolder } from './files.ts';
+import { type CheckedList, type CheckedLists, checkLists } from './inputs.ts';
 import { describeOutcome, describeStart } from './outcome.ts';
 import type { Report } from './report.ts';
 import { refuseChangedConfig } from './run-changes.ts';
+import { checkPlace } from './run-place.ts';
 import { findCheckpoint, RunFolder } from './runs.ts';
 import { Session } from './session.ts';
 import { StopRequest } from './stop-request.ts';
@@ -65,6 +67,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   const { cohort } = request;
   const resume = ['auto', 'never'].includes(request.resume) ? request.resume : findCheckpoint(request.resume);
   const folder = new RunFolder(request.runDir, request.attempt);
+  checkPlace(folder.dir);
   folder.refuseFenced();
   if (resume === 'auto') refuseChangedConfig(folder, cohort);
   if (resume === 'never') {
@@ -93,18 +96,46 @@ export async function train(request: TrainRequest, report: Report): Promise<void
 
 async function prepareAndRun(run: TrainingRun, resume: string): Promise<void> {
   const { cohort, folder, report } = run;
-  // Python takes seconds to import torch: the lists are read meanwhile.
   const starting = run.startRuntime();
-  starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
   try {
-    run.lists = await checkLists(firstSettings(cohort), ['train', 'val'], folder.path('lists'), report);
-    if (resume === 'auto') refuseChangedList(folder, run.lists);
-    await starting;
+    const session = new Session(await starting);
+    await run.lock(session);
+    session.warm(); // Python takes seconds to import torch: the lists are read meanwhile
+    run.lists = await checkIn(
+      folder,
+      (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
+      resume,
+    );
   } catch (error) {
     await starting.then((runtime) => runtime.close()).catch(() => {});
     throw error;
   }
   await run.attempts(starting, resume);
+}
+
+/** Checks lists beside those of the run, and puts them in their place once the run may go on with them. */
+async function checkIn(
+  folder: RunFolder,
+  check: (outDir: string) => Promise<CheckedLists>,
+  resume: string,
+): Promise<CheckedLists> {
+  const aside = folder.path('lists', 'new');
+  makeFolder(aside);
+  try {
+    const lists = await check(aside);
+    if (resume === 'auto') refuseChangedList(folder, lists);
+    const { train, val, ...rest } = lists;
+    const take = (list: CheckedList | undefined): CheckedList | undefined => {
+      if (list === undefined || list.checkedFile === null) return list;
+      const checkedFile = folder.path('lists', basename(list.checkedFile));
+      renameSync(list.checkedFile, checkedFile);
+      return { ...list, checkedFile };
+    };
+    const [newTrain, newVal] = [take(train), take(val)];
+    return { ...rest, ...(newTrain && { train: newTrain }), ...(newVal && { val: newVal }) };
+  } finally {
+    rmSync(aside, { recursive: true, force: true });
+  }
 }
 
 /** The order of the clips follows from the list: another list would silently give other numbers. */

@@ -10,6 +10,7 @@ import { stampEvent } from './events.ts';
 import { type CheckedLists, describeList, describeRun, filesOf } from './inputs.ts';
 import { Pace } from './pace.ts';
 import type { Report } from './report.ts';
+import { refuseSmallDisk } from './run-place.ts';
 import type { RunFolder, Status } from './runs.ts';
 import { type Runtime, startRuntime } from './runtime.ts';
 import { SaveClock } from './save-clock.ts';
@@ -101,7 +102,12 @@ export class TrainingRun {
   }
 
   async attempt(session: Session, resume: string): Promise<void> {
-    this.begin(await this.open(session, resume));
+    const opened = await this.open(session, resume);
+    if (opened.step < this.config.train.steps) {
+      const { trained } = opened.parameters;
+      refuseSmallDisk(this.folder.dir, trained, this.config.train.ema_decay !== null);
+    }
+    this.begin(opened);
     await this.settle(session);
     while (this.step < this.config.train.steps) {
       if (this.stop.requested) return this.interrupt(session);
@@ -125,8 +131,18 @@ export class TrainingRun {
       run_dir: this.folder.dir,
       resume,
     };
+    return this.#take(session.open(request));
+  }
+
+  /** Keeps other processes out of the folder; before this nothing is written there. */
+  async lock(session: Session): Promise<void> {
+    const { note } = await this.#take(session.lock(this.folder.dir));
+    if (note !== null) this.report.note(note);
+  }
+
+  async #take<T>(work: Promise<T>): Promise<T> {
     try {
-      return await session.open(request);
+      return await work;
     } catch (error) {
       // The attempt before this one should have left by now: a scheduler tries again, no person is needed.
       if (error instanceof InUse && this.folder.attempt !== undefined) throw new RuntimeFailure(error.message);
@@ -134,7 +150,7 @@ export class TrainingRun {
     }
   }
 
-  /** Takes the folder over: only now is it certain that no other process writes there. */
+  /** Writes down what the run is, and begins its journal. */
   begin(opened: Opened): void {
     this.step = opened.step;
     this.#clock.restart();

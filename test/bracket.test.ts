@@ -233,7 +233,7 @@ describe('an attempt', () => {
     ];
     for (const one of writes) expect(one).toThrow(Fenced);
     expect(readFileSync(join(dir, 'events.jsonl'), 'utf8').trimEnd().split('\n')).toHaveLength(2);
-    expect(readdirSync(dir).sort()).toEqual(['attempt.json', 'events.jsonl', 'lists']);
+    expect(readdirSync(dir).sort()).toEqual(['attempt.json', 'events.jsonl']);
     new RunFolder(dir, 2).append(event);
   });
 });

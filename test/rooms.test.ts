@@ -36,7 +36,7 @@ const TYPESCRIPT = [
   ['report-effects', 'report-tables'],
   ['sweep-folder', 'report-html', 'effects'],
   ['checkpoint-config', 'outcome', 'training-run', 'sweep-guard', 'sweep-plan', 'sweep-pulse'],
-  ['sweep-extend', 'sweep-tasks', 'inputs', 'pace', 'measured-step'],
+  ['sweep-extend', 'sweep-tasks', 'inputs', 'pace', 'run-place', 'measured-step'],
   ['scheduler', 'session', 'stop-request', 'suggest', 'sweep-file'],
   ['runtime'],
   ['run-changes', 'selection', 'space-keys', 'supervisor'],
