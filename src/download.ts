@@ -6,6 +6,7 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UserError } from './errors.ts';
+import { type Fetcher, openFetcher } from './proxy.ts';
 
 const NUM_RETRIES = 5; // in a row, without a byte that was not there before
 const RETRIED_STATUS = [408, 425, 429]; // besides 5xx: the server asks to come again
@@ -29,10 +30,11 @@ export interface Listener {
 
 /** Downloads to `FILE.partial`, goes on with what lies there, verifies and renames. The caller holds the file's lock. */
 export async function download(source: Source, file: string, listener: Listener): Promise<void> {
+  const fetcher = await openFetcher();
   const partial = await Partial.open(`${file}.partial`);
   try {
     for (let pass = 0; ; pass++) {
-      const type = partial.digest() === source.sha256 ? '' : await complete(partial, source, listener);
+      const type = partial.digest() === source.sha256 ? '' : await complete(fetcher, partial, source, listener);
       const found = partial.digest();
       if (found === source.sha256) return await partial.finish(file);
       if (pass > 0 || !partial.isSpliced) {
@@ -44,6 +46,7 @@ export async function download(source: Source, file: string, listener: Listener)
     }
   } finally {
     await partial.close();
+    await fetcher.close();
   }
 }
 
@@ -69,11 +72,11 @@ export async function hashFile(file: string): Promise<string> {
 }
 
 /** Fetches what is missing, over as many attempts as it takes; returns the content type. */
-async function complete(partial: Partial, source: Source, listener: Listener): Promise<string> {
+async function complete(fetcher: Fetcher, partial: Partial, source: Source, listener: Listener): Promise<string> {
   let mostBytes = partial.size;
   let numFailures = 0;
   for (;;) {
-    const end = await attempt(partial, source, listener);
+    const end = await attempt(fetcher, partial, source, listener);
     if ('type' in end) return end.type;
     numFailures = partial.size > mostBytes ? 1 : numFailures + 1;
     mostBytes = Math.max(mostBytes, partial.size);
@@ -92,12 +95,12 @@ async function complete(partial: Partial, source: Source, listener: Listener): P
 type AttemptEnd = { type: string } | { problem: string };
 
 /** One request. Throws what no retry mends: a refusal, the disk, the user's stop. */
-async function attempt(partial: Partial, source: Source, listener: Listener): Promise<AttemptEnd> {
+async function attempt(fetcher: Fetcher, partial: Partial, source: Source, listener: Listener): Promise<AttemptEnd> {
   const stall = new AbortController();
   const timer = setTimeout(() => stall.abort(), source.stallSeconds * 1000);
   const signal = AbortSignal.any([stall.signal, source.signal]);
   try {
-    const response = await fetch(source.url, { headers: describeRange(partial), signal });
+    const response = await fetcher.fetch(source.url, { headers: describeRange(partial), signal });
     const problem = await judge(response, partial, source);
     if (problem !== null) {
       await response.body?.cancel();
@@ -114,12 +117,17 @@ async function attempt(partial: Partial, source: Source, listener: Listener): Pr
   } catch (error) {
     if (source.signal.aborted || error instanceof UserError || isDiskError(error)) throw error;
     if (stall.signal.aborted) return { problem: `no byte came for ${source.stallSeconds} s` };
-    const { cause } = error as Error; // fetch says `fetch failed` or `terminated`, and why in its cause
-    const { message, code } = (cause ?? error) as NodeJS.ErrnoException;
+    const { message, code } = findCause(error as Error);
     return { problem: `the connection failed: ${message || code}` };
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** fetch says `fetch failed`, a proxy `Request was cancelled`, and why in the cause. */
+function findCause(error: NodeJS.ErrnoException): NodeJS.ErrnoException {
+  const cause = error.cause as NodeJS.ErrnoException | undefined;
+  return cause?.message === undefined ? error : findCause(cause);
 }
 
 function describeRange(partial: Partial): Record<string, string> {

@@ -54,6 +54,7 @@ const TYPESCRIPT = [
     'list-leaks',
     'events',
     'file-lock',
+    'proxy',
     'intervals',
     'liveness',
     'terminal',
