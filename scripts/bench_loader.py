@@ -34,6 +34,8 @@ from coldframe import video
 from coldframe.data import EvalViews, TrainClips, normalize_
 from coldframe.h264 import non_reference_test
 from coldframe.loader import train_loader
+from coldframe.packets import scan
+from coldframe.streams import open_video
 from coldframe.transcode import Encoding, transcode
 from plain_data import CLIP_MEAN, CLIP_STD, load_test_item, load_training_item
 from timing import Ratio, emit, measure, ratio
@@ -189,8 +191,8 @@ def bench_limits(paths: list[str], rounds: int, clock: Clock) -> None:
 def bare_decode(path: str) -> Callable[[], None]:
     """Returns a function that decodes what item (0, 0) of the path needs; packets lie ready, frames are dropped."""
     words = next(draw_words())
-    with video._opened(path) as (container, stream):
-        table = video._scan(container, stream)
+    with open_video(path) as (container, stream):
+        table = scan(path, container, stream)
         rng = np.random.RandomState(words[0])
         indices = video.training_indices(len(table.order), SHAPE["num_frames"], SHAPE["stride"], rng)
         positions = {table.order[index] for index in indices}

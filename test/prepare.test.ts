@@ -113,6 +113,6 @@ test('more bad videos than data.max_bad_fraction end it, by name', async () => {
   for (const file of broken) writeFileSync(file, 'no video');
   const ended = await coldframe(prepare(join(folder, 'bad'), '--set', 'prepare.preset=ultrafast'));
   expect(ended.code).toBe(2);
-  expect(ended.stdout).toMatch(/\.mp4 {2}is not a video in a format that FFmpeg knows .*\(skipped, 1 of 36 so far\)/);
+  expect(ended.stdout).toMatch(/\.mp4 {2}is a text, not a video \(skipped, 1 of 36 so far\)/);
   expect(ended.stderr).toMatch(/2 of 36 videos cannot be prepared, .*data\.max_bad_fraction: 0\.01 allows 1\./);
 });

@@ -94,8 +94,9 @@ const PYTHON = [
   ['tower'],
   ['reader', 'transcode'],
   ['columns', 'device', 'replay', 'serve', 'settings', 'sharing', 'slide', 'suggest', 'video', 'workers'],
-  ['files', 'lock', 'h264', 'source'],
-  ['errors'],
+  ['packets'],
+  ['files', 'lock', 'h264', 'hevc', 'streams', 'source', 'upright'],
+  ['bits', 'errors'],
 ];
 const LAZY = ['serve -> forecast', 'serve -> lock', 'serve -> session'];
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 from coldframe.errors import UserError
-from coldframe.video import INDEXED_CODECS, BadVideo, Frames, probe, read_frames
+from coldframe.packets import scan
+from coldframe.streams import open_video
+from coldframe.video import Frames, is_upright, read_frames
 
 ReadFrames = Callable[[str, Callable[[int], list[int]]], list[Frames]]
 
@@ -43,24 +44,20 @@ def find_torchcodec_problem() -> str | None:
 def _read_with_torchcodec(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
     """Returns the chosen frames (H, W, 3), RGB uint8: PyAV's bytes but for 10-bit video (up to 21 levels).
 
-    Exact mode: the other one takes the header's word for the frame rate and gives wrong frames of a variable one.
-    What has no times to trust (AVI, MPEG-4 part 2) is left to PyAV: torchcodec gives neighbouring frames there. Raises
-    BadVideo, also for what torchcodec alone cannot read (the last frame of some transport streams).
+    Exact mode: the other one takes the header's word for the frame rate and gives wrong frames of a variable one. It
+    sorts by time, so what has no times to trust (AVI, MPEG-4 part 2, times that were made up) is left to PyAV, and so
+    is what has to be turned or mirrored, and what torchcodec counts otherwise or cannot read.
     """
-    decoders = importlib.import_module("torchcodec.decoders")
-    try:
-        decoder: Any = decoders.VideoDecoder(path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
-        if len(decoder) <= 1:
-            probe(path)  # it reads a still image as a video of one frame
-        if decoder.metadata.codec not in INDEXED_CODECS or _is_avi(path):
-            return read_frames(path, choose)
-        frames = decoder.get_frames_at(choose(len(decoder))).data.numpy()
-    except (RuntimeError, ValueError, IndexError, OSError) as error:
-        probe(path)  # knows most reasons in plain words
-        raise BadVideo(path, f"torchcodec cannot read it: {str(error).strip().splitlines()[-1]}") from None
-    return cast(list[Frames], list(frames))
-
-
-def _is_avi(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(12)[8:] == b"AVI "
+    with open_video(path) as (container, stream):
+        table = scan(path, container, stream)
+        indices = choose(len(table.order)) if table.order else []
+        is_plain = bool(indices) and table.agrees(indices) and is_upright(path, table)
+    if is_plain:
+        decoders = importlib.import_module("torchcodec.decoders")
+        try:
+            decoder: Any = decoders.VideoDecoder(path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+            if len(decoder) == len(table.order):
+                return cast(list[Frames], list(decoder.get_frames_at(indices).data.numpy()))
+        except (RuntimeError, ValueError, IndexError, OSError):
+            pass  # PyAV gives the frames, or the reason in plain words
+    return read_frames(path, choose)

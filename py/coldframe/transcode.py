@@ -28,7 +28,10 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from . import video
-from .video import BadVideo, Frames
+from .packets import Table, scan
+from .streams import BadVideo, open_video
+from .upright import Upright, read_upright
+from .video import Frames
 
 NUM_SAMPLED = 8  # frames of a clip that are compared with their originals
 # Real clips have about 35 at the default quality; noise of 16 pixels has 22 at CRF 30, and no worse one is allowed.
@@ -144,41 +147,31 @@ class _Shown(NamedTuple):
 def _show(path: str, *, by_time: bool) -> Iterator[_Shown]:
     """Yields all frames. Raises BadVideo, and _OutOfOrder where they have to be decoded in sequence; their time stamps
     are not to be trusted then, and they are a period apart."""
-    with video._opened(path) as (container, stream):
-        table = video._scan(container, stream)
-        if by_time and not table.by_time:
-            raise _OutOfOrder
+    with open_video(path) as (container, stream):
+        table = scan(path, container, stream)
         num_frames, rate = len(table.order), Fraction(stream.average_rate or stream.guessed_rate or 25)
-        unit = stream.time_base if by_time and stream.time_base is not None else 1 / rate
-        decode = _decode_by_time if by_time else _decode_in_sequence
-        for time_stamp, frame in decode(path, stream, table):
+        if not by_time:
+            num_frames, unit = video.count_frames(path, table), 1 / rate
+            shown: Iterator[tuple[int, VideoFrame]] = enumerate(video.decode_frames(path, table))
+        elif num_frames and table.agrees(range(num_frames)):
+            unit = stream.time_base if stream.time_base is not None else 1 / rate
+            shown = _decode_by_time(path, table)
+        else:
+            raise _OutOfOrder
+        for time_stamp, frame in shown:
             yield _Shown(frame, time_stamp, unit, num_frames, rate)
 
 
-def _decode_by_time(path: str, stream: VideoStream, table: video._Table) -> Iterator[tuple[int, VideoFrame]]:
+def _decode_by_time(path: str, table: Table) -> Iterator[tuple[int, VideoFrame]]:
     due = [table.times[position] for position in table.order]
-    shown, num_seen = set(due), 0
-    for packet in [*table.source(path, stream), None]:
-        try:
-            frames = video._decode(stream.codec_context, packet)
-        except FFmpegError:
-            continue  # the frame will be missing, or nobody needed it
-        for frame in frames:
-            if frame.pts not in shown:
-                continue
-            if frame.is_corrupt or frame.pts != due[num_seen]:
-                raise _OutOfOrder
-            yield due[num_seen], frame
-            num_seen += 1
+    num_seen = 0
+    for frame in video.decode_all(path, table):
+        if isinstance(frame, str) or frame.is_corrupt or num_seen == len(due) or frame.pts != due[num_seen]:
+            raise _OutOfOrder
+        yield due[num_seen], frame
+        num_seen += 1
     if num_seen < len(due):
         raise _OutOfOrder
-
-
-def _decode_in_sequence(path: str, stream: VideoStream, table: video._Table) -> Iterator[tuple[int, VideoFrame]]:
-    for number, frame in enumerate(video._decode_all(path, stream, table)):
-        if frame.is_corrupt:
-            raise BadVideo(path, f"frame {number} of {len(table.order)} is damaged")
-        yield number, frame
 
 
 # ---- encoding --------------------------------------------------------------------------------------------------------
@@ -191,7 +184,7 @@ def _encode(path: str, partial: Path, encoding: Encoding, max_frames: int | None
         raise BadVideo(path, "not a single frame can be decoded")
     num_frames = min(first.num_frames, max_frames or first.num_frames)
     wanted = {round(i * (num_frames - 1) / (NUM_SAMPLED - 1)) for i in range(NUM_SAMPLED)}
-    shape, to_rgb = _shaper(encoding.short_side), video._rgb_converter()
+    shape, to_rgb = _shaper(encoding.short_side), video.rgb_converter()
     sampled: dict[int, Frames] = {}
     times: list[Fraction] = []
     try:
@@ -251,7 +244,7 @@ def _shaper(short_side: int | None) -> Any:
         picture = reformatter.reformat(
             frame, width, height, "yuv420p", interpolation="BICUBIC", threads=1, **cast(Any, colors)
         )
-        picture = _turn(picture, round(frame.rotation / 90) % 4)
+        picture = _turn(picture, read_upright(frame))
         picture.pict_type = PictureType.NONE  # else the encoder takes over which frames the source had as I, P and B
         return picture
 
@@ -262,16 +255,16 @@ def _even(side: float) -> int:
     return max(2, round(side) // 2 * 2)
 
 
-def _turn(picture: VideoFrame, quarters: int) -> VideoFrame:
-    """Returns the picture turned counter-clockwise, plane by plane."""
-    if quarters == 0:
+def _turn(picture: VideoFrame, upright: Upright) -> VideoFrame:
+    """Returns the picture turned and mirrored, plane by plane."""
+    if upright == Upright():
         return picture
     width, height = picture.width, picture.height
     values = picture.to_ndarray().reshape(-1)
     luma, *chroma = np.split(values, [width * height, width * height * 5 // 4])
     planes = [luma.reshape(height, width), *(plane.reshape(height // 2, width // 2) for plane in chroma)]
-    turned = np.concatenate([np.rot90(plane, quarters).reshape(-1) for plane in planes])
-    new_width = height if quarters % 2 else width
+    turned = np.concatenate([upright.apply(plane).reshape(-1) for plane in planes])
+    new_width = height if upright.transposed else width
     result = VideoFrame.from_ndarray(turned.reshape(-1, new_width), format="yuv420p")
     result.color_range, result.colorspace = picture.color_range, picture.colorspace
     result.color_primaries, result.color_trc = picture.color_primaries, picture.color_trc
@@ -283,7 +276,7 @@ def _turn(picture: VideoFrame, quarters: int) -> VideoFrame:
 
 def _verify(path: str, partial: Path, written: _Written) -> float:
     """Returns the lowest PSNR of the sampled frames (dB) after decoding the whole result. Raises BadVideo."""
-    worst, num_seen, first, to_rgb = 100.0, 0, 0, video._rgb_converter()
+    worst, num_seen, first, to_rgb = 100.0, 0, 0, video.rgb_converter()
     try:
         for number, one in enumerate(_show(str(partial), by_time=True)):
             first = one.time if number == 0 else first

@@ -5,46 +5,32 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from coldframe.errors import UserError
-from coldframe.h264 import VideoPacket, non_reference_test
+from coldframe.bits import VideoPacket
+from coldframe.h264 import non_reference_test
+from coldframe.packets import Table, scan
+from coldframe.streams import BadVideo, open_video
+from coldframe.upright import Upright, read_upright
+
+__all__ = ["BadVideo", "Frames", "probe", "read_frames", "training_indices", "view_indices"]
 
 Frames = np.ndarray[Any, np.dtype[np.uint8]]
 
-# Codecs whose packets carry one shown frame each with its own time stamp. MPEG-4 part 2 and older ones pack frames.
-INDEXED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
-# AVI has no presentation times: FFmpeg guesses them, and with B-frames neighbours come out swapped (UCF101).
-_GUESSED_TIMES = {"avi"}
-_STILL_FORMATS = ("image2", "_pipe", "webp", "ico")
-# Packets of larger files are read a second time rather than kept, so that an hour of film does not fill the memory.
-_KEPT_BYTES = 256 * 2**20
-
-
-class BadVideo(UserError):  # noqa: N818 (it is a value as often as an exception)
-    """A video that cannot be read: its path and a plain reason. Survives pickling, unlike PyAV's own exceptions."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}  {reason}", "bad_video")
-        self.args = (path, reason)  # what pickle makes it from again
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}  {self.reason}"
+# A decoder that shows one frame in so many out of the order of their times follows a file whose times are made up. In
+# one with true times it was led astray by damage, and which frame is meant there is anybody's guess.
+_FRAMES_A_DESCENT = 10
 
 
 # ---- which frames ----------------------------------------------------------------------------------------------------
@@ -93,166 +79,71 @@ def view_indices(num_available: int, num_frames: int, stride: int | None, num_vi
 
 
 def read_frames(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
-    """Returns the chosen frames, each (H, W, 3), RGB uint8, the same bytes as decoding everything in display order.
+    """Returns the chosen frames, each (H, W, 3), RGB uint8, the same bytes as decoding everything, in the decoder's
+    order.
 
     choose gets the number of frames and returns indices (any order, repeats allowed). It must be a pure function: it
     is asked again when decoding by time stamps fails, with a smaller number if there are fewer frames than packets.
-    Rotation metadata is applied (PyAV and hence upstream ignore it: a phone's portrait video lies on its side there).
+    The display matrix is applied (PyAV and hence upstream ignore it: a phone's portrait video lies on its side there).
 
-    Raises BadVideo for everything that keeps a chosen frame from being decoded.
+    Raises BadVideo for everything that keeps a chosen frame from being decoded, and where it is in doubt which it is.
     """
-    with _opened(path) as (container, stream):
-        table = _scan(container, stream)
+    with open_video(path) as (container, stream):
+        table = scan(path, container, stream)
         if not table.order:
             raise BadVideo(path, "has a video track without a single frame")
         if table.by_time:
             indices = choose(len(table.order))
-            found = _decode_by_time(path, stream, table, set(indices))
-            if found is not None:
-                return _pick(path, found, indices)
-        return _decode_in_sequence(path, stream, table, choose)
+            if table.agrees(indices):
+                found = _decode_by_time(path, stream, table, set(indices))
+                if found is not None:
+                    return _pick(path, found, indices)
+    return _decode_in_sequence(path, table, choose)
 
 
-def probe(path: str) -> dict[str, int | float | str]:
-    """Returns num_frames, width and height (pixels, as shown), fps, duration_seconds, codec and rotation (degrees).
+def probe(path: str) -> dict[str, int | float | str | bool]:
+    """Returns num_frames, num_missing (that the header promises beyond those), width and height (pixels, as shown),
+    fps, duration_seconds, codec, rotation (degrees) and mirrored.
 
     Demuxes the whole file and decodes its first frame. Raises BadVideo.
     """
-    with _opened(path) as (container, stream):
-        table = _scan(container, stream)
-        first = next(_decode_all(path, stream, table), None)
+    with open_video(path) as (container, stream):
+        table = scan(path, container, stream)
+        first = next((frame for frame in decode_all(path, table) if isinstance(frame, VideoFrame)), None)
         if first is None:
             raise BadVideo(path, "not a single frame can be decoded")
-        num_frames, fps = len(table.order), float(stream.average_rate or 0)
-        shown = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
+        num_frames, fps, upright = len(table.order), float(stream.average_rate or 0), read_upright(first)
+        shown = (first.height, first.width) if upright.transposed else (first.width, first.height)
         return {
             "num_frames": num_frames,
+            "num_missing": table.missing,
             "width": shown[0],
             "height": shown[1],
             "fps": fps,
             "duration_seconds": (container.duration or 0) / av.time_base or (num_frames / fps if fps else 0.0),
             "codec": stream.codec_context.name,
             "rotation": int(first.rotation),
+            "mirrored": upright.is_mirrored,
         }
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Yields the container and its first moving picture, one decoder thread (workers share the machine).
-
-    Raises BadVideo instead of everything PyAV raises, also from the body.
-    """
-    try:
-        # "file:" keeps FFmpeg from taking a colon in the path for a protocol.
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
-            if any(still in container.format.name for still in _STILL_FORMATS):
-                raise BadVideo(path, f"is a still image ({container.format.name}), not a video")
-            streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
-            if not streams:
-                raise BadVideo(path, "has no video track" + (", only sound" if container.streams.audio else ""))
-            streams[0].codec_context.thread_count = 1
-            yield container, streams[0]
-    except (FFmpegError, OSError, UnicodeError) as error:
-        raise BadVideo(path, _plain_reason(path, error)) from None
+# ---- by time stamps --------------------------------------------------------------------------------------------------
 
 
-def _plain_reason(path: str, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "does not exist"
-    text = getattr(error, "strerror", None) or str(error)
-    if not isinstance(error, av.error.InvalidDataError):
-        return f"cannot be read: {text}"
-    with Path(path).open("rb") as file:
-        head = file.read(12)
-    if not head:
-        return "is empty (0 bytes)"
-    if head[4:8] == b"ftyp":
-        return "cannot be decoded: its index (moov atom) is missing; the file was cut off or is still being written"
-    return f"is not a video in a format that FFmpeg knows ({text})"
-
-
-# ---- the packet table ------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Table:
-    """What a file holds, found by demuxing without decoding (2 to 5 ms): exact where header fields only estimate.
-
-    order: display index -> packet position in the file; times: presentation time of every packet position.
-    """
-
-    order: list[int]
-    times: list[int]
-    keys: list[int]
-    by_time: bool
-    kept: list[VideoPacket] | None
-
-    def source(self, path: str, stream: VideoStream) -> Iterable[VideoPacket]:
-        """Returns the packets in file order once more."""
-        return self.kept if self.kept is not None else _demux_again(path, stream.index)
-
-
-def _scan(container: InputContainer, stream: VideoStream) -> _Table:
-    codec = stream.codec_context.name
-    times: list[int | None] = []
-    keys: list[int] = []
-    shown: list[int] = []
-    kept: list[VideoPacket] | None = []
-    num_bytes = 0
-    for packet in container.demux(stream):
-        if packet.size == 0:
-            continue
-        position = len(times)
-        times.append(packet.pts)
-        if packet.is_keyframe:
-            keys.append(position)
-        if _is_shown(packet, codec):
-            shown.append(position)
-        num_bytes += packet.size
-        if kept is not None and num_bytes <= _KEPT_BYTES:
-            kept.append(packet)
-        else:
-            kept = None
-    shown_times = [times[position] for position in shown]
-    by_time = (
-        codec in INDEXED_CODECS
-        and container.format.name not in _GUESSED_TIMES
-        and None not in times
-        and len(set(shown_times)) == len(shown_times)
-    )
-    known = [time if time is not None else 0 for time in times]
-    order = sorted(shown, key=lambda position: known[position]) if by_time else shown
-    return _Table(order, known, keys, by_time, kept)
-
-
-def _is_shown(packet: VideoPacket, codec: str) -> bool:
-    """Returns whether the packet becomes a frame: not one cut away by an edit list (is_discard), not half a packet at
-    the end of a truncated file (is_corrupt), not a hidden reference frame of VP8 (RFC 6386 section 9.1, show_frame)."""
-    if packet.is_discard or packet.is_corrupt:
-        return False
-    return codec != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)
-
-
-def _demux_again(path: str, stream_index: int) -> Iterator[VideoPacket]:
-    with _opened(path) as (container, _):
-        for packet in container.demux(cast(VideoStream, container.streams[stream_index])):
-            if packet.size:
-                yield packet
-
-
-# ---- decoding --------------------------------------------------------------------------------------------------------
-
-
-def _decode_by_time(path: str, stream: VideoStream, table: _Table, wanted: set[int]) -> dict[int, Frames] | None:
+def _decode_by_time(path: str, stream: VideoStream, table: Table, wanted: set[int]) -> dict[int, Frames] | None:
     """Returns index -> frame, or None when a wanted frame does not come out whole (then decode in sequence)."""
     context = stream.codec_context
     positions = {table.order[index] for index in wanted}
+    runs = _runs(table, positions)
+    if table.kept is not None and all(table.is_clean(first) for first, _ in runs):
+        # What replaces a missing reference depends on what was decoded before: an error, then, rather than a picture.
+        context.options = {"err_detect": "explode"}
     index_of = {table.times[table.order[index]]: index for index in wanted}
     droppable = non_reference_test(context)
     packets = enumerate(table.source(path, stream))
     found: dict[int, Frames] = {}
-    to_rgb = _rgb_converter()
-    for first, last in _runs(table, positions):
+    to_rgb = rgb_converter()
+    for first, last in runs:
         whole = True
         for position, packet in packets:
             if position >= first and (position in positions or not droppable(packet)):
@@ -287,7 +178,7 @@ def _collect(
     return not any(frame.is_corrupt and frame.pts is not None and frame.pts >= start for frame in frames)
 
 
-def _runs(table: _Table, positions: set[int]) -> list[tuple[int, int]]:
+def _runs(table: Table, positions: set[int]) -> list[tuple[int, int]]:
     """Returns ascending (first, last) packet positions whose decoding yields the wanted ones.
 
     A frame needs everything from the last keyframe that is not shown after it: frames stored behind a keyframe but
@@ -306,62 +197,167 @@ def _runs(table: _Table, positions: set[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _decode_in_sequence(
-    path: str, stream: VideoStream, table: _Table, choose: Callable[[int], list[int]]
-) -> list[Frames]:
-    """Returns the chosen frames where time stamps cannot be trusted: decoder output order, up to the last needed."""
-    num_frames, to_rgb = len(table.order), _rgb_converter()
+# ---- in sequence -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Seen:
+    """What decoding everything gave. damage: number of the first frame that is not sure any more, and why."""
+
+    times: list[int | None] = field(default_factory=list)
+    corrupt: set[int] = field(default_factory=set)
+    found: dict[int, Frames] = field(default_factory=dict)
+    damage: tuple[int, str] | None = None
+
+
+def _decode_in_sequence(path: str, table: Table, choose: Callable[[int], list[int]]) -> list[Frames]:
+    """Returns the chosen frames where time stamps cannot be trusted: in the decoder's own order, which has to be gone
+    through to its end to know how many there are."""
+    num_frames = len(table.order)
     while True:
         indices = choose(num_frames)
-        wanted, found, num_seen = set(indices), dict[int, Frames](), 0
-        for frame in _decode_all(path, stream, table):
-            if num_seen in wanted:
-                if frame.is_corrupt:
-                    raise BadVideo(path, f"frame {num_seen} of {num_frames} is damaged")
-                found[num_seen] = to_rgb(frame)
-            num_seen += 1
-            if len(found) == len(wanted):
-                return _pick(path, found, indices)
-        if num_seen == 0:
-            raise BadVideo(path, "not a single frame can be decoded")
-        if num_seen >= num_frames:
-            raise AssertionError((path, num_frames, indices))
-        num_frames = num_seen
-
-
-def _decode_all(path: str, stream: VideoStream, table: _Table) -> Iterator[VideoFrame]:
-    context = stream.codec_context
-    context.flush_buffers()
-    num_seen = 0
-    for position, packet in enumerate([*table.source(path, stream), None]):
-        try:
-            frames = _decode(context, packet)
-        except FFmpegError as error:
-            # Before the first frame: a recording that starts in the middle of a GOP, which is no damage.
-            if num_seen:
-                reason = f"packet {position} of {len(table.times)} cannot be decoded: {error.strerror}"
-                raise BadVideo(path, reason) from None
+        seen = _watch(path, table, set(indices), to_the_end=not table.is_counted)
+        is_whole = table.is_counted and len(seen.found) == len(set(indices))
+        if seen.damage is None and not is_whole and len(seen.times) != num_frames:
+            num_frames = len(seen.times)
+            if num_frames == 0:
+                raise BadVideo(path, "not a single frame can be decoded")
             continue
-        num_seen += len(frames)
-        yield from frames
-    context.flush_buffers()
+        _refuse_doubt(path, table, seen, set(indices), num_frames)
+        return _pick(path, seen.found, indices)
+
+
+def count_frames(path: str, table: Table) -> int:
+    """Returns how many frames the decoder gives. Raises BadVideo when one is damaged, or not sure to be what it is."""
+    seen = _watch(path, table, set(), to_the_end=True)
+    num_frames = len(seen.times)
+    if num_frames == 0:
+        raise BadVideo(path, "not a single frame can be decoded")
+    _refuse_doubt(path, table, seen, set(range(num_frames)), num_frames)
+    return num_frames
+
+
+def _watch(path: str, table: Table, wanted: set[int], *, to_the_end: bool) -> _Seen:
+    """Returns what the whole file gives, or its beginning, where no more is needed than that."""
+    seen, to_rgb, is_sound = _Seen(), rgb_converter(), False
+    for frame in decode_all(path, table):
+        number = len(seen.times)
+        if isinstance(frame, str):
+            seen.damage = seen.damage or (number, frame)
+            continue
+        seen.times.append(frame.pts)
+        if frame.is_corrupt:
+            seen.corrupt.add(number)
+        elif number in wanted:
+            seen.found[number] = to_rgb(frame)
+        # Until the first sound one: a recording that begins in the middle of a GOP, which is no damage.
+        if frame.is_corrupt and is_sound:
+            seen.damage = seen.damage or (number, f"frame {number} of {len(table.order)} is damaged")
+        is_sound |= not frame.is_corrupt
+        if not to_the_end and len(seen.found) == len(wanted):
+            break
+    return seen
+
+
+def _refuse_doubt(path: str, table: Table, seen: _Seen, wanted: set[int], num_frames: int) -> None:
+    """Raises BadVideo when a wanted frame is damaged, or when it is not sure which one it is."""
+    damage = seen.damage
+    doubtful: set[int] = set()
+    if table.has_times:
+        lost = _find_lost(table, seen.times)
+        if lost is not None and (damage is None or lost < damage[0]):
+            damage = lost, f"frame {lost} of {num_frames} is damaged: the decoder leaves it out"
+        doubtful = _find_doubtful(table, seen.times, damage is not None)
+    if damage is not None and max(wanted) >= damage[0]:
+        raise BadVideo(path, damage[1])
+    for number in sorted(wanted):
+        if number in doubtful:
+            reason = f"frame {number} of {num_frames} is damaged: its time and its place in the stream do not agree"
+            raise BadVideo(path, reason)
+        if number in seen.corrupt:
+            raise BadVideo(path, f"frame {number} of {num_frames} is damaged")
+
+
+def _find_lost(table: Table, seen: list[int | None]) -> int | None:
+    """Returns the number of the first frame that is shown, or stored, behind one that the decoder left out.
+
+    No decoder shows what lies before the first frame of a recording that begins in the middle of a group. And where a
+    group does not begin anew (open GOP) and what lay before it was cut away, its first frames are not shown."""
+    position_of = {table.times[position]: position for position in table.order}
+    there = sorted(position_of[time] for time in seen if time in position_of)
+    first_of: dict[int, int] = {}  # group -> when its first frame is shown
+    for position in there:
+        group, time = table.group_of(position), table.times[position]
+        first_of[group] = min(time, first_of.get(group, time))
+    for position in sorted(set(table.order) - set(there)):
+        group, lost = table.group_of(position), table.times[position]
+        is_late_start = bool(there) and position < there[0]
+        is_cut = bool(table.keys) and not table.is_clean(table.keys[group]) and lost < first_of.get(group, lost + 1)
+        if not is_late_start and not is_cut:
+            behind = (
+                i for i, time in enumerate(seen) if (time or 0) > lost or position_of.get(time or 0, 0) > position
+            )
+            return next(behind, len(seen))
+    return None
+
+
+def _find_doubtful(table: Table, seen: list[int | None], is_damaged: bool) -> set[int]:
+    """Returns the numbers of the frames in groups where the decoder's order is not that of the times, although the
+    times of the file tell an order."""
+    position_of = {table.times[position]: position for position in table.order}
+    groups = [table.group_of(position_of.get(time or 0, 0)) for time in seen]
+    descents = [
+        i for i, (one, other) in enumerate(pairwise(seen)) if (other or 0) < (one or 0) and groups[i] == groups[i + 1]
+    ]
+    is_made_up = sorted(table.order) == table.order or len(descents) >= max(3, len(seen) // _FRAMES_A_DESCENT)
+    if is_made_up and not is_damaged:
+        return set()
+    bad = {groups[i] for i in descents}
+    return {number for number, group in enumerate(groups) if group in bad}
+
+
+def decode_all(path: str, table: Table) -> Iterator[VideoFrame | str]:
+    """Yields all frames in the decoder's order, and where a packet cannot be decoded the reason. The decoder is a new
+    one: after a flush it shows other frames of a group that was cut in two."""
+    with open_video(path) as (_, stream):
+        num_seen, last = 0, len(table.times) - 1
+        for position, packet in enumerate([*table.source(path, stream), None]):
+            if packet is not None and packet.is_corrupt and position == last:
+                continue
+            try:
+                frames = _decode(stream.codec_context, packet)
+            except FFmpegError as error:
+                # Before the first frame: a recording that starts in the middle of a GOP, which is no damage.
+                if num_seen:
+                    yield f"packet {position} of {len(table.times)} cannot be decoded: {error.strerror}"
+                continue
+            num_seen += len(frames)
+            yield from frames
+
+
+def decode_frames(path: str, table: Table) -> Iterator[VideoFrame]:
+    """Yields all frames in the decoder's order. Raises BadVideo for the first damage."""
+    for number, frame in enumerate(decode_all(path, table)):
+        if isinstance(frame, str):
+            raise BadVideo(path, frame)
+        if frame.is_corrupt:
+            raise BadVideo(path, f"frame {number} of {len(table.order)} is damaged")
+        yield frame
 
 
 def _decode(context: VideoCodecContext, packet: VideoPacket | None) -> list[VideoFrame]:
-    if packet is not None and packet.is_corrupt:
-        return []
     return context.decode(packet)
 
 
-def _rgb_converter() -> Callable[[VideoFrame], Frames]:
-    """Returns a converter to RGB that sets itself up once a video, in this thread: PyAV's default makes a context and
-    a pool of threads for every frame, which costs three times the conversion itself (256p) and gives the same bytes."""
+def rgb_converter() -> Callable[[VideoFrame], Frames]:
+    """Returns a converter to upright RGB that sets itself up once a video, in this thread: PyAV's default makes a
+    context and a pool of threads for every frame, which costs three times the conversion itself (256p) and gives the
+    same bytes."""
     reformatter = VideoReformatter()
 
     def convert(frame: VideoFrame) -> Frames:
         rgb = cast(Frames, reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
-        # The display matrix's angle is counter-clockwise, as np.rot90's.
-        return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
+        return read_upright(frame).apply(rgb)
 
     return convert
 
@@ -371,3 +367,9 @@ def _pick(path: str, found: dict[int, Frames], indices: list[int]) -> list[Frame
     if len(shapes) > 1:
         raise BadVideo(path, f"changes its size within the clip: {sorted((w, h) for h, w, _ in shapes)}")
     return [found[index] for index in indices]
+
+
+def is_upright(path: str, table: Table) -> bool:
+    """Returns whether the first frame is shown as it is stored."""
+    first = next(decode_frames(path, table), None)
+    return first is not None and read_upright(first) == Upright()

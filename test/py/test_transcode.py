@@ -19,7 +19,9 @@ from clips import cut_by_edit_list, make_clip, make_sound
 from coldframe import video
 from coldframe.errors import UserError
 from coldframe.h264 import non_reference_test
+from coldframe.packets import scan
 from coldframe.prepare import Preparation, plan_targets, read_manifest
+from coldframe.streams import open_video
 from coldframe.transcode import Encoding, transcode
 from coldframe.video import BadVideo, read_frames
 from coldframe.workers import Workers
@@ -122,8 +124,8 @@ def test_no_frame_costs_more_than_three_packets(tmp_path: Path, gop: int) -> Non
     clip = make_clip(tmp_path / "clip.mp4", num_frames=100, gop=100)
 
     def count_packets(path: Path, wanted: list[int]) -> int:
-        with video._opened(str(path)) as (container, stream):
-            table, droppable = video._scan(container, stream), non_reference_test(stream.codec_context)
+        with open_video(str(path)) as (container, stream):
+            table, droppable = scan(str(path), container, stream), non_reference_test(stream.codec_context)
             positions = {table.order[index] for index in wanted}
             runs = video._runs(table, positions)
             packets = enumerate(table.kept or [])
@@ -207,7 +209,7 @@ def request_(tmp_path: Path) -> Request:
 
 def test_lists_manifest_and_bad_videos(request_: Request) -> None:
     result = request_.run()
-    reason = "is not a video in a format that FFmpeg knows (Invalid data found when processing input)"
+    reason = "is a text, not a video"
     assert result["bad"] == [{"path": request_.sources[2], "reason": reason}]
     assert (result["num_done"], result["num_total"], result["num_bad"]) == (5, 5, 1)
     assert (request_.folder / "train.txt").read_text() == "".join(f"clips/{i}.mp4 {j}\n" for i, j in enumerate("0134"))

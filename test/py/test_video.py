@@ -136,7 +136,7 @@ def test_only_needed_packets_are_decoded(clip, monkeypatch):
 def test_large_files_are_read_twice_and_give_the_same_frames(clip, monkeypatch):
     path = clip("gop30.mp4")
     kept = read_frames(str(path), lambda n: [3, 50, 99])
-    monkeypatch.setattr("coldframe.video._KEPT_BYTES", 100)
+    monkeypatch.setattr("coldframe.packets._KEPT_BYTES", 100)
     np.testing.assert_array_equal(read_frames(str(path), lambda n: [3, 50, 99]), kept)
 
 
@@ -160,6 +160,8 @@ def test_probe_tells_what_is_there(clip):
         "duration_seconds": 1.6,
         "codec": "h264",
         "rotation": -90,
+        "num_missing": 0,
+        "mirrored": False,
     }
     assert probe(str(clip("one.mp4")))["num_frames"] == 1
 
@@ -210,15 +212,6 @@ def test_a_file_cut_off_before_its_index_says_so(clip, tmp_path):
         first_and_last(path)
 
 
-def test_a_truncated_file_gives_the_frames_that_are_there(folder, tmp_path):
-    whole = make_clip(folder / "fast.mp4", num_frames=60, container_options={"movflags": "faststart"})
-    path = tmp_path / "half.mp4"
-    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    frames = read_frames(str(path), lambda n: list(range(n)))
-    assert 20 < len(frames) < 60
-    assert [read_number(frame) for frame in frames[:-3]] == list(range(len(frames) - 3))
-
-
 def flip_bits(whole: Path, seed: int) -> bytes:
     rng, data = np.random.default_rng(seed), bytearray(whole.read_bytes())
     for at in len(data) * 6 // 10 + rng.integers(0, 4000, 4):
@@ -243,7 +236,9 @@ def test_a_damaged_frame_is_an_error_and_others_are_not(folder, tmp_path):
 
 
 def test_frames_behind_damage_have_the_bytes_of_full_decoding_or_are_refused(tmp_path):
-    whole = make_clip(tmp_path / "long.mp4", num_frames=60, gop=15, options={"crf": "5", "preset": "medium"})
+    # One thread and no mbtree: else the encoder gives another file each time, and the bits lie elsewhere.
+    options = {"crf": "5", "preset": "medium", "x264-params": "log-level=none:bframes=2:threads=1:mbtree=0"}
+    whole = make_clip(tmp_path / "long.mp4", num_frames=60, gop=15, options=options)
     sound = read_frames(str(whole), lambda n: list(range(n)))
     path, num_equal, num_refused = tmp_path / "damaged.mp4", 0, 0
     for seed in range(4):
