@@ -80,10 +80,9 @@ function describeBest(folder: RunFolder, evaluated: Evaluated[], last: Evaluated
 /** Commands that can be pasted as they are. */
 function listNext(folder: RunFolder, isEvaluated: boolean): string[] {
   const checkpoint = quoteWord(showPath(folder.path('checkpoints', 'latest')));
-  const config = quoteWord(showPath(folder.path('config.json')));
   const video = isEvaluated ? findVideo(folder) : undefined;
   return [
-    ...(isEvaluated ? [`coldframe evaluate --config ${config} --checkpoint ${checkpoint}`] : []),
+    ...(isEvaluated ? [`coldframe evaluate --checkpoint ${checkpoint}`] : []),
     ...(video === undefined ? [] : [`coldframe predict --checkpoint ${checkpoint} ${quoteWord(showPath(video))}`]),
   ];
 }

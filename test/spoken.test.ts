@@ -4,9 +4,10 @@ import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { coldframe, ENVIRONMENT, type Ended, makeClips, PROJECT, readJson, writeConfig } from './support.ts';
 
+jest.setTimeout(300_000); // torch is loaded four times, on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), "it's spoken-")));
 let config = '';
 const train = (runDir: string, env: NodeJS.ProcessEnv = {}): Promise<Ended> =>
