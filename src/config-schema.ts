@@ -73,7 +73,7 @@ const dataShape = {
     .int()
     .min(0)
     .default(12)
-    .describe('Decoding processes; 0: decode in the training process [--num_workers].'),
+    .describe('Decoding processes, at most the cores of a slot; 0: decode in the training process [--num_workers].'),
   short_clips: z
     .enum(['recipe', 'last_frame'])
     .default('recipe')

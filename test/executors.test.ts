@@ -1,6 +1,6 @@
 /** The local executor with real processes: ends, cancelling, and what a later runner finds. */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
 import { UserError } from '../src/errors.ts';
@@ -152,6 +152,8 @@ describe('the machine is shared out', () => {
     expect(leaseSlot(slot, slots, devices)).toMatchObject({ CUDA_VISIBLE_DEVICES: expected });
   });
   test('without a GPU there are shares of the cores', () => {
-    expect(Object.keys(leaseSlot(1, 2, []))).toEqual(['OMP_NUM_THREADS', 'MKL_NUM_THREADS']);
+    const lease = leaseSlot(1, 2, []);
+    expect(Object.keys(lease)).toEqual(['OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'COLDFRAME_CPUS']);
+    expect(lease.COLDFRAME_CPUS).toBe(String(Math.max(1, Math.floor(availableParallelism() / 2))));
   });
 });

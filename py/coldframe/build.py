@@ -13,6 +13,7 @@ from . import checkpoint, upstream, weights
 from .clip import Activation, VisionTransformer, fold, freeze, init_random
 from .cohort import DTYPES, Cohort, Trial, stream_seed
 from .data import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
+from .environment import count_workers
 from .errors import UserError
 from .evl import EVL
 from .loader import eval_loader, train_loader
@@ -260,7 +261,7 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
         start_step=step,
         num_steps=train.steps,
         batch_size=train.batch_size,
-        num_workers=data.num_workers,
+        num_workers=count_workers(data.num_workers),
         clips_per_video=data.clips_per_video,
         pin_memory=device.type == "cuda",
     )
@@ -269,7 +270,8 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
 def evaluation_batches(settings: Settings, list_file: str, device: torch.device) -> tuple[Iterator[Batch], int]:
     """Returns the batches of one pass over a list, and how many videos it has."""
     items = read_list(list_file)
-    return _view_batches(settings, items, settings.eval.batch_size, settings.data.num_workers, device), len(items)
+    num_workers = count_workers(settings.data.num_workers)
+    return _view_batches(settings, items, settings.eval.batch_size, num_workers, device), len(items)
 
 
 def prediction_batches(settings: Settings, paths: list[str]) -> Iterator[Batch]:

@@ -69,8 +69,16 @@ def _describe_decoder() -> dict[str, Any]:
 
 
 def count_cpus() -> int:
-    """Returns how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns how many processors this process may use: of a local sweep, a slot's share (src/executors/local.ts)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get("COLDFRAME_CPUS", "")
+    return min(cpus, int(share)) if share.isdecimal() and int(share) > 0 else cpus
+
+
+def count_workers(wanted: int) -> int:
+    """Returns the loader workers for `data.num_workers`: at most the processors. Clips are the same for any number,
+    and more would only take turns, and memory."""
+    return min(wanted, count_cpus())
 
 
 def _memory_bytes() -> int:

@@ -159,7 +159,7 @@ class Extraction:
         stored, pass_seconds = self._time(lambda: self._encode(clips), progress)
         step_seconds = self._time_ready_step(stored, progress)
         num_cpus = environment.count_cpus()
-        workers = max(1, min(num_cpus, self.settings.data.num_workers))
+        workers = max(1, environment.count_workers(self.settings.data.num_workers))
         decode, encode, ready = item_seconds / workers, pass_seconds / len(clips), step_seconds / len(clips)
         # Decoding runs beside a GPU, and takes its share of the cores that a CPU computes on.
         clip = max(decode, encode) if self.device.type == "cuda" else item_seconds / num_cpus + encode
@@ -287,7 +287,8 @@ class Extraction:
         self._sources = np.empty((shape[0], 3), np.int64)
         items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
         dataset = cast(EvalViews, self._dataset(name, gap))  # a loader asks for length, items and shape
-        batches = eval_loader(dataset, batch_size=records_a_pass, num_workers=self.settings.data.num_workers)
+        num_workers = environment.count_workers(self.settings.data.num_workers)
+        batches = eval_loader(dataset, batch_size=records_a_pass, num_workers=num_workers)
         for start, batch in zip(range(gap.start, gap.stop, records_a_pass), batches, strict=True):
             num_records = min(records_a_pass, gap.stop - start)
             good = (batch.indices - start).tolist()

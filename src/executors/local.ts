@@ -32,8 +32,9 @@ export function findDevices(): string[] {
 /** Returns what gives a slot its share of the machine. One slot alone has all of it: numbers on a CPU depend on the threads. */
 export function leaseSlot(slot: number, slots: number, devices: string[]): Record<string, string> {
   if (slots === 1) return {};
-  const threads = process.env.OMP_NUM_THREADS ?? String(Math.max(1, Math.floor(availableParallelism() / slots)));
-  const lease: Record<string, string> = { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: threads };
+  const cores = String(Math.max(1, Math.floor(availableParallelism() / slots)));
+  const threads = process.env.OMP_NUM_THREADS ?? cores;
+  const lease: Record<string, string> = { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: threads, COLDFRAME_CPUS: cores };
   if (devices.length === 0) return lease;
   const share = Math.floor(devices.length / slots);
   const first = (slot % slots) * share;

@@ -183,6 +183,26 @@ def test_two_shards_give_the_loss_and_gradient_of_one_batch() -> None:
         assert one.top1 == two.top1
 
 
+def test_shards_of_a_short_batch_count_by_their_clips() -> None:
+    """Three clips, since one video was bad, in shards of two and one."""
+    changes = {"model__decoder__mlp_dropout": 0.0, "model__head__dropout": 0.0}
+    whole, parts = make_cohort(main=changes), make_cohort(main=changes | {"train__micro_batches": 2})
+    one, two = (cohort.step(0, *make_batch(0, 3))["main"] for cohort in (whole, parts))
+    assert one.loss == pytest.approx(two.loss, abs=1e-6)
+    assert one.grad_norm == pytest.approx(two.grad_norm, rel=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight_though_its_loss_is() -> None:
+    cohort = make_cohort(main={})
+    before = weights(cohort, "main")
+    cohort.trials[0].model.get_parameter("proj.2.bias").register_hook(lambda gradient: gradient * math.inf)
+    result = cohort.step(0, *make_batch(0))["main"]
+    assert math.isfinite(result.loss)
+    assert result.diverged is not None
+    assert result.diverged.startswith("the gradient is not finite")
+    assert all(torch.equal(value, weights(cohort, "main")[key]) for key, value in before.items())
+
+
 def test_frozen_means_frozen_no_graph_and_the_same_bytes() -> None:
     cohort = make_cohort(main={})
     digest = build.hash_weights(cohort.backbone)

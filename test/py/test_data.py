@@ -114,6 +114,13 @@ def assert_same_draws(rngs, case):
     assert [rngs[1].randint(1000) for _ in range(9)] == [replayed["np"].randint(1000) for _ in range(9)]
 
 
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_no_epoch_of_a_seed_is_one_of_another_seed(ahead):
+    """As seed + epoch would have it."""
+    for seed in range(1, 6):
+        assert sample_order(50, seed, 50 * ahead, 50) != sample_order(50, seed + ahead, 0, 50)
+
+
 @pytest.mark.parametrize("number", range(len(PARITY["pipeline"])))
 def test_a_clip_is_the_originals(number):
     case = PARITY["pipeline"][number]

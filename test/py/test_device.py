@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from coldframe import device
+from coldframe import device, environment
 from coldframe.errors import UserError
 
 
@@ -111,3 +112,10 @@ def test_a_precision_that_the_cpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None
         device.choose_precision("fp16", "cpu")
     _, notes = device.choose_precision("bf16", "cpu")
     assert notes == ["train.precision is bf16, and this CPU has no bfloat16 instructions: fp32 will be much faster."]
+
+
+def test_loader_workers_are_at_most_the_cores_of_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for share, wanted, given in (("", 12, 8), ("", 0, 0), ("", 3, 3), ("2", 12, 2), ("16", 12, 8), ("0", 12, 8)):
+        monkeypatch.setenv("COLDFRAME_CPUS", share)
+        assert environment.count_workers(wanted) == given, (share, wanted)

@@ -32,6 +32,23 @@ def test_accuracy_counts_hits_among_the_best_and_per_class() -> None:
     assert found["per_class"] == [[0, 1, 1], [1, 1, 0], [2, 1, 1], [3, 1, 0]]
 
 
+def test_top5_counts_the_fifth_and_not_the_sixth() -> None:
+    scores = torch.tensor([[0.3, 0.25, 0.2, 0.1, 0.08, 0.05, 0.02]])
+    assert accuracy(scores, torch.tensor([4]))["top5"] == 1.0
+    assert accuracy(scores, torch.tensor([5]))["top5"] == 0.0
+
+
+def test_an_ensemble_of_other_videos_is_refused(tmp_path: Path) -> None:
+    scores, labels = np.full((3, 2), 0.5, np.float32), np.array([0, 1, 0])
+    for name, indices, these in (("a", [0, 1, 2], labels), ("b", [0, 1, 3], labels), ("c", [0, 1, 2], 1 - labels)):
+        np.savez(tmp_path / f"{name}.npz", scores=scores, labels=these, indices=np.array(indices))
+    files = {name: str(tmp_path / f"{name}.npz") for name in "abc"}
+    assert ensemble([files["a"], files["a"]])["num_videos"] == 3
+    for other in "bc":
+        with pytest.raises(UserError, match="Only evaluations of the same videos can be averaged"):
+            ensemble([files["a"], files[other]])
+
+
 def test_fewer_than_five_classes_give_a_top5_of_one() -> None:
     assert accuracy(torch.tensor([[0.2, 0.8], [0.6, 0.4]]), torch.tensor([0, 0]))["top5"] == 1.0
 
