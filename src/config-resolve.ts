@@ -15,6 +15,8 @@ import { adviseFetch } from './weights-file.ts';
 import { plural } from './words.ts';
 import type { Entry } from './yaml-source.ts';
 
+const NUM_CLASSES = 400; // of the released scripts
+
 /** Parts that were resolved without a problem, and what they were made from: 5,000 trials mostly have the same data. */
 export type Kept = Map<string, { from: unknown[]; part: unknown }>;
 
@@ -221,10 +223,14 @@ function resolveData(draft: Draft, size: number, checker: Checker, notes: string
   if (given.sampling === 'tsn' && checker.entries.has('data.stride')) {
     notes.push(`${checker.locate(['data.stride'])}  data.stride: has no effect under data.sampling: tsn.`);
   }
+  if (file === null && given.num_classes === null && !given.dummy) {
+    const where = checker.locate(['data.num_classes', 'data.classes']);
+    notes.push(`${where}  data.num_classes: not set, nor data.classes: ${NUM_CLASSES} classes, as of Kinetics-400.`);
+  }
   return {
     ...given,
     size,
-    num_classes: given.num_classes ?? fromNames ?? 400,
+    num_classes: given.num_classes ?? fromNames ?? NUM_CLASSES,
     seed: given.seed ?? draft.train.seed,
     train_root: given.train_root ?? given.root,
     val_root: given.val_root ?? given.root,

@@ -49,7 +49,7 @@ export function openConfig(file: string, options: LoadOptions & { changes?: Map<
   const notes: string[] = [];
   const config = resolveDraft(draft, checker, notes);
   for (const key of options.required ?? []) checkRequired(key, config, checker);
-  if (problems.length > 0) throw new UserError([...new Set(problems)]);
+  if (problems.length > 0) throw new UnfitConfig([...new Set(problems)], config, checker.refused);
   return { config, notes, draft, entries };
 }
 
@@ -90,6 +90,19 @@ export function patchConfig(stored: Config, set: string[], env: NodeJS.ProcessEn
     config,
     elsewhere.map(([key]): [string, unknown] => [key, before.get(key)]),
   ) as Config;
+}
+
+/** A configuration with problems, and what could be made of it: its lists are checked all the same. */
+export class UnfitConfig extends UserError {
+  readonly config: Config;
+  /** Keys that stand at their defaults here, since their values were refused. */
+  readonly refused: ReadonlySet<string>;
+
+  constructor(problems: string[], config: Config, refused: ReadonlySet<string>) {
+    super(problems);
+    this.config = config;
+    this.refused = refused;
+  }
 }
 
 /** A config.json or best.yaml may be given as any other file: what it lacks is what its format meant. */

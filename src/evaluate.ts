@@ -4,11 +4,11 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { type CheckpointArguments, openCheckpoint } from './checkpoint-config.ts';
+import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
 import type { Config } from './config.ts';
 import { Interrupted, showPath, UserError } from './errors.ts';
 import { writeWhole } from './files.ts';
-import { type CheckedList, checkLists, describeList } from './inputs.ts';
+import { addListProblems, type CheckedList, checkLists, describeList } from './inputs.ts';
 import { guessDevice } from './outcome.ts';
 import type { Report } from './report.ts';
 import { startRuntime } from './runtime.ts';
@@ -28,7 +28,7 @@ export interface EvaluateArguments extends CheckpointArguments {
  * `scores.npz`; by default a folder in the checkpoint's run, named after the step, the views and the list.
  */
 export async function evaluate(args: EvaluateArguments, report: Report): Promise<void> {
-  const { path, name, config, classes: trained } = openCheckpoint(args, (line) => report.note(line));
+  const { path, name, config, classes: trained } = await openWithLists(args, report);
   const { val_list: given, dummy } = config.data;
   if (given === null)
     throw new UserError('data.val_list  is not set, and `evaluate` needs it: --set data.val_list=LIST.');
@@ -36,16 +36,14 @@ export async function evaluate(args: EvaluateArguments, report: Report): Promise
     `Evaluating ${showPath(path)} on ${dummy ? 'generated clips' : showPath(given)}\nDevice: ${guessDevice(config.launch.device)}. Loading PyTorch ...`,
   );
   await withScratch(async (scratch) => {
-    const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
-    starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
     const used = args.config === undefined ? forgetClasses(config, args.set) : config;
-    const lists = await checkLists(used, ['val'], scratch, report).catch(async (error: unknown) => {
-      await starting.then((runtime) => runtime.close());
+    const lists = await checkLists(used, ['val'], scratch, report).catch((error: unknown) => {
       throw args.config === undefined ? adviseOnPaths(error, args.checkpoint) : error;
     });
     const classes = lists.classes ?? trained;
     const list = { train: null, val: lists.val?.checkedFile ?? null };
     const request = describeOpen('evaluate', { name, settings: config }, path, classes, list);
+    const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
     await withSession(starting, request, report, async (session, opened) => {
       const target = resolve(args.output ?? nameOutput(path, opened.step, name, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
@@ -54,6 +52,15 @@ export async function evaluate(args: EvaluateArguments, report: Report): Promise
       reportResults(results, opened.step, target, lists.val, report);
     });
   });
+}
+
+/** With the problems of a configuration come those of its list. */
+async function openWithLists(args: EvaluateArguments, report: Report): Promise<UsedCheckpoint> {
+  try {
+    return openCheckpoint(args, (line) => report.note(line));
+  } catch (error) {
+    throw await addListProblems(error, ['val']);
+  }
 }
 
 /** A checkpoint knows its class names: the file they came from need not be here. */

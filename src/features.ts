@@ -8,7 +8,7 @@ import { countAllowed } from './data-list.ts';
 import { Interrupted, UserError } from './errors.ts';
 import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
-import { startRuntime } from './runtime.ts';
+import { type Runtime, startRuntime } from './runtime.ts';
 import { SaveClock } from './save-clock.ts';
 import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from './session.ts';
 import { onStop } from './stop-signals.ts';
@@ -75,17 +75,17 @@ async function withForecast(
   if (config.data.features === null)
     throw new UserError('data.features  is not set. Name the folder of the feature cache.');
   const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
-  starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
+  let runtime: Runtime | undefined;
   const stop = new AbortController();
   const onSignal = (): void => {
-    if (stop.signal.aborted) starting.then((runtime) => runtime.kill()).catch(() => {});
+    if (stop.signal.aborted) runtime?.kill();
     stop.abort();
   };
   const release = onStop(onSignal);
   try {
     const lists = await checkVideos(config, scratch, report);
-    const session = new Session(await starting);
+    runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
+    const session = new Session(runtime);
     const forecast = await session.forecastFeatures(config, lists);
     tellForecast(forecast, report);
     if (stop.signal.aborted) throw new Interrupted('stopped');
@@ -95,7 +95,7 @@ async function withForecast(
   } finally {
     report.endProgress();
     release();
-    await starting.then((runtime) => runtime.close()).catch(() => {});
+    await runtime?.close().catch(() => {});
     rmSync(scratch, { recursive: true });
   }
 }

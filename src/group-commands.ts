@@ -79,8 +79,8 @@ async function runFeatures(
   args: Parsed<ReturnType<typeof featuresOptions>>,
 ): Promise<void> {
   const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config.ts');
-  const { config, notes } = loadConfig(args.config, { set: args.set });
+  const { loadInputs } = await import('./inputs.ts');
+  const { config, notes } = await loadInputs(args.config, args.set, ['train', 'val']);
   for (const note of notes) report.note(note);
   report.enableProgress();
   const features = await import('./features.ts');
@@ -110,8 +110,8 @@ const clipsOptions = (command: Argv) =>
 
 async function runClips(args: Parsed<typeof clipsOptions>): Promise<void> {
   const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config.ts');
-  const { config, notes } = loadConfig(args.config, { set: args.set });
+  const { loadInputs } = await import('./inputs.ts');
+  const { config, notes } = await loadInputs(args.config, args.set, ['train', 'val']);
   for (const note of notes) report.note(note);
   report.enableProgress();
   const { prepareClips } = await import('./prepare.ts');

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { readClasses } from './class-names.ts';
-import type { Config } from './config.ts';
+import { type Config, loadConfig, UnfitConfig } from './config.ts';
 import { checkList } from './data-list.ts';
 import { UserError } from './errors.ts';
 import { type ComparedList, describeShared } from './list-leaks.ts';
@@ -52,7 +52,9 @@ export async function checkLists(
   if (classes !== null) collect(problems, () => (lists.classes = readClasses(classes)));
   const compared: Partial<Record<Which, ComparedList>> = {};
   for (const which of wanted) {
-    const list = await checkOne(config, which, lists.classes ?? null, outDir, report, problems);
+    const classNames = lists.classes ?? null;
+    const numClasses = config.data.num_classes;
+    const list = await checkOne({ config, which, numClasses, classNames, outDir, problems, report });
     if (list === undefined) continue;
     const { paths, found, ...checked } = list;
     lists[which] = checked;
@@ -69,14 +71,60 @@ export async function checkLists(
   return lists;
 }
 
-async function checkOne(
-  config: Config,
-  which: Which,
-  classNames: string[] | null,
-  outDir: string | null,
-  report: Report,
-  problems: string[],
-): Promise<(CheckedList & ComparedList) | undefined> {
+/** Returns a configuration, and notes on it. Throws UserError with its problems and those of the wanted lists at once. */
+export async function loadInputs(
+  file: string,
+  set: string[],
+  wanted: Which[],
+): Promise<{ config: Config; notes: string[] }> {
+  try {
+    return loadConfig(file, { set });
+  } catch (error) {
+    throw await addListProblems(error, wanted);
+  }
+}
+
+/** Returns the error, with the problems of the wanted lists if it is of a configuration. */
+export async function addListProblems(error: unknown, wanted: Which[]): Promise<unknown> {
+  if (!(error instanceof UnfitConfig)) return error;
+  return new UserError([...error.problems, ...(await findListProblems(error, wanted))]);
+}
+
+/** What does not depend on a key that was refused. */
+async function findListProblems({ config, refused }: UnfitConfig, wanted: Which[]): Promise<string[]> {
+  const { data } = config;
+  const problems: string[] = [];
+  const names: string[] = [];
+  const isRead = data.classes === null || collect([], () => names.push(...readClasses(data.classes ?? '')));
+  const isCounted = isRead && !refused.has('data.classes') && !refused.has('data.num_classes');
+  const numClasses = isCounted ? names.length || data.num_classes : null;
+  for (const which of wanted) {
+    const keys = [`data.${which}_list`, `data.${which}_root`, 'data.root'];
+    if (!keys.some((key) => refused.has(key)))
+      await checkOne({ config, which, numClasses, classNames: null, outDir: null, problems });
+  }
+  return problems;
+}
+
+interface OneList {
+  config: Config;
+  which: Which;
+  numClasses: number | null;
+  classNames: string[] | null;
+  outDir: string | null;
+  problems: string[];
+  report?: Report;
+}
+
+async function checkOne({
+  config,
+  which,
+  numClasses,
+  classNames,
+  outDir,
+  problems,
+  report,
+}: OneList): Promise<(CheckedList & ComparedList) | undefined> {
   const file = which === 'train' ? config.data.train_list : config.data.val_list;
   if (file === null) {
     if (which === 'train' && !config.data.dummy)
@@ -89,13 +137,13 @@ async function checkOne(
     const checked = await checkList({
       file,
       root,
-      numClasses: config.data.num_classes,
+      numClasses,
       classNames,
       skipFiles: config.data.dummy || config.data.features !== null, // a cache needs no videos
       maxMissingFraction: config.data.on_bad_video === 'skip' ? config.data.max_bad_fraction : 0,
       ...(checkedFile === null ? {} : { writeTo: checkedFile }),
     });
-    for (const warning of checked.warnings) report.warn(warning);
+    for (const warning of checked.warnings) report?.warn(warning);
     const { sha256, sizeBytes, numLines, paths, found } = checked;
     return { file, sha256, sizeBytes, numLines, checkedFile, paths, found };
   } catch (error) {
@@ -105,12 +153,15 @@ async function checkOne(
   }
 }
 
-function collect(problems: string[], read: () => void): void {
+/** Returns whether it could be read. */
+function collect(problems: string[], read: () => void): boolean {
   try {
     read();
+    return true;
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     problems.push(...error.problems);
+    return false;
   }
 }
 

@@ -274,7 +274,13 @@ export class Scan {
         .slice(0, 3)
         .map((label) => (classNames?.[label] ? `${label} ${quote(classNames[label])}` : label));
       const names = first.join(', ') + (empty.length > 3 ? ', ...' : '');
-      this.warnings.push(`${this.#name}  ${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}`);
+      const isShort = classNames == null && this.maxLabel + 1 < (numClasses ?? 0);
+      const advice = isShort
+        ? `. The highest label is ${this.maxLabel}: if there are no more classes, set data.num_classes: ${this.maxLabel + 1}`
+        : '';
+      this.warnings.push(
+        `${this.#name}  ${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}${advice}`,
+      );
     }
     const { count, first: line, line: number } = this.#comments;
     if (count > 0) {

@@ -148,7 +148,7 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const { chooseRunDir } = await import('./run-changes.ts');
   const { readWork, train } = await import('./train.ts');
   const notes: string[] = [];
-  const { cohort, config, name } = readWork(args, (text) => notes.push(text));
+  const { cohort, config, name } = await readWork(args, (text) => notes.push(text));
   // That a run starts anew is its first line: what else there is to say comes after it.
   const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
   for (const note of notes) report.note(note);

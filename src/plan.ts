@@ -1,6 +1,6 @@
 /** `train --dry-run`: everything is checked and sized, nothing is written. */
 
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from './config.ts';
@@ -22,44 +22,48 @@ interface Plan {
 export async function planTraining(config: Config, runDir: string, report: Report): Promise<void> {
   // Only a feature cache is compared with the lists as Python reads them.
   const scratch = config.data.features === null ? null : mkdtempSync(join(tmpdir(), 'coldframe-'));
-  const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
-  starting.then((runtime) => new Session(runtime).warm()).catch(() => {});
   try {
-    tellPlan(config, await makePlan(config, runDir, scratch, starting, report), report);
+    const lists = await checkBefore(config, runDir, scratch, report);
+    tellPlan(config, await makePlan(config, runDir, lists), report);
   } finally {
-    await starting.then((runtime) => runtime.close()).catch(() => {});
     if (scratch !== null) rmSync(scratch, { recursive: true });
   }
 }
 
-/** Throws UserError with the problems of lists, weights, feature cache and model at once. */
-async function makePlan(
+/** Throws UserError with the problems of place, lists and weights at once, before Python is started. */
+async function checkBefore(
   config: Config,
   runDir: string,
   scratch: string | null,
-  starting: ReturnType<typeof startRuntime>,
   report: Report,
-): Promise<Plan> {
+): Promise<CheckedLists> {
   const problems: string[] = [];
   await collect(problems, async () => checkPlace(runDir));
   const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, report));
-  const session = new Session(await starting);
-  const features = await collect(problems, () => checkFeatures(session, config, lists ?? {}));
-  const { model } = (await collect(problems, () => session.describe(config))) ?? {};
-  if (model && problems.length === 0)
-    await collect(problems, async () =>
-      refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
-    );
-  if (problems.length > 0) throw new UserError(problems);
-  if (lists === undefined || features === undefined || !model) throw new Error('describe gave no model');
-  return { lists, features, model };
+  if (lists === undefined || problems.length > 0) throw new UserError(problems);
+  return lists;
 }
 
-/** Lists that are wrong themselves are left out of the comparison, and so is all of it without the weights. */
-async function checkFeatures(session: Session, config: Config, lists: CheckedLists): Promise<FeaturesChecked | null> {
-  const { weights } = config.model.backbone;
-  if (config.data.features === null || (weights !== 'random' && !existsSync(weights))) return null;
-  return session.checkFeatures([config], filesOf(lists));
+/** Throws UserError with the problems of feature cache, model and disk at once. */
+async function makePlan(config: Config, runDir: string, lists: CheckedLists): Promise<Plan> {
+  const problems: string[] = [];
+  const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
+  try {
+    const session = new Session(runtime);
+    const features = await collect(problems, async () =>
+      config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
+    );
+    const { model } = (await collect(problems, () => session.describe(config))) ?? {};
+    if (model && problems.length === 0)
+      await collect(problems, async () =>
+        refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
+      );
+    if (problems.length > 0) throw new UserError(problems);
+    if (features === undefined || !model) throw new Error('describe gave no model');
+    return { lists, features, model };
+  } finally {
+    await runtime.close().catch(() => {});
+  }
 }
 
 async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {

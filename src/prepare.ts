@@ -10,7 +10,7 @@ import { Interrupted, UserError } from './errors.ts';
 import { writeWhole } from './files.ts';
 import { checkLists, filesOf } from './inputs.ts';
 import { formatBytes, formatDuration, type Report } from './report.ts';
-import { startRuntime } from './runtime.ts';
+import { type Runtime, startRuntime } from './runtime.ts';
 import { type BadVideo, type ClipsForecast, type OpenRequest, Session } from './session.ts';
 import { onStop } from './stop-signals.ts';
 import { plural } from './words.ts';
@@ -32,8 +32,7 @@ export async function prepareClips(options: PrepareOptions, report: Report): Pro
   const output = resolve(options.output);
   if (config.data.dummy) throw new UserError('data.dummy  is true: there are no clips to prepare. Set it to false.');
   const stop = new AbortController();
-  await withSession(config, stop, report, async (session, scratch) => {
-    const lists = await checkVideos(config, scratch, report);
+  await withSession(config, stop, report, async (session, lists) => {
     tellForecast(await session.forecastClips(config, lists, output), report);
     if (isDryRun) return;
     const bad: BadVideo[] = [];
@@ -56,24 +55,26 @@ async function withSession(
   config: Config,
   stop: AbortController,
   report: Report,
-  work: (session: Session, scratch: string) => Promise<void>,
+  work: (session: Session, lists: OpenRequest['lists']) => Promise<void>,
 ): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
+  let runtime: Runtime | undefined;
   const onSignal = (): void => {
-    if (stop.signal.aborted) starting.then((runtime) => runtime.kill()).catch(() => {});
+    if (stop.signal.aborted) runtime?.kill();
     stop.abort();
   };
   const release = onStop(onSignal);
   try {
-    await work(new Session(await starting), scratch);
+    const lists = await checkVideos(config, scratch, report);
+    runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
+    await work(new Session(runtime), lists);
   } catch (error) {
     if (!stop.signal.aborted || error instanceof UserError || error instanceof Interrupted) throw error;
     throw new Interrupted('stopped at once; finished clips stay');
   } finally {
     report.endProgress();
     release();
-    await starting.then((runtime) => runtime.close()).catch(() => {});
+    await runtime?.close().catch(() => {});
     rmSync(scratch, { recursive: true });
   }
 }

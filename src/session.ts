@@ -252,11 +252,6 @@ export class Session {
     this.runtime = runtime;
   }
 
-  /** Lets Python import torch, which takes seconds, while this side does something else. */
-  warm(): void {
-    this.describe(null).catch(() => {}); // the next call tells what is wrong
-  }
-
   describe(settings: object | null) {
     return this.runtime.call('describe', { settings }, describeSchema);
   }

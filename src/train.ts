@@ -4,10 +4,10 @@ import { existsSync, renameSync, rmSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { firstSettings, plainCohort, readCohort } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
-import { type Config, loadConfig } from './config.ts';
+import type { Config } from './config.ts';
 import { RuntimeFailure, UserError } from './errors.ts';
 import { makeFolder } from './files.ts';
-import { type CheckedList, type CheckedLists, checkLists } from './inputs.ts';
+import { type CheckedList, type CheckedLists, checkLists, loadInputs } from './inputs.ts';
 import { describeOutcome, describeStart } from './outcome.ts';
 import type { Report } from './report.ts';
 import { refuseChangedConfig } from './run-changes.ts';
@@ -42,7 +42,7 @@ export interface WorkArguments {
   attempt: number | undefined;
 }
 
-export function readWork(args: WorkArguments, note: (text: string) => void): Work {
+export async function readWork(args: WorkArguments, note: (text: string) => void): Promise<Work> {
   const { config: file, cohort: cohortFile, set, attempt } = args;
   if (file === undefined && cohortFile === undefined)
     throw new UserError('Missing required argument: config (or cohort). See `coldframe train --help`.');
@@ -51,7 +51,7 @@ export function readWork(args: WorkArguments, note: (text: string) => void): Wor
   if (attempt !== undefined && !(Number.isInteger(attempt) && attempt >= 0))
     throw new UserError(`--attempt  ${attempt} was given. A whole number is needed.`);
   if (file !== undefined) {
-    const { config, notes } = loadConfig(file, { set });
+    const { config, notes } = await loadInputs(file, set, ['train', 'val']);
     for (const one of notes) note(one);
     const cohort = plainCohort(config);
     return { cohort, config, name: basename(file, extname(file)) };
@@ -99,8 +99,8 @@ async function prepareAndRun(run: TrainingRun, resume: string): Promise<void> {
   const starting = run.startRuntime();
   try {
     const session = new Session(await starting);
+    // Before `import torch`, whose seconds a bad list does not wait for: the lock needs none.
     await run.lock(session);
-    session.warm(); // Python takes seconds to import torch: the lists are read meanwhile
     run.lists = await checkIn(
       folder,
       (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),

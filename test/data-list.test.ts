@@ -156,6 +156,11 @@ describe('warnings', () => {
     expect(warnings).toEqual([`${list}  2 of 3 classes have no clip: 0 "run", 2 "swim"`]);
   });
 
+  test('labels that end before the classes do, where nobody named them, are told with the number to set', async () => {
+    const { warnings } = await check('a 0\nb 1\n', { numClasses: 400 });
+    expect(warnings).toEqual([expect.stringMatching(/398 of 400 .*highest label is 1: .*set data.num_classes: 2$/)]);
+  });
+
   test('a path that is listed twice is named by its lines', async () => {
     const { warnings } = await check('b 1\na 0\n#\nc 2\n./b 1\n/clips/x/../a 0\nb 1\n');
     expect(warnings).toEqual([`${list}  2 paths listed more than once, the first on lines 1 and 5 (duplicate-path)`]);
