@@ -273,3 +273,14 @@ def _graph_bytes(settings: Settings, num_clips: int, itemsize: int) -> tuple[int
     num_mapped = min(num_blocks, settings.model.decoder.num_layers)
     total = round(num_blocks * block + num_mapped * 2 * backbone.num_heads * _map_bytes(settings, num_clips))
     return total, num_blocks
+
+
+def describe_launches(settings: Settings, device: str) -> list[str]:
+    """Returns a note where launches were to be recorded (launch.cuda_graphs) and something stands against it."""
+    against = prevents_replay(settings)
+    if device == "cpu" or not settings.launch.cuda_graphs or not against:
+        return []
+    return [
+        f"launch.cuda_graphs has no effect under {' and '.join(against)}: a step's launches are recorded with "
+        "train.micro_batches: 1, without compile and over a frozen backbone only."
+    ]

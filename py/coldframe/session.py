@@ -85,7 +85,7 @@ class Session:
         self.configs = {trial["name"]: trial["settings"] for trial in trials}
         self.device = torch.device(choose_device(self.settings.launch.device))
         self.precision, notes = choose_precision(self.settings.train.precision, str(self.device))
-        notes += _describe_launches(self.settings, self.device) if mode == "train" else []
+        notes += forecast.describe_launches(self.settings, self.device.type) if mode == "train" else []
         if mode == "train" and self.run_dir is not None:  # without a folder it is converted, not trained
             self._start_early(resumed_from)
         backbone, self.backbone_sha256, more = build.build_backbone(self.settings, self.device, self.precision)
@@ -189,7 +189,7 @@ class Session:
 
     def probe(self, paths: list[str]) -> dict[str, Any]:
         """Returns frames, size, rate and codec of each video, or the reason why it cannot be read."""
-        return {"videos": [_probe(path) for path in paths]}
+        return {"videos": [video.describe(path) for path in paths]}
 
     def predict(self, paths: list[str], top: int) -> dict[str, Any]:
         """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
@@ -387,24 +387,6 @@ class Session:
             batches, num_videos = self._cache.evaluation_batches(self.settings, self.lists["val"], pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
         return Evaluation(self.cohort, to_device(batches, self.device), self._prepare, num_videos, num_views)
-
-
-def _describe_launches(settings: Settings, device: torch.device) -> list[str]:
-    """Returns a note where launches were to be recorded (launch.cuda_graphs) and something stands against it."""
-    against = forecast.prevents_replay(settings)
-    if device.type == "cpu" or not settings.launch.cuda_graphs or not against:
-        return []
-    return [
-        f"launch.cuda_graphs has no effect under {' and '.join(against)}: a step's launches are recorded with "
-        "train.micro_batches: 1, without compile and over a frozen backbone only."
-    ]
-
-
-def _probe(path: str) -> dict[str, Any]:
-    try:
-        return {"path": path, "reason": None, **video.probe(path)}
-    except video.BadVideo as error:
-        return {"path": path, "reason": error.reason}
 
 
 def _bad_video_text(video: dict[str, str]) -> str:

@@ -373,3 +373,11 @@ def is_upright(path: str, table: Table) -> bool:
     """Returns whether the first frame is shown as it is stored."""
     first = next(decode_frames(path, table), None)
     return first is not None and read_upright(first) == Upright()
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Returns what `probe` does with `reason` None, or the reason why the video cannot be read."""
+    try:
+        return {"path": path, "reason": None, **probe(path)}
+    except BadVideo as error:
+        return {"path": path, "reason": error.reason}
