@@ -87,6 +87,7 @@ test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; 
 
 lint: setup
 	yarn -s lint
+	.venv/bin/lint-imports
 	.venv/bin/ruff check py test/py scripts
 	.venv/bin/ruff format --check py test/py scripts
 

@@ -7,9 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { loadConfig } from '../src/config.ts';
-import { type Runtime, startRuntime } from '../src/runtime.ts';
-import { Session } from '../src/session.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { type Runtime, startRuntime } from '../src/runtime/runtime.ts';
+import { Session } from '../src/runtime/session.ts';
 import { emit, median } from './timing.ts';
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false } } });

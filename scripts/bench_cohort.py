@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from bench_features import BACKBONES, make_settings
-from coldframe import build
-from coldframe.cohort import DTYPES, Cohort
-from coldframe.device import choose_device
+from coldframe.machine.device import choose_device
 from coldframe.settings import Settings
+from coldframe.train import build
+from coldframe.train.cohort import DTYPES, Cohort
 from timing import Ratio, describe_gpu, emit, measure, pace, place, ratio
 
 

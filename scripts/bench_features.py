@@ -20,16 +20,16 @@ from pathlib import Path
 
 import torch
 
-from coldframe import build
-from coldframe.cohort import DTYPES, Cohort
-from coldframe.data import Batch
-from coldframe.extract import Extraction
-from coldframe.features import Cache, StoredFeatures, open_cache
-from coldframe.loader import to_device
+from coldframe.cache.read import Cache, StoredFeatures, open_cache
+from coldframe.cache.write import Extraction
+from coldframe.data.clips import Batch
+from coldframe.data.loader import to_device
 from coldframe.settings import Features, Settings
+from coldframe.train import build
+from coldframe.train.cohort import DTYPES, Cohort
 from timing import describe_gpu, emit, measure, pace, place, ratio
 
-BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config-schema.ts, PRESETS)
+BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config/schema.ts, PRESETS)
     "ViT-B/16": (768, 12, 12, 16),
     "ViT-L/14": (1024, 24, 16, 14),
     "small": (192, 12, 3, 32),

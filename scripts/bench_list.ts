@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { checkList } from '../src/data-list.ts';
+import { checkList } from '../src/data/list.ts';
 import { emit, median } from './timing.ts';
 
 const NUM_CLASSES = 400;

@@ -30,13 +30,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench_clips import make_bench_clips
-from coldframe import video
-from coldframe.data import EvalViews, TrainClips, normalize_
-from coldframe.h264 import non_reference_test
-from coldframe.loader import train_loader
-from coldframe.packets import scan
-from coldframe.streams import open_video
-from coldframe.transcode import Encoding, transcode
+from coldframe.data.clips import EvalViews, TrainClips, normalize_
+from coldframe.data.loader import train_loader
+from coldframe.prepare.transcode import Encoding, transcode
+from coldframe.video import frames as video
+from coldframe.video.h264 import non_reference_test
+from coldframe.video.packets import scan
+from coldframe.video.streams import open_video
 from plain_data import CLIP_MEAN, CLIP_STD, load_test_item, load_training_item
 from timing import Ratio, emit, measure, ratio
 

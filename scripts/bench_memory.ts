@@ -8,8 +8,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { loadConfig } from '../src/config.ts';
-import { measureTraining } from '../src/fit.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { measureTraining } from '../src/train/fit.ts';
 import { emit } from './timing.ts';
 
 const { values } = parseArgs({

@@ -9,11 +9,11 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
-import { loadConfig } from '../src/config.ts';
-import { checkLists } from '../src/inputs.ts';
-import { Report } from '../src/report.ts';
-import { startRuntime } from '../src/runtime.ts';
-import { Session } from '../src/session.ts';
+import { Report } from '../src/base/printer.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { checkLists } from '../src/data/checks.ts';
+import { startRuntime } from '../src/runtime/runtime.ts';
+import { Session } from '../src/runtime/session.ts';
 import { emit, median } from './timing.ts';
 
 const PROJECT = fileURLToPath(new URL('..', import.meta.url));

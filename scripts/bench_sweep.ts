@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { Report } from '../src/report.ts';
+import { Report } from '../src/base/printer.ts';
 import { FORECAST } from '../test/fixtures/forecast.ts';
 import { type Asked, emit, median } from './timing.ts';
 
@@ -44,11 +44,17 @@ silent.print = () => {};
 const PARTS = {
   /** Without Python and its forecast. */
   plan: async (file: string, dir: string) => {
-    const [{ readSweep }, { showPlan }] = [await import('../src/sweep-file.ts'), await import('../src/sweep-plan.ts')];
+    const [{ readSweep }, { showPlan }] = [
+      await import('../src/sweep/definition/file.ts'),
+      await import('../src/sweep/plan.ts'),
+    ];
     await showPlan(readSweep(file).sweep, dir, silent, async (shapes) => shapes.map(() => FORECAST));
   },
   run: async (file: string, dir: string) => {
-    const [{ readSweep }, { runSweep }] = [await import('../src/sweep-file.ts'), await import('../src/sweep.ts')];
+    const [{ readSweep }, { runSweep }] = [
+      await import('../src/sweep/definition/file.ts'),
+      await import('../src/sweep/sweep.ts'),
+    ];
     await runSweep({ sweep: readSweep(file).sweep, dir, program: TRAINING }, silent);
   },
 };

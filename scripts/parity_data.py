@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from coldframe.augment import (
+from coldframe.data.augment import (
     RandAugment,
     apply_operation,
     crop_corners,
@@ -17,9 +17,9 @@ from coldframe.augment import (
     eval_views,
     training_view,
 )
-from coldframe.data import DummyClips, normalize_, sample_order
-from coldframe.loader import eval_loader
-from coldframe.video import training_indices, view_indices
+from coldframe.data.clips import DummyClips, normalize_, sample_order
+from coldframe.data.loader import eval_loader
+from coldframe.video.frames import training_indices, view_indices
 
 Fixture = dict[str, Any]
 PIXEL_LIMIT = 1e-5  # normalised pixels; upstream normalises before it resizes, we after

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coldframe import upstream
-from coldframe.clip import LayerFeatures, VisionTransformer, freeze
-from coldframe.cohort import Cohort, Trial
-from coldframe.evl import EVL
+from coldframe.backbones.clip.model import LayerFeatures, VisionTransformer, freeze
+from coldframe.backbones.clip.weights import from_public, load_backbone, put_backbone, to_upstream
+from coldframe.decoders.evl.model import EVL
 from coldframe.settings import Settings, Train
-from coldframe.weights import from_public, load_backbone, put_backbone, to_upstream
+from coldframe.train import upstream
+from coldframe.train.cohort import Cohort, Trial
 
 Fixture = dict[str, Any]
 TIGHTER = 0.1  # what comes before the logits is held ten times closer than the fixture's limit for logits, in float32

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from coldframe.augment import RandAugment, apply_operation, crop_box, crop_corners
-from coldframe.video import training_indices, view_indices
+from coldframe.data.augment import RandAugment, apply_operation, crop_box, crop_corners
+from coldframe.video.frames import training_indices, view_indices
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -1,8 +1,9 @@
 """EVL written down the plain way, for comparison: every einsum of the paper as it stands, every layer's tensors kept.
 
 This is what a straightforward implementation costs (arXiv 2208.03550, section 3; openai/CLIP for the backbone). It
-takes the weights of `coldframe.clip` and `coldframe.evl` by name, and test_plain_model holds it to the fixtures that
-were computed with upstream, so that what is measured against it is measured against the original's arithmetic.
+takes the weights of `coldframe.backbones.clip.model` and `coldframe.decoders.evl.model` by name, and test_plain_model
+holds it to the fixtures that were computed with upstream, so that what is measured against it is measured against the
+original's arithmetic.
 """
 
 # Shapes: N clips, T frames, B = N*T images, L = 1 + P tokens (class token first), P = h*w patches, M = T*L tokens of a

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import plain_model
-from coldframe import build
-from coldframe.clip import VisionTransformer, neighbour_maps
-from coldframe.cohort import DTYPES, Cohort
+from coldframe.backbones.clip.model import VisionTransformer, neighbour_maps
 from coldframe.settings import Settings
+from coldframe.train import build
+from coldframe.train.cohort import DTYPES, Cohort
 
 CPU = torch.device("cpu")
 

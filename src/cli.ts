@@ -1,9 +1,9 @@
 /** The process entry: runs main, prints the last error, sets the exit code. */
 
-import { wantsJson } from './command-line.ts';
-import { asUserError, Fenced, Interrupted, RuntimeFailure, UserError } from './errors.ts';
+import { asUserError, Fenced, Interrupted, RuntimeFailure, UserError } from './base/errors.ts';
+import { reportError } from './base/printer.ts';
+import { wantsJson } from './commands/command-line.ts';
 import { main } from './main.ts';
-import { reportError } from './report.ts';
 
 function exitCode(error: unknown): number {
   if (error instanceof UserError) return 2;

@@ -1,10 +1,10 @@
 /** The commands. Rooms are imported when a command needs them, so that `--help` needs neither Python nor a parser. */
 
 import yargs, { type Argv } from 'yargs';
-import { arrangeWords, explainMistake, Mistake, refuseSwitchValues } from './command-line.ts';
-import { checkpointCommands, clipsCommands, featuresCommands, weightsCommands } from './group-commands.ts';
+import { Report } from './base/printer.ts';
+import { arrangeWords, explainMistake, Mistake, refuseSwitchValues } from './commands/command-line.ts';
+import { checkpointCommands, clipsCommands, featuresCommands, weightsCommands } from './commands/groups.ts';
 import {
-  BENCHES,
   begin,
   CHECKPOINT,
   CONFIG,
@@ -16,9 +16,9 @@ import {
   SET,
   TRIAL,
   text,
-} from './options.ts';
-import { Report } from './report.ts';
-import { compareOptions, runCompare, sweepCommands } from './sweep-commands.ts';
+} from './commands/options.ts';
+import { compareOptions, runCompare, sweepCommands } from './commands/sweep.ts';
+import { BENCHES } from './tools/bench-names.ts';
 
 /** The commands in the order of a project's life; the first help shows them so. */
 const VERBS: Readonly<Record<string, string[]>> = {
@@ -145,15 +145,15 @@ const trainOptions = (command: Argv, needsConfig = true) =>
 
 async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const report = new Report({ json: args.json });
-  const { chooseRunDir } = await import('./run-changes.ts');
-  const { readWork, train } = await import('./train.ts');
+  const { chooseRunDir } = await import('./run/changes.ts');
+  const { readWork, train } = await import('./train/train.ts');
   const notes: string[] = [];
   const { cohort, config, name } = await readWork(args, (text) => notes.push(text));
   // That a run starts anew is its first line: what else there is to say comes after it.
   const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
   for (const note of notes) report.note(note);
   if (args['dry-run']) {
-    const { planTraining } = await import('./plan.ts');
+    const { planTraining } = await import('./train/dry-run.ts');
     return planTraining(config, runDir, report);
   }
   report.enableProgress();
@@ -171,7 +171,7 @@ const evaluateOptions = (command: Argv) =>
 async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> {
   const report = new Report({ json: args.json });
   report.enableProgress();
-  const { evaluate } = await import('./evaluate.ts');
+  const { evaluate } = await import('./inference/evaluate.ts');
   await evaluate(args, report);
 }
 
@@ -179,7 +179,7 @@ const ensembleOptions = (command: Argv) =>
   begin(command, 'ensemble').positional('results', names('folders that evaluate wrote'));
 
 async function runEnsemble(args: Parsed<typeof ensembleOptions>): Promise<void> {
-  const { averageScores } = await import('./ensemble.ts');
+  const { averageScores } = await import('./inference/ensemble.ts');
   await averageScores(args.results, new Report({ json: args.json }));
 }
 
@@ -192,7 +192,7 @@ const predictOptions = (command: Argv) =>
     .option('set', SET);
 
 async function runPredict(args: Parsed<typeof predictOptions>): Promise<void> {
-  const { predict } = await import('./evaluate.ts');
+  const { predict } = await import('./inference/evaluate.ts');
   await predict(args, new Report({ json: args.json }));
 }
 
@@ -204,10 +204,10 @@ const fitOptions = (command: Argv) =>
 
 async function runFit(args: Parsed<typeof fitOptions>): Promise<void> {
   const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config.ts');
+  const { loadConfig } = await import('./config/load.ts');
   const { config, notes } = loadConfig(args.config, { set: args.set });
   for (const note of notes) report.note(note);
-  const { fitBatch, readBudget } = await import('./fit.ts');
+  const { fitBatch, readBudget } = await import('./train/fit.ts');
   await fitBatch({ config, budgetBytes: readBudget(args.memory) }, report);
 }
 
@@ -223,7 +223,7 @@ const benchOptions = (command: Argv) =>
     .option('quick', { type: 'boolean', default: false, describe: 'fewer rounds: a first look' });
 
 async function runBench(args: Parsed<typeof benchOptions> & { _: (string | number)[] }): Promise<void> {
-  const { bench } = await import('./bench.ts');
+  const { bench } = await import('./tools/bench.ts');
   const { name, quick } = args;
   await bench({ name, quick, args: args._.slice(1).map(String) }, new Report({ json: args.json }));
 }
@@ -231,7 +231,7 @@ async function runBench(args: Parsed<typeof benchOptions> & { _: (string | numbe
 const doctorOptions = (command: Argv) => begin(command, 'doctor');
 
 async function runDoctor(args: Parsed<typeof doctorOptions>): Promise<void> {
-  const { examine } = await import('./doctor.ts');
+  const { examine } = await import('./tools/doctor.ts');
   await examine(new Report({ json: args.json }));
 }
 
@@ -242,13 +242,13 @@ const importOptions = (command: Argv) =>
     .option('output', text('output', 'file to write (default: print it)', {}));
 
 async function runImportCommand(args: Parsed<typeof importOptions> & { _: (string | number)[] }): Promise<void> {
-  const { runImport } = await import('./import-command.ts');
+  const { runImport } = await import('./tools/import-command.ts');
   const { script, output } = args;
   runImport({ words: args._.slice(1).map(String), script, output }, new Report({ json: args.json }));
 }
 
 async function runFlags(args: { json: boolean }): Promise<void> {
-  const { showFlags } = await import('./import-command.ts');
+  const { showFlags } = await import('./tools/import-command.ts');
   showFlags(new Report({ json: args.json }));
 }
 
@@ -259,7 +259,7 @@ const keysOptions = (command: Argv) =>
   });
 
 async function runKeys(args: Parsed<typeof keysOptions>): Promise<void> {
-  const { showKeys } = await import('./keys.ts');
+  const { showKeys } = await import('./tools/list-keys.ts');
   showKeys(args.pattern, new Report({ json: args.json }));
 }
 

@@ -3,10 +3,10 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { bench, judge } from '../src/bench.ts';
-import { RuntimeFailure, UserError } from '../src/errors.ts';
-import { BENCHES } from '../src/options.ts';
-import { Report } from '../src/report.ts';
+import { RuntimeFailure, UserError } from '../src/base/errors.ts';
+import { Report } from '../src/base/printer.ts';
+import { bench, judge } from '../src/tools/bench.ts';
+import { BENCHES } from '../src/tools/bench-names.ts';
 import { coldframe, PROJECT, readJson } from './support.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bench-'));

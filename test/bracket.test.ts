@@ -3,10 +3,6 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { countLeft, decideRung, findNextRung } from '../src/bracket.ts';
-import { plainCohort, readCohort, recordCohort } from '../src/cohort-file.ts';
-import type { CohortFile, Trial } from '../src/cohort-types.ts';
-import { type Config, loadConfig } from '../src/config.ts';
 import {
   classifyFailure,
   Fenced,
@@ -15,12 +11,16 @@ import {
   PythonBug,
   RuntimeFailure,
   UserError,
-} from '../src/errors.ts';
-import { Report } from '../src/report.ts';
-import { refuseChangedConfig } from '../src/run-changes.ts';
-import { type CheckpointHeader, chooseTrial, RunFolder } from '../src/runs.ts';
-import { Standing } from '../src/standing.ts';
-import { readWork, train } from '../src/train.ts';
+} from '../src/base/errors.ts';
+import { Report } from '../src/base/printer.ts';
+import { type Config, loadConfig } from '../src/config/load.ts';
+import { refuseChangedConfig } from '../src/run/changes.ts';
+import { plainCohort, readCohort, recordCohort } from '../src/run/cohort-file.ts';
+import type { CohortFile, Trial } from '../src/run/cohort-types.ts';
+import { type CheckpointHeader, chooseTrial, RunFolder } from '../src/run/folder.ts';
+import { countLeft, decideRung, findNextRung } from '../src/train/bracket.ts';
+import { readWork, train } from '../src/train/train.ts';
+import { Standing } from '../src/train/trials.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'bracket-test-')));
 const config = join(folder, 'small.yaml');

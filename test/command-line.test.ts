@@ -1,6 +1,6 @@
 /** The words of a command line, before anything parses them. */
 import { describe, expect, test } from '@jest/globals';
-import { arrangeWords, readName, wantsJson } from '../src/command-line.ts';
+import { arrangeWords, readName, wantsJson } from '../src/commands/command-line.ts';
 
 const VERBS = ['train', 'predict', 'doctor', 'import-command', 'bench', 'weights', 'sweep'];
 const arrange = (line: string): string[] => arrangeWords(line.split(' ').filter(Boolean), VERBS);

@@ -3,9 +3,9 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { compareRuns } from '../src/compare.ts';
-import { describeWriter } from '../src/liveness.ts';
-import { Report } from '../src/report.ts';
+import { Report } from '../src/base/printer.ts';
+import { compareRuns } from '../src/results/compare.ts';
+import { describeWriter } from '../src/run/liveness.ts';
 import { coldframe } from './support.ts';
 import { writeSweep } from './sweeps.ts';
 

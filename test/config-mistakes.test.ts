@@ -3,10 +3,10 @@ import { mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { loadConfig } from '../src/config.ts';
-import { UserError } from '../src/errors.ts';
-import { readSweep } from '../src/sweep-file.ts';
-import { adviseFetch, explainWeightsFile } from '../src/weights-file.ts';
+import { UserError } from '../src/base/errors.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { adviseFetch, explainWeightsFile } from '../src/config/weights-file.ts';
+import { readSweep } from '../src/sweep/definition/file.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'mistakes-test-')));
 afterAll(() => rmSync(folder, { recursive: true }));

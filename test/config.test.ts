@@ -2,12 +2,12 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSy
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type LoadOptions, loadConfig, PRESETS } from '../src/config.ts';
-import { KEYS } from '../src/config-keys.ts';
-import { readStoredConfig } from '../src/config-migrate.ts';
-import { jsonSchema } from '../src/config-schema.ts';
-import { UserError } from '../src/errors.ts';
-import { UPSTREAM_FLAGS } from '../src/upstream-flags.ts';
+import { UserError } from '../src/base/errors.ts';
+import { KEYS } from '../src/config/keys.ts';
+import { type LoadOptions, loadConfig, PRESETS } from '../src/config/load.ts';
+import { readStoredConfig } from '../src/config/migrate.ts';
+import { jsonSchema } from '../src/config/schema.ts';
+import { UPSTREAM_FLAGS } from '../src/config/upstream-flags.ts';
 
 const project = process.cwd();
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'config-')));

@@ -12,10 +12,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { readClasses } from '../src/class-names.ts';
-import { checkList, countAllowed, type ListOptions } from '../src/data-list.ts';
-import { UserError } from '../src/errors.ts';
-import { describeShared } from '../src/list-leaks.ts';
+import { UserError } from '../src/base/errors.ts';
+import { readClasses } from '../src/config/class-names.ts';
+import { describeShared } from '../src/data/leaks.ts';
+import { checkList, countAllowed, type ListOptions } from '../src/data/list.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'list-')));
 const list = join(folder, 'list.txt');

@@ -1,7 +1,7 @@
 /** What made the difference in a sweep: against known effects, and tables of the distributions. */
 import { describe, expect, test } from '@jest/globals';
-import { findEffects, findP, findT, groupValues } from '../src/effects.ts';
-import type { PointView } from '../src/leaderboard.ts';
+import { findEffects, findP, findT, groupValues } from '../src/results/effects.ts';
+import type { PointView } from '../src/sweep/leaderboard.ts';
 
 const point = (name: string, params: PointView['params'], top1: number, step = 100): PointView => ({
   ...{ rank: null, point: name, params, state: 'finished', step, numCounted: 1, top5: null },

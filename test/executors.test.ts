@@ -3,10 +3,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
-import { UserError } from '../src/errors.ts';
+import { UserError } from '../src/base/errors.ts';
+import { findBirth, findByVariable, signal } from '../src/base/processes.ts';
 import type { Job, JobState } from '../src/executors/executor.ts';
 import { LocalExecutor, leaseSlot } from '../src/executors/local.ts';
-import { findBirth, findByVariable, signal } from '../src/processes.ts';
 import { until } from './support.ts';
 
 jest.setTimeout(120_000);

@@ -12,12 +12,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import type { TimedEntry } from '../src/journal.ts';
-import { Report } from '../src/report.ts';
-import { runSweep } from '../src/sweep.ts';
-import { compareSweeps, refuseChanges } from '../src/sweep-extend.ts';
-import { readSweep } from '../src/sweep-file.ts';
-import { chooseSweepDir } from '../src/sweep-guard.ts';
+import { Report } from '../src/base/printer.ts';
+import { readSweep } from '../src/sweep/definition/file.ts';
+import { compareSweeps, refuseChanges } from '../src/sweep/extend.ts';
+import type { TimedEntry } from '../src/sweep/journal.ts';
+import { chooseSweepDir } from '../src/sweep/lock.ts';
+import { runSweep } from '../src/sweep/sweep.ts';
 import { FORECAST } from './fixtures/forecast.ts';
 import { FIXTURES, readJson } from './support.ts';
 

@@ -4,10 +4,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import type { TimedEntry } from '../src/journal.ts';
-import { Report } from '../src/report.ts';
-import { runSweep } from '../src/sweep.ts';
-import { readSweep } from '../src/sweep-file.ts';
+import { Report } from '../src/base/printer.ts';
+import { readSweep } from '../src/sweep/definition/file.ts';
+import type { TimedEntry } from '../src/sweep/journal.ts';
+import { runSweep } from '../src/sweep/sweep.ts';
 import { FORECAST } from './fixtures/forecast.ts';
 import { ENVIRONMENT, FIXTURES, until } from './support.ts';
 

@@ -5,8 +5,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync,
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from '@jest/globals';
-import { tryLock } from '../src/file-lock.ts';
-import { findBirth } from '../src/processes.ts';
+import { tryLock } from '../src/base/lock.ts';
+import { findBirth } from '../src/base/processes.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'lock-test-'));
 const file = join(folder, 'file');

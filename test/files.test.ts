@@ -14,10 +14,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from '@jest/globals';
-import { asUserError, UserError } from '../src/errors.ts';
-import { makeFolder, writeWhole } from '../src/files.ts';
-import { Journal } from '../src/journal.ts';
-import { RunFolder } from '../src/runs.ts';
+import { asUserError, UserError } from '../src/base/errors.ts';
+import { makeFolder, writeWhole } from '../src/base/files.ts';
+import { RunFolder } from '../src/run/folder.ts';
+import { Journal } from '../src/sweep/journal.ts';
 import { PROJECT } from './support.ts';
 import { fill, testOnDisk, tinyDisk, unmount } from './tiny-disk.ts';
 

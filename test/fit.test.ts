@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { type Cut, readBudget, searchCut } from '../src/fit.ts';
+import { type Cut, readBudget, searchCut } from '../src/train/fit.ts';
 import { coldframe, writeConfig } from './support.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'fit-'));

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, jest, test } from '@jest/globals';
-import { loadInputs } from '../src/inputs.ts';
+import { loadInputs } from '../src/data/checks.ts';
 import { coldframe } from './support.ts';
 
 jest.setTimeout(120_000); // on a machine that others keep busy

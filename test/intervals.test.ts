@@ -1,6 +1,6 @@
 /** Intervals of accuracies, against values computed by hand and published ones. */
 import { expect, test } from '@jest/globals';
-import { differ, findInterval, showInterval } from '../src/intervals.ts';
+import { differ, findInterval, showInterval } from '../src/base/intervals.ts';
 
 test.each([
   [199, 200, 0.9722, 0.9991],

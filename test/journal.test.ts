@@ -3,8 +3,8 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { UserError } from '../src/errors.ts';
-import { type Entry, Journal, rankPoints, type TrialResult } from '../src/journal.ts';
+import { UserError } from '../src/base/errors.ts';
+import { type Entry, Journal, rankPoints, type TrialResult } from '../src/sweep/journal.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'journal-test-'));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -2,8 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { explainPolicy } from '../src/augment-policy.ts';
-import { findKey, KEYS } from '../src/config-keys.ts';
+import { explainPolicy } from '../src/config/augment-policy.ts';
+import { findKey, KEYS } from '../src/config/keys.ts';
 import { coldframe, ENVIRONMENT, PROJECT, PYTHON } from './support.ts';
 
 describe('keys', () => {

@@ -3,8 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from '@jest/globals';
-import { loadConfig } from '../src/config.ts';
-import { findMeasuredStep } from '../src/measured-step.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { findMeasuredStep } from '../src/run/measured-step.ts';
 import { writeConfig } from './support.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'measured-'));

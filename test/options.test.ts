@@ -4,8 +4,8 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
-import { loadConfig } from '../src/config.ts';
-import { checkList } from '../src/data-list.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { checkList } from '../src/data/list.ts';
 import { CLIPS, ENVIRONMENT, FIXTURES, makeClips, PYTHON, readTensors, writeConfig } from './support.ts';
 
 jest.setTimeout(300_000); // on a machine that others keep busy

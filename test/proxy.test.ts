@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { download } from '../src/download.ts';
+import { download } from '../src/weights/download.ts';
 
 const FILE = Buffer.from('weights '.repeat(1000));
 let folder: string;

@@ -1,229 +1,135 @@
-/** The rooms of the project: who may import whom, who prints, who exits, how long a file may be. Read from the sources. */
+/**
+ * What the import rules of `make lint` cannot say: who prints, who exits, what loads no package, how long files and
+ * functions may be. Read from the syntax trees, not by a search for words.
+ */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { basename, join, posix } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join, posix } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { parseSync } from '@swc/core';
 import { PROJECT } from './support.ts';
 
-/** The layers, highest first: a file imports from layers below its own only, so there are no cycles either. */
-const TYPESCRIPT = [
-  ['cli'],
-  ['main'],
-  ['sweep-commands'],
-  ['group-commands'],
-  ['bench'],
-  ['options'],
-  ['command-line'],
-  [
-    'sweep',
-    'train',
-    'evaluate',
-    'ensemble',
-    'convert',
-    'plan',
-    'fit',
-    'features',
-    'prepare',
-    'doctor',
-    'weights',
-    'import-command',
-    'keys',
-    'sweep-status',
-    'sweep-report',
-    'compare',
-  ],
-  ['report-page'],
-  ['report-effects', 'report-tables'],
-  ['sweep-folder', 'report-html', 'effects'],
-  ['checkpoint-config', 'outcome', 'training-run', 'sweep-guard', 'sweep-plan', 'sweep-pulse'],
-  ['sweep-extend', 'sweep-tasks', 'inputs', 'pace', 'run-place', 'measured-step'],
-  ['scheduler', 'session', 'stop-request', 'suggest', 'sweep-file'],
-  ['runtime'],
-  ['run-changes', 'selection', 'space-keys', 'supervisor'],
-  ['cohort-file', 'cohorts'],
-  ['journal', 'heartbeat', 'leaderboard', 'bracket', 'config', 'space', 'report', 'runs', 'download', 'standing'],
-  ['config-effects', 'config-migrate'],
-  ['config-resolve', 'sweep-types', 'sweep-schema'],
-  ['augment-policy'],
-  ['executors/slurm', 'executors/ray'],
-  [
-    'executors/local',
-    'executors/remote',
-    'config-keys',
-    'data-list',
-    'list-leaks',
-    'events',
-    'file-lock',
-    'proxy',
-    'intervals',
-    'liveness',
-    'terminal',
-    'shell-words',
-    'class-names',
-  ],
-  ['cohort-types', 'stored-format'],
-  [
-    'executors/executor',
-    'processes',
-    'config-schema',
-    'list-scan',
-    'save-clock',
-    'stop-signals',
-    'upstream-flags',
-    'yaml-source',
-    'key-names',
-    'weights-file',
-  ],
-  ['errors'],
-  ['bytes', 'files', 'paths', 'seen-paths', 'words'],
-];
-/** `serve` is both the door and the heartbeat that long verbs give: it stands below, and opens what is above lazily. */
-const PYTHON = [
-  ['session'],
-  ['extract', 'identify', 'initial', 'prepare'],
-  ['build'],
-  ['upstream'],
-  ['checkpoint', 'evaluate', 'metrics', 'mix'],
-  ['cohort'],
-  ['features'],
-  ['manifest'],
-  ['loader'],
-  ['data', 'evl'],
-  ['motion'],
-  ['augment', 'clip', 'environment', 'forecast', 'weights'],
-  ['tower'],
-  ['reader', 'transcode'],
-  ['columns', 'device', 'replay', 'serve', 'settings', 'sharing', 'slide', 'suggest', 'video', 'workers'],
-  ['packets'],
-  ['files', 'lock', 'h264', 'hevc', 'streams', 'source', 'upright'],
-  ['bits', 'errors'],
-];
-const LAZY = ['serve -> forecast', 'serve -> lock', 'serve -> session'];
+const MAX_FILE_LINES = 400;
+const MAX_FUNCTION_LINES = 60;
 
-const read = (...parts: string[]): string => readFileSync(join(PROJECT, ...parts), 'utf8');
-const filesOf = (folder: string, ending: string): string[] =>
-  readdirSync(join(PROJECT, folder)).filter((name) => name.endsWith(ending) && name !== '__init__.py');
+const read = (name: string): string => readFileSync(join(PROJECT, name), 'utf8');
+const FILES = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], { cwd: PROJECT, encoding: 'utf8' })
+  .trimEnd()
+  .split('\n')
+  .filter((name) => existsSync(join(PROJECT, name)));
+const SOURCES = FILES.filter((name) => /^src\/.*\.ts$/.test(name));
 
-const typescriptFiles = (): string[] => [
-  ...filesOf('src', '.ts'),
-  ...filesOf(join('src', 'executors'), '.ts').map((name) => `executors/${name}`),
-];
+type Node = Record<string, unknown> & { type: string; span: { start: number; end: number } };
 
-/** Arrows `from -> to` that a TypeScript file draws, types and lazy imports included. */
-function arrowsOfTypeScript(name: string): string[] {
-  const imports = read('src', name).matchAll(
-    /(?:^|\n)(?:import|export)\s[^;]*?'((?:\.\.\/|\.\/(?:executors\/)?)[\w-]+)\.ts'|import\('(\.\/[\w-]+)\.ts'\)/g,
-  );
-  const targetOf = (path: string): string => posix.join(posix.dirname(name), path);
-  return [...imports].map(([, plain, lazy]) => `${name.replace(/\.ts$/, '')} -> ${targetOf(plain ?? lazy ?? '')}`);
-}
+const isNode = (value: unknown): value is Node => typeof value === 'object' && value !== null && 'type' in value;
 
-/** Arrows that a Python file draws when it is loaded, and those it draws later; those for types alone are no arrows. */
-function arrowsOfPython(name: string): { arrows: string[]; lazy: string[] } {
-  const source = read('py', 'coldframe', name).replace(/^if TYPE_CHECKING:\n(?: {4}.*\n|\n)+/gm, '');
-  const found: { arrows: string[]; lazy: string[] } = { arrows: [], lazy: [] };
-  for (const [, indent, dots, module, names] of source.matchAll(
-    /^( *)from (\.|coldframe\b\.?)(\w*) import (\([^)]*\)|.*)$/gm,
-  )) {
-    const targets = module ? [module] : [...(names ?? '').matchAll(/(\w+)(?: as \w+)?/g)].map(([, target]) => target);
-    const arrows = targets.map((target) => `${basename(name, '.py')} -> ${target}`);
-    if (dots !== undefined) (indent === '' ? found.arrows : found.lazy).push(...arrows);
+/** Every node of a syntax tree, the outer ones first. */
+function* walk(value: unknown): Generator<Node> {
+  if (Array.isArray(value)) for (const item of value) yield* walk(item);
+  else if (typeof value === 'object' && value !== null) {
+    if (isNode(value)) yield value;
+    for (const part of Object.values(value)) yield* walk(part);
   }
-  return found;
 }
 
-/** The arrows that do not point downwards, and the files that have no layer. */
-function findFaults(layers: string[][], names: string[], arrows: string[]): string[] {
-  const depth = new Map(layers.flatMap((layer, index) => layer.map((name): [string, number] => [name, index])));
-  const homeless = names.filter((name) => !depth.has(name)).map((name) => `${name}: in no layer of this test`);
-  const upward = arrows.filter((arrow) => {
-    const [from = '', to = ''] = arrow.split(' -> ');
-    return (depth.get(from) ?? 0) >= (depth.get(to) ?? 0);
-  });
-  return [...homeless, ...upward];
+/** `process.stdout.write` of the node that reads it, '' of another. */
+function nameOf(value: unknown): string {
+  if (!isNode(value)) return '';
+  if (value.type === 'Identifier') return String(value.value);
+  return value.type === 'MemberExpression' ? `${nameOf(value.object)}.${nameOf(value.property)}` : '';
 }
 
-describe('arrows point downwards', () => {
-  test('in TypeScript', () => {
-    const files = typescriptFiles();
-    const arrows = files.flatMap(arrowsOfTypeScript);
-    expect(arrows).toEqual(expect.arrayContaining(['cli -> main', 'main -> train', 'sweep -> executors/local']));
-    const names = files.map((name) => name.replace(/\.ts$/, ''));
-    expect(findFaults(TYPESCRIPT, names, arrows)).toEqual([]);
-  });
+const trees = new Map<string, ReturnType<typeof parseSync>>();
+function parse(text: string): ReturnType<typeof parseSync> {
+  const tree = trees.get(text) ?? parseSync(text, { syntax: 'typescript', target: 'es2022' });
+  trees.set(text, tree);
+  return tree;
+}
+const mentions = (text: string, pattern: RegExp): boolean =>
+  [...walk(parse(text))].some((node) => pattern.test(nameOf(node)));
+const sourcesThat = (pattern: RegExp): string[] => SOURCES.filter((name) => mentions(read(name), pattern));
 
-  test('in Python', () => {
-    const files = filesOf(join('py', 'coldframe'), '.py');
-    const found = files.map(arrowsOfPython);
-    const arrows = found.flatMap((one) => one.arrows);
-    expect(arrows).toEqual(expect.arrayContaining(['session -> build', 'session -> serve', 'evl -> clip']));
-    const names = files.map((name) => basename(name, '.py'));
-    expect(findFaults(PYTHON, names, arrows)).toEqual([]);
-    expect(found.flatMap((one) => one.lazy)).toEqual(LAZY);
-  });
-
-  test('and an arrow upwards would be found', () => {
-    expect(
-      findFaults([['high'], ['low', 'beside']], ['low', 'new'], ['high -> low', 'low -> high', 'low -> beside']),
-    ).toEqual(['new: in no layer of this test', 'low -> high', 'low -> beside']);
-  });
-});
+/** Functions that are too long, as `file:line lines`. Positions are bytes, from 1. */
+function findLongFunctions(name: string, text: string): string[] {
+  const bytes = Buffer.from(text);
+  const lineAt = (position: number): number =>
+    bytes
+      .subarray(0, position - 1)
+      .toString('latin1')
+      .split('\n').length;
+  return [...walk(parse(text))]
+    .filter(({ type }) =>
+      /^(Function(Declaration|Expression)|ArrowFunctionExpression|ClassMethod|Constructor)$/.test(type),
+    )
+    .map(({ span }) => ({ line: lineAt(span.start), lines: lineAt(span.end) - lineAt(span.start) + 1 }))
+    .filter(({ lines }) => lines > MAX_FUNCTION_LINES)
+    .map(({ line, lines }) => `${name}:${line} ${lines} lines`);
+}
 
 describe('only one room', () => {
-  const typescript = (pattern: RegExp): string[] => typescriptFiles().filter((name) => pattern.test(read('src', name)));
-
-  test('starts Python', () => expect(typescript(/(from|import\() ?'pythonia'/)).toEqual(['runtime.ts']));
-  test('reads YAML; others may write it', () =>
-    expect(typescript(/import [^;]*\bparse[^;]*from 'yaml'/)).toEqual(['yaml-source.ts']));
-  test('prints, besides the entry', () => {
-    const printing = typescript(/process\.std(out|err)\b|\bconsole\./);
-    expect(printing.filter((name) => name !== 'cli.ts')).toEqual(['report.ts']);
-  });
-  test('exits', () => expect(typescript(/process\.(exit\b|exitCode|abort|reallyExit)/)).toEqual(['cli.ts']));
-  test('knows the settings: model and video rooms take plain numbers', () => {
-    for (const name of ['clip', 'evl', 'video', 'augment', 'weights'])
-      expect(arrowsOfPython(`${name}.py`).arrows).not.toContain(`${name} -> settings`);
+  test('prints, besides the entry', () =>
+    expect(sourcesThat(/^(process\.(stdout|stderr)|console)(\.|$)/)).toEqual(['src/base/printer.ts', 'src/cli.ts']));
+  test('exits', () => expect(sourcesThat(/^process\.(exit|exitCode|abort|reallyExit)$/)).toEqual(['src/cli.ts']));
+  test('and what is looked for is found in code, not in words', () => {
+    expect(mentions("process.stdout.write('x')", /^process\.stdout/)).toBe(true);
+    expect(mentions("/* process.stdout */ const text = 'process.stdout';", /^process\.stdout/)).toBe(false);
   });
 });
 
 test('`sweep status` loads no package: schemas, YAML or processes would take longer than its work', () => {
-  const loads = (name: string): string[] => {
-    const source = existsSync(join(PROJECT, 'src', `${name}.ts`)) ? read('src', `${name}.ts`) : '';
-    const imports = source.matchAll(/(?:^|\n)import (?!type )[^;]*?'(?:\.\/)?(?!node:)([^';]+)'/g);
-    return [...imports].map(([, target = '']) => target);
-  };
-  const reached = new Set(['sweep-status']);
-  for (const name of reached) for (const target of loads(name)) reached.add(target.replace(/\.ts$/, ''));
-  expect([...reached].sort()).toEqual(expect.arrayContaining(['journal', 'leaderboard', 'report']));
-  const rooms = typescriptFiles().map((name) => name.replace(/\.ts$/, ''));
-  expect([...reached].filter((name) => !rooms.includes(name))).toEqual([]);
+  const loads = (name: string): string[] =>
+    parse(read(name))
+      .body.filter((node) => node.type === 'ImportDeclaration' && !node.typeOnly)
+      .map((node) => (node as unknown as { source: { value: string } }).source.value)
+      .filter((target) => !target.startsWith('node:'))
+      .map((target) => (target.startsWith('.') ? posix.join(dirname(name), target) : target));
+  const reached = new Set(['src/results/sweep-status.ts']);
+  for (const name of reached) if (name.endsWith('.ts')) for (const target of loads(name)) reached.add(target);
+  expect([...reached]).toContain('src/sweep/journal.ts');
+  expect([...reached].filter((name) => !SOURCES.includes(name))).toEqual([]);
 });
 
 describe('every file of the project', () => {
-  const files = execFileSync('git', ['ls-files', '-co', '--exclude-standard'], { cwd: PROJECT, encoding: 'utf8' })
-    .trimEnd()
-    .split('\n');
-  const textOf = (name: string): string | undefined => {
-    try {
-      const text = read(name);
-      return text.includes('\0') ? undefined : text;
-    } catch {
-      return undefined; // deleted, or a link to a folder
-    }
-  };
+  const isText = (name: string): boolean => !read(name).includes('\0');
 
-  test('has at most 400 lines of code', () => {
-    const code = files.filter((name) => /^(src|py|scripts|test)\/.*\.(ts|py)$/.test(name));
+  test(`has at most ${MAX_FILE_LINES} lines of code, and its functions ${MAX_FUNCTION_LINES}`, () => {
+    const code = FILES.filter((name) => /^(src|py|scripts|test)\/.*\.(ts|py)$/.test(name));
     expect(code.length).toBeGreaterThan(30);
-    expect(code.filter((name) => (textOf(name)?.split('\n').length ?? 0) > 401)).toEqual([]);
+    expect(code.filter((name) => read(name).split('\n').length > MAX_FILE_LINES + 1)).toEqual([]);
+    expect(SOURCES.flatMap((name) => findLongFunctions(name, read(name)))).toEqual([]);
+    const long = `function f() {\n${'  g();\n'.repeat(MAX_FUNCTION_LINES)}}`;
+    expect(findLongFunctions('long.ts', `// ü\n${long}`)).toEqual(['long.ts:2 62 lines']);
   });
 
   test('names no path of one machine and no host of a package registry', () => {
     const machine = new RegExp(`(^|[\\s'"\`(=:])/(${['work', 'root'].join('|')}|home/\\w+|Users/\\w+)/`, 'm');
     expect("see '/ro".concat("ot/x'")).toMatch(machine);
-    expect(files.filter((name) => machine.test(textOf(name) ?? ''))).toEqual([]);
+    expect(FILES.filter((name) => isText(name) && machine.test(read(name)))).toEqual([]);
     expect(read('package-lock.json')).not.toMatch(/"resolved": "(?!file:)/);
-    const pins = files.filter((name) => /requirements.*\.txt$|\.npmrc$|package\.json$/.test(name));
-    expect(pins.filter((name) => /https?:\/\/|index-url|registry *=/.test(textOf(name) ?? ''))).toEqual([]);
+    const pins = FILES.filter((name) => /requirements.*\.txt$|\.npmrc$|package\.json$/.test(name));
+    expect(pins.filter((name) => /https?:\/\/|index-url|registry *=/.test(read(name)))).toEqual([]);
   });
+});
+
+test('the two listings stay readable: sixteen entries each, about ten files in a folder', () => {
+  const entries = (folder: string, ending: string): Map<string, Set<string>> => {
+    const found = new Map<string, Set<string>>();
+    for (const name of FILES.filter((one) => one.startsWith(`${folder}/`) && one.endsWith(ending))) {
+      const parts = name.split('/');
+      for (let depth = folder.split('/').length; depth < parts.length; depth++) {
+        const place = parts.slice(0, depth).join('/');
+        found.set(place, (found.get(place) ?? new Set()).add(parts[depth] ?? ''));
+      }
+    }
+    return found;
+  };
+  for (const [folder, ending] of [
+    ['src', '.ts'],
+    ['py/coldframe', '.py'],
+  ] as const) {
+    const listings = entries(folder, ending);
+    expect(listings.get(folder)?.size).toBeLessThanOrEqual(16);
+    const full = [...listings].filter(([place, names]) => place !== folder && names.size > 13);
+    expect(full.map(([place, names]) => `${place}: ${names.size} files`)).toEqual([]);
+  }
 });

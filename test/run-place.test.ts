@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
-import { checkPlace, refuseSmallDisk } from '../src/run-place.ts';
+import { checkPlace, refuseSmallDisk } from '../src/run/place.ts';
 import { coldframe, type Ended, hashFiles, makeClips, readEvents, readJson, writeConfig } from './support.ts';
 import { fill, mount, testOnDisk, tinyDisk, unmount } from './tiny-disk.ts';
 

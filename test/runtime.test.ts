@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { signal } from '../src/processes.ts';
+import { signal } from '../src/base/processes.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
 
 const FIXTURES = fileURLToPath(new URL('./fixtures', import.meta.url));

@@ -3,12 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import type { Trial } from '../src/cohort-types.ts';
-import { type Forecast, forecastCost, groupTrials, shapesOf, splitCohort } from '../src/cohorts.ts';
-import { loadConfig } from '../src/config.ts';
-import type { Value } from '../src/config-schema.ts';
-import { drawRandom, listNumbers, makeCorners, makeGrid } from '../src/space.ts';
-import type { Range, SpaceKey } from '../src/sweep-types.ts';
+import { loadConfig } from '../src/config/load.ts';
+import type { Value } from '../src/config/schema.ts';
+import type { Trial } from '../src/run/cohort-types.ts';
+import { type Forecast, forecastCost, groupTrials, shapesOf, splitCohort } from '../src/sweep/cohorts.ts';
+import { drawRandom, listNumbers, makeCorners, makeGrid } from '../src/sweep/definition/space.ts';
+import type { Range, SpaceKey } from '../src/sweep/definition/types.ts';
 
 const list = (key: string, values: Value[], when: Record<string, Value[]> = {}): SpaceKey => ({
   ...{ key, values, range: null, when },

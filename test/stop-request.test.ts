@@ -4,8 +4,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from '@jest/globals';
-import { RunFolder } from '../src/runs.ts';
-import { StopRequest } from '../src/stop-request.ts';
+import { RunFolder } from '../src/run/folder.ts';
+import { StopRequest } from '../src/train/stop-request.ts';
 import { until } from './support.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'stop-test-'));

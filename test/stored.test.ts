@@ -16,15 +16,15 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { plainCohort, readCohort, recordCohort } from '../src/cohort-file.ts';
-import { loadConfig } from '../src/config.ts';
-import { KEYS } from '../src/config-keys.ts';
-import { readStoredConfig } from '../src/config-migrate.ts';
-import { UserError } from '../src/errors.ts';
-import { chooseRunDir, refuseChangedConfig } from '../src/run-changes.ts';
-import { RunFolder, readCheckpoint } from '../src/runs.ts';
-import { SaveClock } from '../src/save-clock.ts';
-import { FORMAT, listFormerDefaults, readFormat } from '../src/stored-format.ts';
+import { UserError } from '../src/base/errors.ts';
+import { KEYS } from '../src/config/keys.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { readStoredConfig } from '../src/config/migrate.ts';
+import { FORMAT, listFormerDefaults, readFormat } from '../src/config/stored-format.ts';
+import { chooseRunDir, refuseChangedConfig } from '../src/run/changes.ts';
+import { plainCohort, readCohort, recordCohort } from '../src/run/cohort-file.ts';
+import { RunFolder, readCheckpoint } from '../src/run/folder.ts';
+import { SaveClock } from '../src/run/save-clock.ts';
 import {
   CLIPS,
   coldframe,

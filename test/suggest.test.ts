@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import type { Params } from '../src/config-schema.ts';
-import { suggestPoints, type Told } from '../src/suggest.ts';
-import type { SpaceKey } from '../src/sweep-types.ts';
+import type { Params } from '../src/config/schema.ts';
+import { suggestPoints, type Told } from '../src/sweep/definition/tpe.ts';
+import type { SpaceKey } from '../src/sweep/definition/types.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'suggest-'));
 afterAll(() => rmSync(folder, { recursive: true }));

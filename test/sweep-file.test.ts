@@ -3,11 +3,11 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { parseBytes } from '../src/bytes.ts';
-import { loadConfig } from '../src/config.ts';
-import { UserError } from '../src/errors.ts';
-import { finalConfig, makeTrials, planPoints, readSweep, roundSize } from '../src/sweep-file.ts';
-import { jsonSchema, SWEEP_KEYS } from '../src/sweep-schema.ts';
+import { parseBytes } from '../src/base/bytes.ts';
+import { UserError } from '../src/base/errors.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { finalConfig, makeTrials, planPoints, readSweep, roundSize } from '../src/sweep/definition/file.ts';
+import { jsonSchema, SWEEP_KEYS } from '../src/sweep/definition/schema.ts';
 import { PROJECT } from './support.ts';
 
 const project = process.cwd();

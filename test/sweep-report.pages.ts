@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { type Browser, chromium, type Page } from 'playwright-core';
-import { Report } from '../src/report.ts';
-import { writeReport } from '../src/sweep-report.ts';
+import { Report } from '../src/base/printer.ts';
+import { writeReport } from '../src/results/sweep-report.ts';
 import { type Made, writeSweep } from './sweeps.ts';
 
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';

@@ -3,12 +3,12 @@ import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFile
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { rankPoints, shortenKeys, summarise, type TrialView } from '../src/leaderboard.ts';
-import { describeWriter } from '../src/liveness.ts';
-import { Report } from '../src/report.ts';
-import { readSweepFolder, sumCost } from '../src/sweep-folder.ts';
-import { thinCurve, writeReport } from '../src/sweep-report.ts';
-import { showStatus } from '../src/sweep-status.ts';
+import { Report } from '../src/base/printer.ts';
+import { thinCurve, writeReport } from '../src/results/sweep-report.ts';
+import { showStatus } from '../src/results/sweep-status.ts';
+import { describeWriter } from '../src/run/liveness.ts';
+import { readSweepFolder, sumCost } from '../src/sweep/folder.ts';
+import { rankPoints, shortenKeys, summarise, type TrialView } from '../src/sweep/leaderboard.ts';
 import { coldframe, readJson } from './support.ts';
 import { writeSweep } from './sweeps.ts';
 

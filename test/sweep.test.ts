@@ -3,9 +3,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { loadConfig } from '../src/config.ts';
-import type { TimedEntry } from '../src/journal.ts';
-import { findByVariable, signal } from '../src/processes.ts';
+import { findByVariable, signal } from '../src/base/processes.ts';
+import { loadConfig } from '../src/config/load.ts';
+import type { TimedEntry } from '../src/sweep/journal.ts';
 import {
   CLIPS,
   coldframe,

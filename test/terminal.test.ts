@@ -1,6 +1,6 @@
 /** The line that moves, and when there is colour. */
 import { describe, expect, test } from '@jest/globals';
-import { canMove, formatEta, layOut, MovingLine, paint, paintPlaces, wantsColour } from '../src/terminal.ts';
+import { canMove, formatEta, layOut, MovingLine, paint, paintPlaces, wantsColour } from '../src/base/terminal.ts';
 
 const TRAIN = { what: 'train', value: 120, total: 300, loss: 1.23456, etaSeconds: 83, detail: '3.1 clips/s' };
 const SWEEP = { what: 'sweep', value: 0, total: 12, share: 0.4, place: 'c0001 120/300', loss: 0.5, etaSeconds: 3723 };

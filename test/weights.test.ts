@@ -7,11 +7,11 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { loadConfig } from '../src/config.ts';
-import { download, type Source } from '../src/download.ts';
-import { UserError } from '../src/errors.ts';
-import { Report } from '../src/report.ts';
-import { type FetchRequest, fetchWeights } from '../src/weights.ts';
+import { UserError } from '../src/base/errors.ts';
+import { Report } from '../src/base/printer.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { download, type Source } from '../src/weights/download.ts';
+import { type FetchRequest, fetchWeights } from '../src/weights/weights.ts';
 import { coldframe, FIXTURES, Running, until } from './support.ts';
 
 const makeBytes = (seed: string, length: number): Buffer =>

@@ -1,8 +1,8 @@
 /** How counts and other people's names are written. */
 import { describe, expect, jest, test } from '@jest/globals';
-import { UserError } from '../src/errors.ts';
-import { Report, reportError } from '../src/report.ts';
-import { makeSafe, plural } from '../src/words.ts';
+import { UserError } from '../src/base/errors.ts';
+import { Report, reportError } from '../src/base/printer.ts';
+import { makeSafe, plural } from '../src/base/words.ts';
 
 test.each([
   [0, 'video', '0 videos'],

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import errors
+from coldframe import errors, heartbeat
 
 if TYPE_CHECKING:
     from coldframe.session import Session
@@ -46,12 +46,8 @@ VERBS = (
     "close",
 )
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-LIFE_SECONDS = 0.2
-PROGRESS_SECONDS = 0.1  # the log may lie on a network disk: ten touches a second are enough for a watchdog
 
 _session: Session | None = None
-_progress_fd: int | None = None
-_last_progress = 0.0
 
 
 class _Deaths:
@@ -101,7 +97,7 @@ def answer(request: str, call: Callable[[str, dict[str, Any]], dict[str, Any]]) 
         arguments = json.loads(request)
         verb = arguments.pop("verb")
         if verb == "close":
-            _show_life()
+            heartbeat.keep_on()
         reply = _encode(call(verb, arguments))
         _deaths.keep()
         return reply
@@ -114,35 +110,13 @@ def answer(request: str, call: Callable[[str, dict[str, Any]], dict[str, Any]]) 
 
 def start(options: str) -> None:
     """Makes this process a well-behaved child. `options` is JSON: `{parent: process id of Node}`."""
-    global _progress_fd
     _leave_with(json.loads(options)["parent"])
     _stay()
     os.dup2(2, 1)  # Node's stdout may carry JSON lines: no print may reach it, from C or a subprocess neither
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the watchdog asks where every thread is
-    _progress_fd = os.dup(2)
+    heartbeat.begin()
     _hide_channel()
-
-
-def progress() -> None:
-    """Tells the watchdog that work goes on, by the log's modification time. Cheap; does nothing unless embedded."""
-    global _last_progress
-    now = time.monotonic()
-    if _progress_fd is not None and now - _last_progress >= PROGRESS_SECONDS:
-        _last_progress = now
-        with suppress(OSError):
-            os.utime(_progress_fd)
-
-
-def _show_life() -> None:
-    """Gives signs of life from now to the end: closing waits for disks and networks that report no progress."""
-
-    def beat() -> None:
-        while True:
-            progress()
-            time.sleep(LIFE_SECONDS)
-
-    threading.Thread(target=beat, daemon=True).start()
 
 
 def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -150,11 +124,11 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if verb not in VERBS:
         raise LookupError(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
     if verb == "forecast":  # it is asked of sizes alone: neither a session nor `import torch`
-        from coldframe.forecast import describe_models
+        from coldframe.train.forecast import describe_models
 
         return describe_models(**arguments)
     if verb == "lock":  # before anything else is done with a run folder: torch would take seconds
-        from coldframe.lock import hold
+        from coldframe.machine.lock import hold
 
         return {"note": hold(Path(arguments["run_dir"])).note}
     if _session is None:

@@ -15,20 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import build, checkpoint, environment, forecast, identify, lock, serve, upstream, video
-from .cohort import Cohort
-from .data import Batch, normalize_, read_list
-from .device import choose_device, choose_precision
-from .errors import UserError
-from .evaluate import Evaluation, ensemble, explain_broken
-from .extract import Extraction
-from .features import Cache, StoredFeatures, open_cache
-from .initial import initialize
-from .loader import to_device
-from .metrics import Metrics
-from .mix import mix_batch
-from .prepare import Preparation
-from .settings import Settings
+from coldframe import heartbeat
+from coldframe.cache.read import Cache, StoredFeatures, open_cache
+from coldframe.cache.write import Extraction
+from coldframe.data.clips import Batch, normalize_, read_list
+from coldframe.data.loader import to_device
+from coldframe.errors import UserError
+from coldframe.evaluate.evaluation import Evaluation, ensemble, explain_broken
+from coldframe.machine import environment, lock
+from coldframe.machine.device import choose_device, choose_precision
+from coldframe.prepare.clips import Preparation
+from coldframe.settings import Settings
+from coldframe.train import build, checkpoint, forecast, inspection, upstream
+from coldframe.train.cohort import Cohort
+from coldframe.train.initial import initialize
+from coldframe.train.metrics import Metrics
+from coldframe.train.mixup import mix_batch
+from coldframe.video import codecs, frames
 
 
 class Session:
@@ -54,7 +57,7 @@ class Session:
             wanted = Settings.from_json(settings)
             choose_precision(wanted.train.precision, choose_device(wanted.launch.device))  # a run here is asked about
             model = forecast.describe_model(wanted)
-        return {"environment": environment.describe_environment(), "model": model}
+        return {"environment": environment.describe_environment(codecs.describe_decoder()), "model": model}
 
     def memory(self, device: str) -> dict[str, Any]:
         """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""
@@ -91,7 +94,7 @@ class Session:
         backbone, self.backbone_sha256, more = build.build_backbone(self.settings, self.device, self.precision)
         notes += more
         self._cache = self._open_cache(trials)
-        serve.progress()
+        heartbeat.progress()
         built = [
             build.build_trial(
                 trial["name"], Settings.from_json(trial["settings"]), backbone, self.device, self.precision
@@ -114,7 +117,7 @@ class Session:
             "precision": self.precision,
             "backbone_sha256": self.backbone_sha256,
             "parameters": build.count_parameters(self._cohort),
-            "environment": environment.describe_environment(),
+            "environment": environment.describe_environment(codecs.describe_decoder()),
             "notes": notes,
         }
 
@@ -127,7 +130,7 @@ class Session:
         last = min(self.step + steps, self.settings.train.steps)
         while self.step < last and cohort.trials:
             results.append(self._one_step(cohort, bad, dropped))
-            serve.progress()
+            heartbeat.progress()
         return {"step": self.step, "steps": results, "bad": bad, "dropped": dropped}
 
     def evaluate(self, seconds: float, output: str) -> dict[str, Any]:
@@ -137,7 +140,7 @@ class Session:
             self._evaluation = self._start_evaluation()
         evaluation = self._evaluation
         num_bad = len(evaluation.bad)
-        done = evaluation.advance(seconds, serve.progress)
+        done = evaluation.advance(seconds, heartbeat.progress)
         bad = [{"path": path, "reason": reason} for path, reason in evaluation.bad[num_bad:]]
         if bad and self.settings.data.on_bad_video == "fail":
             self._evaluation = None
@@ -189,13 +192,13 @@ class Session:
 
     def probe(self, paths: list[str]) -> dict[str, Any]:
         """Returns frames, size, rate and codec of each video, or the reason why it cannot be read."""
-        return {"videos": [video.describe(path) for path in paths]}
+        return {"videos": [frames.describe(path) for path in paths]}
 
     def predict(self, paths: list[str], top: int) -> dict[str, Any]:
         """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
         predictions: list[dict[str, Any]] = []
         for batch, path in zip(build.prediction_batches(self.settings, paths), paths, strict=True):
-            serve.progress()
+            heartbeat.progress()
             if batch.bad:
                 predictions.append({"path": path, "reason": batch.bad[0].reason, "classes": None})
                 continue
@@ -214,7 +217,7 @@ class Session:
 
     def inspect(self, path: str) -> dict[str, Any]:
         """Returns what a file of weights or a checkpoint folder is. Raises UserError that says what it is instead."""
-        return identify.identify(Path(path))
+        return inspection.identify(Path(path))
 
     def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:
         """Returns what the feature cache of these settings holds. Raises UserError where `open` would refuse it."""
@@ -225,12 +228,12 @@ class Session:
     def forecast_features(self, settings: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:
         """Returns what the feature cache of a configuration takes and saves; it is then ready to be built."""
         self._extraction = Extraction(Settings.from_json(settings), lists)
-        return self._extraction.forecast(serve.progress)
+        return self._extraction.forecast(heartbeat.progress)
 
     def build_features(self, seconds: float) -> dict[str, Any]:
         """Returns how far the feature cache is after about `seconds` more."""
         assert self._extraction is not None
-        return self._extraction.advance(seconds, serve.progress)
+        return self._extraction.advance(seconds, heartbeat.progress)
 
     def save_features(self) -> dict[str, Any]:
         """Returns nothing of note; what is computed of the feature cache is written."""
@@ -241,12 +244,12 @@ class Session:
     def forecast_clips(self, settings: dict[str, Any], lists: dict[str, str | None], folder: str) -> dict[str, Any]:
         """Returns what re-encoding the clips of the lists takes; it can then be begun."""
         self._preparation = Preparation(Settings.from_json(settings), lists, Path(folder))
-        return self._preparation.forecast(serve.progress)
+        return self._preparation.forecast(heartbeat.progress)
 
     def prepare_clips(self, seconds: float) -> dict[str, Any]:
         """Returns how far the re-encoding is after about `seconds` more."""
         assert self._preparation is not None
-        return self._preparation.advance(seconds, serve.progress)
+        return self._preparation.advance(seconds, heartbeat.progress)
 
     def close(self) -> dict[str, Any]:
         """Returns nothing of note; files are flushed, loader workers gone, the run folder free."""
@@ -318,7 +321,7 @@ class Session:
             return {"step": self.step, "clips": 0, "data_seconds": seconds, "step_seconds": seconds, "trials": {}}
         self._num_unread = 0
         clips_NCTHW, targets = mix_batch(self._prepare(batch.clips), batch.labels, self.settings, self.step)
-        outcome = cohort.step(self.step, clips_NCTHW, targets, serve.progress)
+        outcome = cohort.step(self.step, clips_NCTHW, targets, heartbeat.progress)
         self.step += 1
         if self._metrics is not None:
             self._metrics.write_step(self.step, outcome)

@@ -1,7 +1,7 @@
 """The resolved configuration as frozen dataclasses.
 
-No defaults live here: TypeScript owns them (src/config.ts), and a key that is missing or unknown means that the two
-sides disagree, which is a bug and never the user's mistake.
+No defaults live here: TypeScript owns them (src/config/load.ts), and a key that is missing or unknown means that the
+two sides disagree, which is a bug and never the user's mistake.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ import { once } from 'node:events';
 import { closeSync, openSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
-import { UserError } from '../errors.ts';
-import { makeFolder } from '../files.ts';
-import { findBirth, findByVariable, signal } from '../processes.ts';
+import { UserError } from '../base/errors.ts';
+import { makeFolder } from '../base/files.ts';
+import { findBirth, findByVariable, signal } from '../base/processes.ts';
 import type { Executor, Job, JobState } from './executor.ts';
 
 /** In the environment of a job and of all that it starts: `KEY SLOT`. */

@@ -5,8 +5,8 @@ import { request as requestHttps } from 'node:https';
 import { dirname } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { z } from 'zod';
-import { UserError } from '../errors.ts';
-import { makeFolder } from '../files.ts';
+import { UserError } from '../base/errors.ts';
+import { makeFolder } from '../base/files.ts';
 import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 

@@ -3,8 +3,8 @@
 import { type ExecFileException, execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { UserError } from '../errors.ts';
-import { makeFolder, writeWhole } from '../files.ts';
+import { UserError } from '../base/errors.ts';
+import { makeFolder, writeWhole } from '../base/files.ts';
 import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 

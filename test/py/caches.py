@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from clips import make_clip
-from coldframe.extract import Extraction
+from coldframe.cache.write import Extraction
 from coldframe.session import Session
 from coldframe.settings import Settings
 from small import settings_json

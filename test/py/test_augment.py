@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coldframe.augment import (
+from coldframe.data.augment import (
     Operation,
     RandAugment,
     apply_operation,
@@ -19,8 +19,8 @@ from coldframe.augment import (
     paint,
     training_view,
 )
+from coldframe.data.shear import slide
 from coldframe.errors import UserError
-from coldframe.slide import slide
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 RAND_AUGMENT = torch.load(PARITY / "rand_augment.pt", weights_only=True)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from coldframe import build, checkpoint
-from coldframe.cohort import Cohort
 from coldframe.errors import UserError
+from coldframe.train import build, checkpoint
+from coldframe.train.cohort import Cohort
 from small import settings_json
 from test_cohort import make_batch, make_cohort, weights
 

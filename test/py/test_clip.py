@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coldframe.clip import VisionTransformer, fold, freeze, init_random
+from coldframe.backbones.clip.model import VisionTransformer, fold, freeze, init_random
+from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
-from coldframe.evl import EVL
 
 N, T, WIDTH, HEADS, NUM_LAYERS = 2, 3, 24, 2, 4
 PATCH, INPUT = (4, 6), (8, 18)

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from coldframe.video import BadVideo, Frames, read_frames, training_indices, view_indices
+from coldframe.video.frames import BadVideo, Frames, read_frames, training_indices, view_indices
 
 FOLDER = os.environ.get("COLDFRAME_CLIPS")
 FILES = [] if FOLDER is None else sorted(path for path in Path(FOLDER).rglob("*") if path.is_file())

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from coldframe import build, checkpoint
-from coldframe.cohort import Cohort, Trial, learning_rate, stream_seed
-from coldframe.mix import mix_batch
+from coldframe.train import build, checkpoint
+from coldframe.train.cohort import Cohort, Trial, learning_rate, stream_seed
+from coldframe.train.mixup import mix_batch
 from small import settings
 
 CPU = torch.device("cpu")

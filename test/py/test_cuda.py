@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from caches import evaluate, extract, make_request, make_videos, train
-from coldframe import build, checkpoint
-from coldframe.cohort import Cohort, stream_seed
-from coldframe.data import DummyClips
-from coldframe.device import choose_device, choose_precision
-from coldframe.environment import describe_environment, describe_memory
-from coldframe.loader import train_loader
+from coldframe.data.clips import DummyClips
+from coldframe.data.loader import train_loader
+from coldframe.machine.device import choose_device, choose_precision
+from coldframe.machine.environment import describe_environment, describe_memory
 from coldframe.session import Session
+from coldframe.train import build, checkpoint
+from coldframe.train.cohort import Cohort, stream_seed
 from small import settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -204,7 +204,7 @@ def test_blocks_of_the_backbone_learn_in_half_precision() -> None:
 
 
 def test_a_forecast_is_of_the_device_and_its_precision() -> None:
-    from coldframe.forecast import describe_model
+    from coldframe.train.forecast import describe_model
 
     memory = describe_model(settings(launch__device="cuda", train__precision="auto"))["memory"]
     assert (memory["device"], memory["precision"]) == ("cuda:0", "fp16")

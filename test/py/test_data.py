@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from clips import make_clip
-from coldframe.augment import eval_views, training_view
-from coldframe.data import DummyClips, EvalViews, TrainClips, VideoList, normalize_, read_list, sample_order
+from coldframe.data.augment import eval_views, training_view
+from coldframe.data.clips import DummyClips, EvalViews, TrainClips, VideoList, normalize_, read_list, sample_order
+from coldframe.data.loader import _read_ahead, eval_loader, to_device, train_loader
 from coldframe.errors import UserError
-from coldframe.loader import _read_ahead, eval_loader, to_device, train_loader
-from coldframe.reader import find_torchcodec_problem
-from coldframe.video import BadVideo, training_indices, view_indices
+from coldframe.video.frames import BadVideo, training_indices, view_indices
+from coldframe.video.torchcodec import find_torchcodec_problem
 
 PARITY = torch.load(Path(__file__).parent.parent / "fixtures" / "parity" / "data.pt", weights_only=True)
 SHAPE = {"num_frames": 3, "stride": 2, "size": 16}

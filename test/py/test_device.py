@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coldframe import device, environment
 from coldframe.errors import UserError
+from coldframe.machine import device, environment
 
 
 @pytest.fixture

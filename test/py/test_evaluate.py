@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from coldframe import build
-from coldframe.data import normalize_
+from coldframe.data.clips import normalize_
 from coldframe.errors import UserError
-from coldframe.evaluate import Evaluation, accuracy, ensemble
-from coldframe.lock import RunLock
-from coldframe.metrics import Metrics
+from coldframe.evaluate.evaluation import Evaluation, accuracy, ensemble
+from coldframe.machine.lock import RunLock
+from coldframe.train import build
+from coldframe.train.metrics import Metrics
 from small import settings
 from test_cohort import CPU, make_cohort
 
@@ -86,7 +86,7 @@ def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_has_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.lock.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("coldframe.machine.lock.WAIT_SECONDS", 0.0)
     lock = RunLock(tmp_path)
     with pytest.raises(UserError, match="is in use by process"):
         RunLock(tmp_path)

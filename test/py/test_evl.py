@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coldframe.clip import LayerFeatures
+from coldframe.backbones.clip.model import LayerFeatures
+from coldframe.decoders.evl.model import EVL, TemporalConvolution
+from coldframe.decoders.evl.motion import prepare_features
 from coldframe.errors import UserError
-from coldframe.evl import EVL, TemporalConvolution
-from coldframe.motion import prepare_features
 
 N, T, GRID, C, HEADS, DIM, NUM_LAYERS, NUM_CLASSES = 2, 3, (2, 4), 6, 5, 7, 2, 9
 L = 1 + GRID[0] * GRID[1]

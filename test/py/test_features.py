@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from caches import NUM_CLIPS, NUM_VIEWS, evaluate, extract, make_request, make_videos, shard_of, train
-from coldframe import build
-from coldframe.clip import LayerFeatures
-from coldframe.cohort import Cohort
-from coldframe.data import normalize_, read_list
+from coldframe.backbones.clip.model import LayerFeatures
+from coldframe.cache.read import StoredFeatures, choose_view, open_cache, read_fully
+from coldframe.cache.write import CLIPS_A_PASS, Extraction
+from coldframe.data.clips import normalize_, read_list
 from coldframe.errors import UserError
-from coldframe.extract import CLIPS_A_PASS, Extraction
-from coldframe.features import StoredFeatures, choose_view, open_cache, read_fully
 from coldframe.session import Session
 from coldframe.settings import Settings
+from coldframe.train import build
+from coldframe.train.cohort import Cohort
 
 CPU = torch.device("cpu")
 FORMS = ("maps", "inputs", "one")

@@ -14,16 +14,16 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_videos, shard_of, train, write_lists
-from coldframe import build
-from coldframe.cohort import Cohort
-from coldframe.data import read_list, sample_order
+from coldframe.cache.manifest import read_manifest
+from coldframe.cache.read import StoredFeatures, open_cache
+from coldframe.cache.write import CLIPS_A_PASS, Extraction, choose_pass
+from coldframe.data.clips import read_list, sample_order
 from coldframe.errors import UserError, explain
-from coldframe.extract import CLIPS_A_PASS, Extraction, choose_pass
-from coldframe.features import StoredFeatures, open_cache
-from coldframe.forecast import count_pass
-from coldframe.manifest import read_manifest
 from coldframe.session import Session
 from coldframe.settings import Settings
+from coldframe.train import build
+from coldframe.train.cohort import Cohort
+from coldframe.train.forecast import count_pass
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,7 @@ def test_a_build_that_is_stopped_keeps_all_that_was_computed(folder, tmp_path):
 
 
 def test_two_builders_do_not_write_one_folder(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("coldframe.lock.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("coldframe.machine.lock.WAIT_SECONDS", 0.1)
     settings, lists = make_request(folder, tmp_path)
     first = Extraction(Settings.from_json(settings), dict(lists))
     first.advance(0, lambda: None)

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from coldframe.errors import UserError
-from coldframe.files import append, write_text, writing
+from coldframe.machine.files import append, write_text, writing
 from test_checkpoint import record_calls
 
 

@@ -18,9 +18,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import small
-from coldframe import build, forecast
-from coldframe.cohort import DTYPES, Cohort, Trial
 from coldframe.settings import Settings
+from coldframe.train import build, forecast
+from coldframe.train.cohort import DTYPES, Cohort, Trial
 
 CPU = torch.device("cpu")
 # Large enough that weights and small vectors do not hide what grows with the clips.

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coldframe.clip import VisionTransformer, init_random
+from coldframe.backbones.clip.model import VisionTransformer, init_random
+from coldframe.backbones.clip.weights import sha256_file, to_upstream
+from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
-from coldframe.evl import EVL
-from coldframe.identify import ACTIVATION_NOTE, identify
-from coldframe.weights import sha256_file, to_upstream
+from coldframe.train.inspection import ACTIVATION_NOTE, identify
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 SIZES = {"width": 24, "num_layers": 3, "patch_size": 8, "mlp_factor": 2.5}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from coldframe import build, checkpoint, upstream
-from coldframe.clip import VisionTransformer
-from coldframe.cohort import Cohort
+from coldframe.backbones.clip.model import VisionTransformer
 from coldframe.errors import UserError
-from coldframe.initial import initialize
+from coldframe.train import build, checkpoint, upstream
+from coldframe.train.cohort import Cohort
+from coldframe.train.initial import initialize
 from small import settings, settings_json
 from test_cohort import CPU, make_batch, make_cohort, weights
 

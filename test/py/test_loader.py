@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from coldframe import loader, sharing
-from coldframe.data import DummyClips
+from coldframe.data import loader
+from coldframe.data.clips import DummyClips
 from coldframe.errors import UserError
+from coldframe.machine import sharing
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])

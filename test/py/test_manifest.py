@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coldframe.manifest import Layout, Manifest, Part, Shard, describe_key, describe_parts, find_differences
+from coldframe.cache.manifest import Layout, Manifest, Part, Shard, describe_key, describe_parts, find_differences
 from coldframe.settings import Backbone, Data, Eval, Features
 from small import settings
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coldframe.motion import _table_gradient, _table_gradient_at_once
+from coldframe.decoders.evl.motion import _table_gradient, _table_gradient_at_once
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.1)])

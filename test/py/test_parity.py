@@ -6,17 +6,17 @@ import re
 import shutil
 from pathlib import Path
 
-import pytest
-import torch
-
 import coldframe.augment
 import coldframe.clip
 import coldframe.cohort
-import coldframe.data
 import coldframe.motion
 import coldframe.upstream
-import coldframe.video
 import coldframe.weights
+import pytest
+import torch
+
+import coldframe.data
+import coldframe.video
 import parity
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "parity"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from clips import make_clip
-from coldframe.data import EvalViews, TrainClips, normalize_
-from coldframe.video import training_indices
+from coldframe.data.clips import EvalViews, TrainClips, normalize_
+from coldframe.video.frames import training_indices
 from plain_data import CLIP_MEAN, CLIP_STD, cut_training_clip, cut_views, load_test_item, load_training_item
 
 PARITY = torch.load(Path(__file__).parent.parent / "fixtures" / "parity" / "data.pt", weights_only=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coldframe.evl import EVL
+from coldframe.decoders.evl.model import EVL
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "scripts"))

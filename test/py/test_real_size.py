@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coldframe import weights
-from coldframe.clip import VisionTransformer
+from coldframe.backbones.clip import weights
+from coldframe.backbones.clip.model import VisionTransformer
 
 SIZES = {"ViT-B/16": (768, 12, 16), "ViT-L/14": (1024, 24, 14)}  # width, layers, patch
 

@@ -16,7 +16,7 @@ import torch
 
 from coldframe import serve
 from coldframe.errors import UserError
-from coldframe.video import BadVideo
+from coldframe.video.frames import BadVideo
 
 
 def ask(result: Any, **request: Any) -> dict[str, Any]:
@@ -156,8 +156,9 @@ def test_start_ignores_signals_but_its_children_can_be_terminated():
 def test_progress_touches_the_log_only_after_start(tmp_path: Path):
     log = tmp_path / "runtime.log"
     code = (
-        "import json, os; from coldframe import serve; before = os.fstat(2).st_mtime_ns; serve.progress()\n"
-        "unstarted = os.fstat(2).st_mtime_ns; serve.start(json.dumps({'parent': os.getppid()})); serve.progress()\n"
+        "import json, os; from coldframe import heartbeat, serve; before = os.fstat(2).st_mtime_ns\n"
+        "heartbeat.progress()\n"
+        "unstarted = os.fstat(2).st_mtime_ns; serve.start(json.dumps({'parent': os.getppid()})); heartbeat.progress()\n"
         "assert before == unstarted < os.fstat(2).st_mtime_ns"
     )
     with log.open("w") as file:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coldframe.errors import UserError
-from coldframe.suggest import Params, suggest
+from coldframe.train.tpe import Params, suggest
 
 
 def number(key: str, low: float, high: float, **more: Any) -> dict[str, Any]:

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from clips import cut_by_edit_list, make_clip, make_sound
-from coldframe import video
 from coldframe.errors import UserError
-from coldframe.h264 import non_reference_test
-from coldframe.packets import scan
-from coldframe.prepare import Preparation, plan_targets, read_manifest
-from coldframe.streams import open_video
-from coldframe.transcode import Encoding, transcode
-from coldframe.video import BadVideo, read_frames
-from coldframe.workers import Workers
+from coldframe.prepare.clips import Preparation, plan_targets, read_manifest
+from coldframe.prepare.processes import Workers
+from coldframe.prepare.transcode import Encoding, transcode
+from coldframe.video import frames as video
+from coldframe.video.frames import BadVideo, read_frames
+from coldframe.video.h264 import non_reference_test
+from coldframe.video.packets import scan
+from coldframe.video.streams import open_video
 from small import settings
 
 ENCODING = Encoding(short_side=256, gop=4, crf=18, preset="superfast")
@@ -246,7 +246,7 @@ def test_other_settings_are_refused_by_name(request_: Request) -> None:
 
 
 def test_one_writer_at_a_time(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.lock.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("coldframe.machine.lock.WAIT_SECONDS", 0.2)
     one, two = request_.open(), request_.open()
     one.advance(0, lambda: None)
     with pytest.raises(UserError, match=r"is in use by process \d+ .* or choose another --output"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coldframe import build, upstream
 from coldframe.errors import UserError
+from coldframe.train import build, upstream
 from test_cohort import make_batch, make_cohort, weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"

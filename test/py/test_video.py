@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clips import cut_by_edit_list, make_clip, make_sound, read_number
-from coldframe.video import BadVideo, probe, read_frames, training_indices, view_indices
+from coldframe.video.frames import BadVideo, probe, read_frames, training_indices, view_indices
 
 PARITY = torch.load(Path(__file__).parent.parent / "fixtures" / "parity" / "data.pt", weights_only=True)
 X264 = "log-level=none"
@@ -124,7 +124,7 @@ def test_rotation_metadata_is_applied(clip):
 
 
 def test_only_needed_packets_are_decoded(clip, monkeypatch):
-    from coldframe import video
+    from coldframe.video import frames as video
 
     fed = []
     plain = video._decode
@@ -136,7 +136,7 @@ def test_only_needed_packets_are_decoded(clip, monkeypatch):
 def test_large_files_are_read_twice_and_give_the_same_frames(clip, monkeypatch):
     path = clip("gop30.mp4")
     kept = read_frames(str(path), lambda n: [3, 50, 99])
-    monkeypatch.setattr("coldframe.packets._KEPT_BYTES", 100)
+    monkeypatch.setattr("coldframe.video.packets._KEPT_BYTES", 100)
     np.testing.assert_array_equal(read_frames(str(path), lambda n: [3, 50, 99]), kept)
 
 

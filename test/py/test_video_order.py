@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from clips import make_clip, read_number
-from coldframe.reader import choose_reader
-from coldframe.transcode import Encoding, transcode
-from coldframe.video import BadVideo, probe, read_frames
+from coldframe.prepare.transcode import Encoding, transcode
+from coldframe.video.frames import BadVideo, probe, read_frames
+from coldframe.video.torchcodec import choose_reader
 
 REORDERED = {"preset": "medium", "x264-params": "log-level=none:bframes=3:b-pyramid=normal:threads=1"}
 OPEN = {"preset": "medium", "x264-params": "log-level=none:open-gop=1:bframes=3:threads=1"}

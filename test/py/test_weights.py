@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coldframe.clip import VisionTransformer, init_random
-from coldframe.errors import UserError
-from coldframe.tower import count_heads
-from coldframe.weights import (
+from coldframe.backbones.clip.model import VisionTransformer, init_random
+from coldframe.backbones.clip.tower import count_heads
+from coldframe.backbones.clip.weights import (
     backbone_sizes,
     from_hugging_face,
     from_upstream,
@@ -20,6 +19,7 @@ from coldframe.weights import (
     sha256_file,
     to_upstream,
 )
+from coldframe.errors import UserError
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 HUGGING_FACE = (

@@ -1,0 +1,348 @@
+"""The feature cache: what trials need of every clip, stored once, so that no decoding and no backbone pass is left.
+
+A cache is a folder: `features.json` (manifest.py) and shards, safetensors files with `clips` (a row a record) and
+`crc32`. Record r of part `train` is view r % V of clip r // V; record r of part `val` is video r, its views in a row.
+"""
+
+# Shapes: N clips, V views, S stored numbers of a clip, T frames, L = 1 + P tokens (class token first), P patches,
+# C channels
+
+from __future__ import annotations
+
+import bisect
+import json
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from io import RawIOBase
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from coldframe.backbones.clip.model import Block, LayerFeatures, VisionTransformer, neighbour_maps
+from coldframe.cache.manifest import (
+    Layout,
+    Manifest,
+    Part,
+    describe_key,
+    describe_parts,
+    find_differences,
+    read_manifest,
+)
+from coldframe.data.clips import Batch, VideoList, read_list, sample_order
+from coldframe.data.source import Source, find_replaced
+from coldframe.errors import UserError
+from coldframe.machine.environment import count_cpus
+from coldframe.settings import Settings
+from coldframe.video.frames import BadVideo
+
+Rows = npt.NDArray[Any]
+BATCHES_AHEAD = 1
+_MEND = "`coldframe features build` mends the cache."
+# Threads: they wait for the disk, copy or compute checksums, all without Python's lock.
+NUM_READERS = max(4, min(16, count_cpus()))
+
+
+class StoredFeatures(nn.Module):
+    """Takes the backbone's place in a cohort: from stored rows to the features that the backbone would give.
+
+    Keeps only the blocks that have to run again: none for `maps`.
+    """
+
+    def __init__(self, layout: Layout, backbone: VisionTransformer) -> None:
+        super().__init__()
+        self.layout, self.grid = layout, backbone.grid
+        num_blocks = 0 if layout.form == "maps" else layout.num_layers
+        blocks = backbone.transformer.resblocks
+        self.blocks = blocks[len(blocks) - num_blocks :]
+
+    def forward(self, stored_NS: Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
+        """Returns the features of the last `num_layers` blocks, earliest first, in float32."""
+        layers = self.layout.split(stored_NS)
+        # Other forms hold no maps, and the blocks that run again give them whatever the cache was built for.
+        has_maps = self.layout.has_maps if self.layout.form == "maps" else self.layout.num_frames > 1
+        with_maps = with_maps and has_maps
+        if self.layout.form == "maps":
+            return [self._read(layer, with_maps) for layer in layers[-num_layers:]]
+        if self.layout.form == "inputs":
+            return self._from_inputs([layer[0] for layer in layers[-num_layers:]], with_maps)
+        return self._run(self._last_blocks(self.layout.num_layers), layers[0][0], with_maps)[-num_layers:]
+
+    def _read(self, layer: list[Tensor], with_maps: bool) -> LayerFeatures:
+        out, *maps = (_widen(part) for part in (layer if with_maps else layer[:1]))
+        return LayerFeatures(out, *(maps or (None, None)))
+
+    def _from_inputs(self, inputs: list[Tensor], with_maps: bool) -> list[LayerFeatures]:
+        """A layer's output is the next one's input, so only the last block runs; maps take its query and key."""
+        features = []
+        blocks = self._last_blocks(len(inputs))
+        for block, x_NTLC, next_NTLC in zip(blocks, inputs, inputs[1:], strict=False):
+            maps: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
+            if with_maps:
+                query, key, _ = block.attn.project(block.ln_1(_enter(block, x_NTLC)))
+                maps = neighbour_maps(query, key, self.layout.num_frames)
+            features.append(LayerFeatures(_widen(next_NTLC), *maps))
+        return features + self._run(blocks[-1:], inputs[-1], with_maps)
+
+    def _run(self, blocks: list[Block], x_NTLC: Tensor, with_maps: bool) -> list[LayerFeatures]:
+        features = []
+        x_BLC = _enter(blocks[0], x_NTLC)
+        for block in blocks:
+            x_BLC, query, key = block(x_BLC)
+            maps = neighbour_maps(query, key, self.layout.num_frames) if with_maps else (None, None)
+            features.append(LayerFeatures(_widen(x_BLC).reshape(x_NTLC.shape), *maps))
+        return features
+
+    def _last_blocks(self, count: int) -> list[Block]:
+        return cast(list[Block], list(self.blocks)[-count:])
+
+
+def _enter(block: Block, x_NTLC: Tensor) -> Tensor:
+    """Returns x (N*T, L, C) in the block's precision; a copy, as blocks may work in place."""
+    return x_NTLC.flatten(0, 1).to(block.attn.in_proj_weight.dtype, copy=True)
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.to(torch.float32).contiguous()
+
+
+class Cache:
+    """A whole cache that fits the configuration, ready to be read; of its parts, those of the lists in use."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.layout = manifest.layout
+        self._shards: dict[str, _Header] = {}
+        self._checked: set[tuple[str, int]] = set()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what is stored, in numbers of records and bytes on the disk."""
+        parts, layout = self.manifest.parts, self.layout
+        return {
+            "folder": str(self.folder),
+            "form": layout.form,
+            "precision": layout.precision,
+            "num_layers": layout.num_layers,
+            "num_records": {name: part.num_records for name, part in parts.items()},
+            "num_bad": sum(len(part.bad) for part in parts.values()),
+            "bytes": sum(shard.size_bytes for part in parts.values() for shard in part.shards),
+        }
+
+    def read(self, name: str, record: int, row: Rows) -> str | None:
+        """Fills `row` with a record, in one read; returns the reason where there is none.
+
+        A record's checksum is compared when this process reads it for the first time. Raises UserError where it
+        differs.
+        """
+        part = self.manifest.parts[name]
+        if record in part.bad:
+            return part.bad[record]
+        shard = part.shards[bisect.bisect_right(part.shards, record, key=lambda shard: shard.first) - 1]
+        file = self.folder / shard.file
+        try:
+            if shard.file not in self._shards:
+                self._shards[shard.file] = _read_shard_header(file, shard.num_records)
+            header = self._shards[shard.file]
+            place = record - shard.first
+            with file.open("rb", buffering=0) as stream:
+                stream.seek(header.start + place * row.nbytes)
+                num_read = read_fully(stream, row.data.cast("B"))
+        except OSError as error:
+            raise UserError(f"{file}  cannot be read: {error}. {_MEND}") from error
+        if num_read == row.nbytes and (name, record) in self._checked:
+            return None
+        if num_read != row.nbytes or zlib.crc32(row.data.cast("B")) != header.checksums[place]:
+            raise UserError(f"{file}  record {place} is damaged. {_MEND}")
+        self._checked.add((name, record))
+        return None
+
+    def training_batches(self, settings: Settings, list_file: str, step: int, pin: bool) -> Iterator[Batch]:
+        """Yields the batches of steps `step`.. to the end: clips in the order of training without a cache, rows
+        (N, S) for clips, the view of each a function of (data.seed, step, position)."""
+        train, num_views = settings.train, settings.features.train_views
+        items = read_list(list_file)
+        repeats = settings.data.clips_per_video
+        num_videos = train.batch_size // repeats
+
+        def places() -> Iterator[list[tuple[int, int]]]:
+            for number in range(step, train.steps):
+                order = sample_order(len(items), settings.data.seed, number * num_videos, num_videos)
+                batch = []
+                for i, index in enumerate(order):
+                    first = choose_view(settings.data.seed, number, i * repeats, num_views)
+                    batch += [(index * num_views + (first + r) % num_views, index) for r in range(repeats)]
+                yield batch
+
+        return self._batches("train", items, places(), pin)
+
+    def evaluation_batches(self, settings: Settings, list_file: str, pin: bool) -> tuple[Iterator[Batch], int]:
+        """Returns the batches of one pass over a list, rows (N, V, S) for clips, and how many videos it has."""
+        items, size = read_list(list_file), settings.eval.batch_size
+        places = (
+            [(index, index) for index in range(first, min(first + size, len(items)))]
+            for first in range(0, len(items), size)
+        )
+        return self._batches("val", items, places, pin), len(items)
+
+    def _batches(
+        self, name: str, items: VideoList, batches: Iterator[list[tuple[int, int]]], pin: bool
+    ) -> Iterator[Batch]:
+        """Yields a batch for each list of (record, index), read ahead by threads while others are computed on.
+
+        With `pin` they read right into pinned memory. Batches are torch's own tensors, and no views of NumPy's: torch
+        gives such memory away again only when a GPU is through with its copy.
+        """
+        num_views = self.manifest.parts[name].num_views
+        shape: tuple[int, ...] = (self.layout.numbers,) if name == "train" else (num_views, self.layout.numbers)
+        dtype = torch.float16 if self.layout.precision == "fp16" else torch.float32
+        pool = ThreadPoolExecutor(NUM_READERS, "features")
+        ahead: deque[_Reading] = deque()
+        try:
+            for places in batches:
+                clips = torch.empty((len(places), *shape), dtype=dtype, pin_memory=pin)
+                rows = zip(places, clips.numpy(), strict=True)
+                found = [pool.submit(self.read, name, record, row) for (record, _), row in rows]
+                ahead.append(_Reading([items[index] for _, index in places], [i for _, i in places], clips, found))
+                if len(ahead) > BATCHES_AHEAD:
+                    yield ahead.popleft().finish(pin)
+            while ahead:
+                yield ahead.popleft().finish(pin)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A batch on its way."""
+
+    items: list[tuple[str, int]]
+    indices: list[int]
+    clips: Tensor
+    found: list[Future[str | None]]
+
+    def finish(self, pin: bool) -> Batch:
+        """Returns the batch when all its rows are there, bad records left out."""
+        reasons = [future.result() for future in self.found]
+        good = [i for i, reason in enumerate(reasons) if reason is None]
+        bad = [BadVideo(item[0], why) for item, why in zip(self.items, reasons, strict=True) if why is not None]
+        for place, i in enumerate(good):
+            if place < i:  # moves up into the place of a bad one
+                self.clips[place] = self.clips[i]
+        labels = torch.tensor([self.items[i][1] for i in good], dtype=torch.int64, pin_memory=pin)
+        indices = torch.tensor([self.indices[i] for i in good], dtype=torch.int64)
+        return Batch(self.clips[: len(good)], labels, indices, bad, 0.0)
+
+
+def choose_view(seed: int, step: int, position: int, num_views: int) -> int:
+    """Returns the stored view of a place of the training order: a function of its arguments and nothing else."""
+    return int(np.random.SeedSequence([seed, step, position]).generate_state(1)[0]) % num_views
+
+
+class _Header(NamedTuple):
+    """Where the rows of a shard begin, in bytes; the checksum of each, and the video it is of (none in older ones)."""
+
+    start: int
+    checksums: Rows
+    sources: Source | None
+
+
+def read_fully(stream: RawIOBase, buffer: memoryview) -> int:
+    """Returns how many bytes were read into the buffer: all, but for the end of the file. One call of the system gives
+    2 GiB at most."""
+    num_read = 0
+    while num_read < len(buffer) and (more := stream.readinto(buffer[num_read:])):
+        num_read += more
+    return num_read
+
+
+def _read_shard_header(file: Path, num_records: int) -> _Header:
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(min(length, file.stat().st_size))  # a damaged length may be any number
+        try:
+            header = json.loads(text)
+
+            def read(name: str, count: int) -> Rows:
+                start, end = header[name]["data_offsets"]
+                stream.seek(8 + length + start)
+                return np.frombuffer(stream.read(end - start), "<i8", count)
+
+            sources = read("sources", 3 * num_records).reshape(-1, 3) if "sources" in header else None
+            return _Header(8 + length + int(header["clips"]["data_offsets"][0]), read("crc32", num_records), sources)
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{file}  has a damaged header. {_MEND}") from error
+
+
+def open_cache(settings: list[Settings], backbone_sha256: str, lists: dict[str, str | None]) -> Cache:
+    """Returns the cache of `data.features`, which serves all of the given trials and lists.
+
+    Raises UserError with every reason why it does not: nothing there, built for something else, not whole.
+    """
+    assert settings[0].data.features is not None
+    folder = Path(settings[0].data.features)
+    have = read_manifest(folder)
+    if have is None:
+        raise UserError(f"data.features  {folder} holds no feature cache. Run `coldframe features build` first.")
+    layouts = [Layout.of(each) for each in settings]
+    problems: list[str] = []
+    for each, layout in zip(settings, layouts, strict=True):
+        key, parts = describe_key(each, backbone_sha256), describe_parts(each, lists)
+        problems += find_differences(have, Manifest(layout, key, have.computed_in, parts))
+    wanted = describe_parts(settings[0], lists)
+    for name, part in wanted.items():
+        missing = [f"data.{part.role}_list: the cache holds no features of this list"]
+        problems += _find_damage(folder, have.parts[name]) if name in have.parts else missing
+    if not problems:  # else the lists may be others, too
+        for name, part in wanted.items():
+            problems += describe_replaced(folder, have.parts[name], read_list(str(lists[part.role])))
+    if problems:
+        lines = "\n  ".join(dict.fromkeys(problems))
+        raise UserError(
+            f"data.features  {folder} is not a cache of this configuration:\n  {lines}\n"
+            "Take the cache's values, run `coldframe features build` (for other values with another data.features), "
+            "or train without (data.features: null)."
+        )
+    return Cache(folder, replace(have, parts=have.by_role(wanted)))
+
+
+def _find_damage(folder: Path, part: Part) -> list[str]:
+    problems = []
+    if part.num_missing:
+        problems.append(f"{part.role}: {part.num_missing} of {part.num_records} records are not built yet")
+    for shard in part.shards:
+        file = folder / shard.file
+        size = file.stat().st_size if file.is_file() else None
+        if size != shard.size_bytes:
+            problems.append(f"{file} " + ("is missing" if size is None else f"has {size} of {shard.size_bytes} bytes"))
+    return problems
+
+
+def find_replaced_records(folder: Path, part: Part, items: VideoList) -> list[int]:
+    """Returns the records whose videos have become others since they were computed."""
+    records: list[int] = []
+    known: list[Source] = []
+    for shard in part.shards:
+        sources = _read_shard_header(folder / shard.file, shard.num_records).sources
+        if sources is not None:
+            records += range(shard.first, shard.first + shard.num_records)
+            known.append(sources)
+    if not known:
+        return []
+    num_views = part.num_records // len(items)
+    paths = [items[record // num_views][0] for record in records]
+    return [records[place] for place in find_replaced(paths, np.concatenate(known), NUM_READERS)]
+
+
+def describe_replaced(folder: Path, part: Part, items: VideoList) -> list[str]:
+    """Returns a line about videos that have become others since, none where there are none."""
+    num_views = part.num_records // max(1, len(items))
+    videos = sorted({record // num_views for record in find_replaced_records(folder, part, items)})
+    if not videos:
+        return []
+    return [f"{part.role}: {len(videos)} videos were changed after the cache was built, such as {items[videos[0]][0]}"]

@@ -1,0 +1,259 @@
+# Lists, sampling order and clips.
+# Shapes: N clips, V views (spatial-major), 3 = RGB channels, T frames, H height, W width, S = size (pixels, square)
+"""Datasets whose every item is a function of (seed, step, position) and of nothing else."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from coldframe.data.augment import RandAugment, eval_views, training_view
+from coldframe.errors import UserError
+from coldframe.video.frames import BadVideo, Frames, training_indices, view_indices
+from coldframe.video.torchcodec import choose_reader
+
+Place = tuple[int, int, int]  # (step, position in the batch of all devices, index in the list)
+
+
+@dataclass(frozen=True)
+class Item:
+    clip: Tensor | BadVideo
+    label: int
+    index: int
+    seconds: float
+
+
+class Batch(NamedTuple):
+    """What was asked for, less the bad videos: clips (N, 3, T, S, S) in training, (N, V, 3, T, S, S) in evaluation,
+    float32 in 0..255; labels and indices (N,) int64; bad; item_seconds: time spent in items, over all workers."""
+
+    clips: Tensor
+    labels: Tensor
+    indices: Tensor
+    bad: list[BadVideo]
+    item_seconds: float
+
+
+# ---- lists and order -------------------------------------------------------------------------------------------------
+
+
+class VideoList(Sequence[tuple[str, int]]):
+    """(path, label) pairs of a list in normalised form, kept as bytes: workers share them, and a million lines cost
+    the size of the file rather than two million Python objects."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bytes = np.frombuffer(data, dtype=np.uint8)
+        ends = np.flatnonzero(self._bytes == ord("\n"))
+        if data and not data.endswith(b"\n"):
+            ends = np.append(ends, len(data))
+        self._bounds = np.concatenate([[-1], ends])
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, int] | list[tuple[str, int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        line = self._bytes[self._bounds[index] + 1 : self._bounds[index + 1]].tobytes()
+        path, label = line.decode("utf-8").rsplit("\t", 1)
+        return path, int(label)
+
+
+def read_list(path: str | Path) -> VideoList:
+    """Returns the pairs of a normalised list: `<path>\\t<label>` a line, UTF-8, no comments."""
+    return VideoList(Path(path).read_bytes())
+
+
+def sample_order(num_items: int, seed: int, start: int, count: int) -> list[int]:
+    """Returns the items of places start..start+count-1 in the endless training order.
+
+    One permutation of all items after the other, as upstream's create_train_loader; seed 0 gives exactly upstream's
+    (permutation e from a generator seeded with e). Any place is reached without the ones before.
+    """
+    order: list[int] = []
+    while len(order) < count:
+        epoch, place = divmod(start + len(order), num_items)
+        order += _epoch_order(num_items, seed, epoch)[place : place + count - len(order)].tolist()
+    return order
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
+    mixed = epoch if seed == 0 else int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    return torch.randperm(num_items, generator=torch.Generator().manual_seed(mixed))
+
+
+def normalize_(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Returns clips (..., 3, T, H, W), from 0..255 to (clips / 255 - mean) / std, in place and in one pass.
+
+    Upstream normalises before it resizes; both are affine, so the order does not matter and one pass over the batch
+    (on the device) replaces several over whole frames.
+    """
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), clips.device, clips.dtype)
+    return torch.addcmul(shift, clips, scale, out=clips)
+
+
+@lru_cache(maxsize=8)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Returns the constants (3, 1, 1, 1) of `normalize_`, kept: copying them to a GPU would wait for it every time."""
+    mean_C, std_C = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    scale, shift = (value.to(device, dtype).reshape(3, 1, 1, 1) for value in (1 / (255 * std_C), -mean_C / std_C))
+    return scale, shift
+
+
+# ---- datasets --------------------------------------------------------------------------------------------------------
+
+
+class TrainClips(Dataset[Item]):
+    """Training clips addressed by (step, position, index): a video drawn twice gives two different clips."""
+
+    def __init__(
+        self,
+        items: Sequence[tuple[str, int]],
+        *,
+        num_frames: int,
+        stride: int | None,
+        size: int,
+        seed: int,
+        augment: str | None = None,
+        interpolation: str = "bicubic",
+        mirror: bool = False,
+        repeat_last: bool = False,
+        reader: str = "pyav",
+    ) -> None:
+        self.items = items
+        self.shape = (3, num_frames, size, size)
+        self._num_frames, self._stride, self._size, self._seed, self._mirror = num_frames, stride, size, seed, mirror
+        self._repeat_last = repeat_last
+        self._augment = RandAugment(augment, interpolation) if augment else None
+        self._read = choose_reader(reader)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: Place) -> Item:
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: list[Place]) -> list[Item]:
+        """Returns the items of places, each a function of its place alone. Clips of one video that stand side by side
+        (`data.clips_per_video`) are cut from one decoding of it."""
+        videos = groupby(places, key=lambda place: (place[0], place[2]))
+        return [item for _, clips in videos for item in self._cut_clips(list(clips))]
+
+    def _cut_clips(self, places: list[Place]) -> list[Item]:
+        started = time.perf_counter()
+        path, label = self.items[places[0][2]]
+        seeds = [
+            [int(word) for word in np.random.SeedSequence([self._seed, step, position]).generate_state(3)]
+            for step, position, _ in places
+        ]
+        picks: list[list[int]] = []
+
+        def choose(num_available: int) -> list[int]:
+            rngs = [np.random.RandomState(words[0]) for words in seeds]
+            return _unite([self._choose_frames(num_available, rng) for rng in rngs], picks)
+
+        clips: Sequence[Tensor | BadVideo]
+        try:
+            frames = self._read(path, choose)
+            clips = [self._view([frames[i] for i in pick], words) for pick, words in zip(picks, seeds, strict=True)]
+        except BadVideo as bad:
+            clips = [bad] * len(places)
+        seconds = (time.perf_counter() - started) / len(places)
+        return [Item(clip, label, place[2], seconds) for clip, place in zip(clips, places, strict=True)]
+
+    def _choose_frames(self, num_available: int, rng: np.random.RandomState) -> list[int]:
+        return training_indices(num_available, self._num_frames, self._stride, rng, repeat_last=self._repeat_last)
+
+    def _view(self, frames: list[Frames], words: list[int]) -> Tensor:
+        rngs = random.Random(words[1]), np.random.RandomState(words[2])
+        return training_view(frames, self._size, self._augment, self._mirror, *rngs)
+
+
+def _unite(chosen: list[list[int]], picks: list[list[int]]) -> list[int]:
+    """Returns the indices that occur in any list, ascending; picks then say where those of each list stand."""
+    needed = sorted({index for indices in chosen for index in indices})
+    place_of = {index: place for place, index in enumerate(needed)}
+    picks[:] = [[place_of[index] for index in indices] for indices in chosen]
+    return needed
+
+
+class EvalViews(Dataset[Item]):
+    """All test views of a video, addressed by its index; no randomness."""
+
+    def __init__(
+        self,
+        items: Sequence[tuple[str, int]],
+        *,
+        num_frames: int,
+        stride: int | None,
+        size: int,
+        spatial_views: int,
+        temporal_views: int,
+        reader: str = "pyav",
+    ) -> None:
+        if spatial_views not in (1, 3):
+            raise UserError(f"eval.spatial_views  is {spatial_views}. 1 and 3 are allowed.")
+        self.items = items
+        self.shape = (spatial_views * temporal_views, 3, num_frames, size, size)
+        self._num_frames, self._stride, self._size = num_frames, stride, size
+        self._spatial_views, self._temporal_views = spatial_views, temporal_views
+        self._read = choose_reader(reader)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        started = time.perf_counter()
+        path, label = self.items[index]
+        views: list[list[int]] = []
+
+        def choose(num_available: int) -> list[int]:
+            return _unite(view_indices(num_available, self._num_frames, self._stride, self._temporal_views), views)
+
+        clip: Tensor | BadVideo
+        try:
+            clip = eval_views(self._read(path, choose), views, self._size, self._spatial_views)
+        except BadVideo as bad:
+            clip = bad
+        return Item(clip, label, index, time.perf_counter() - started)
+
+
+class DummyClips(Dataset[Item]):
+    """Noise instead of videos (data.dummy), a function of (seed, index); for speed tests. Upstream's are all zero,
+    which hides what depends on values. Stands in for either dataset: num_views None gives training clips."""
+
+    def __init__(
+        self, num_items: int, *, num_classes: int, num_frames: int, size: int, seed: int, num_views: int | None = None
+    ) -> None:
+        clip = (3, num_frames, size, size)
+        self.shape = clip if num_views is None else (num_views, *clip)
+        self._num_items, self._num_classes, self._seed = num_items, num_classes, seed
+
+    def __len__(self) -> int:
+        return self._num_items
+
+    def __getitem__(self, place: Place | int) -> Item:
+        started = time.perf_counter()
+        index = place if isinstance(place, int) else place[2]
+        word = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
+        noise = torch.randint(256, self.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(word))
+        return Item(noise.float(), index % self._num_classes, index, time.perf_counter() - started)

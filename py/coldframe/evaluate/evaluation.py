@@ -1,0 +1,159 @@
+"""Evaluation: views -> mean softmax -> metrics, each video counted exactly once.
+
+Shapes: N videos, V views a video, C channels, T frames, H, W pixels; K classes
+"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coldframe.data.clips import Batch
+from coldframe.errors import UserError
+from coldframe.machine.files import writing
+from coldframe.train.cohort import Cohort, Trial
+
+
+@dataclass
+class Evaluation:
+    """One pass over a list that is taken a bounded piece at a time, so that the caller can stop between pieces."""
+
+    cohort: Cohort
+    batches: Iterator[Batch]
+    prepare: Callable[[Tensor], Tensor]
+    num_videos: int
+    num_views: int
+    labels: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    scores: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def num_seen(self) -> int:
+        return len(self.labels) + len(self.bad)
+
+    def advance(self, seconds: float, progress: Callable[[], None]) -> bool:
+        """Returns True when the list is through; stops between batches once `seconds` have passed."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            batch = next(self.batches, None)
+            progress()
+            if batch is None:
+                return True
+            self.bad += [(video.path, video.reason) for video in batch.bad]
+            if len(batch.labels):
+                self._score(batch)
+        return False
+
+    def _score(self, batch: Batch) -> None:
+        num_videos, num_views = batch.clips.shape[:2]
+        clips_NCTHW = self.prepare(batch.clips.flatten(0, 1))
+        for name, scores in self.cohort.scores(clips_NCTHW).items():
+            mean_NK = scores.view(num_videos, num_views, -1).mean(dim=1)
+            self.scores.setdefault(name, []).append(mean_NK.cpu())
+        self.labels += batch.labels.tolist()
+        self.indices += batch.indices.tolist()
+
+    def take_broken(self) -> dict[str, str]:
+        """Returns why each trial with scores that are not finite has no result, after taking its scores out."""
+        broken = {}
+        for trial in self.cohort.trials:
+            scores_NK = torch.cat(self.scores.get(trial.name) or [torch.empty(0, 1)])
+            num_broken = int((~scores_NK.isfinite()).any(dim=1).sum())
+            if num_broken:
+                found = f"the scores of {num_broken} of {len(scores_NK)} videos are not finite"
+                broken[trial.name] = f"{found}. {explain_broken(trial)}"
+                del self.scores[trial.name]
+        return broken
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Returns for each trial top1, top5, num_videos, num_bad, views and per-class counts.
+
+        Videos that could not be read are faults of the data: they are counted in `num_bad` and in no accuracy.
+        """
+        common = {"num_videos": len(self.labels), "num_bad": len(self.bad), "views": self.num_views}
+        if not self.labels:
+            raise UserError(f"evaluation: none of the {len(self.bad)} videos of the list could be read.")
+        labels_N = torch.tensor(self.labels)
+        return {name: common | accuracy(torch.cat(parts), labels_N) for name, parts in self.scores.items()}
+
+    def write_scores(self, folder: Path, alone: bool = False) -> None:
+        """Writes `scores.npz` (of trial `main`, or of one that is `alone`; others `TRIAL.scores.npz`): scores (N, K),
+        labels and indices (N,) of the videos in the order of the list."""
+        order = np.argsort(self.indices)
+        for name, parts in self.scores.items():
+            file = folder / ("scores.npz" if alone or name == "main" else f"{name}.scores.npz")
+            labels, indices = np.array(self.labels)[order], np.array(self.indices)[order]
+            with writing(file) as partial, partial.open("wb") as stream:  # a name would get another ending
+                np.savez(stream, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)
+
+
+def ensemble(files: list[str]) -> dict[str, Any]:
+    """Returns the accuracy of each file of scores (`members`) and of their mean. Raises UserError when the videos or
+    classes of two files differ."""
+    tables = [_read_scores(file) for file in files]
+    broken = [_describe_broken(file, table) for file, table in zip(files, tables, strict=True)]
+    if any(broken):
+        raise UserError("\n".join(filter(None, broken)))
+    labels, indices, shape = tables[0]["labels"], tables[0]["indices"], tables[0]["scores"].shape
+    for file, table in zip(files, tables, strict=True):
+        if table["scores"].shape != shape or (table["indices"] != indices).any() or (table["labels"] != labels).any():
+            raise UserError(
+                f"{file}  has {table['scores'].shape[0]} videos and {table['scores'].shape[1]} classes; {files[0]} has "
+                f"{shape[0]} and {shape[1]}, or others. Only evaluations of the same videos can be averaged."
+            )
+    labels_N = torch.from_numpy(labels)
+    members = [accuracy(torch.from_numpy(table["scores"]), labels_N) for table in tables]
+    mean_NK = torch.stack([torch.from_numpy(table["scores"]) for table in tables]).mean(dim=0)
+    return {"num_videos": len(labels), "members": members, "mean": accuracy(mean_NK, labels_N)}
+
+
+def explain_broken(trial: Trial) -> str:
+    """Returns what makes scores that are not finite, and what to do."""
+    bad = [name for name, parameter in trial.named_parameters() if not parameter.isfinite().all()]
+    if bad:
+        return f"The weights {', '.join(bad[:3])} hold values that are not finite: take another checkpoint."
+    if trial.precision == "fp32":
+        return "The decoder's weights are finite: check those of the backbone, and the videos."
+    return f"The decoder's weights are finite: {trial.precision} may overflow. Set train.precision: fp32, or bf16."
+
+
+def _describe_broken(file: str, table: dict[str, Any]) -> str | None:
+    num_broken = int((~np.isfinite(table["scores"])).any(axis=1).sum())
+    found = f"holds scores that are not finite, of {num_broken} of {len(table['scores'])} videos"
+    return f"{file}  {found}. Evaluate again with a sound checkpoint." if num_broken else None
+
+
+def _read_scores(file: str) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as table:
+            return {key: table[key] for key in ("scores", "labels", "indices")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error
+
+
+def accuracy(scores_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:
+    """Returns top1 and top5 (0..1; with fewer than five classes top-K, which is 1) and counts a class.
+
+    `per_class` holds (label, num_videos, num_correct) of each class that occurs.
+    """
+    num_classes = scores_NK.shape[1]
+    ranked_NK = scores_NK.topk(min(5, num_classes), dim=1).indices
+    hits_NK = ranked_NK == labels_N[:, None]
+    totals = torch.bincount(labels_N, minlength=num_classes)
+    correct = torch.bincount(labels_N[hits_NK[:, 0]], minlength=num_classes)
+    return {
+        "top1": hits_NK[:, 0].double().mean().item(),
+        "top5": hits_NK.any(dim=1).double().mean().item(),
+        "per_class": [
+            [label, int(totals[label]), int(correct[label])] for label in totals.nonzero().flatten().tolist()
+        ],
+    }

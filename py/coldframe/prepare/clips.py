@@ -1,0 +1,308 @@
+"""Re-encodes the clips of a configuration's lists for training: what it will cost, then clip by clip, going on where it
+stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from coldframe.data.clips import VideoList, read_list
+from coldframe.errors import UserError
+from coldframe.machine.environment import count_cpus
+from coldframe.machine.files import append, write_text
+from coldframe.machine.lock import RunLock
+from coldframe.prepare.processes import Reply, Workers
+from coldframe.prepare.transcode import Encoding
+from coldframe.settings import Settings
+
+FORMAT = 1
+MANIFEST = "manifest.jsonl"
+NUM_MEASURED = 6  # clips that the forecast tries, each up to MEASURED_FRAMES
+MEASURED_FRAMES = 300
+HEARTBEAT_SECONDS = 0.5
+
+
+class Preparation:
+    """A folder of prepared clips that is being made."""
+
+    def __init__(self, settings: Settings, lists: Mapping[str, str | None], folder: Path) -> None:
+        """Raises UserError when the folder holds clips prepared in another way."""
+        self.folder, chosen = folder, settings.prepare
+        self.encoding = Encoding(chosen.short_side, chosen.gop, chosen.crf, chosen.preset)
+        self._lists = {name: read_list(file) for name, file in lists.items() if file is not None}
+        self._classes = settings.data.classes
+        self._targets = plan_targets(_find_roots(settings, self._lists))
+        self._refuse_own_clips()
+        self._made = self._take_up()
+        self._todo = [source for source in self._targets if not self._is_done(source)]
+        self.num_workers = max(1, settings.data.num_workers)
+        self._workers = Workers(self.num_workers)
+        self._bad: dict[str, str] = {}
+        self._lock: RunLock | None = None
+        self._manifest: IO[bytes] | None = None
+        self._waiting: Iterator[str] = iter(())
+        self._num_waiting = 0
+        self._running: dict[Future[Reply], str] = {}
+
+    def _refuse_own_clips(self) -> None:
+        own = f"{(self.folder / 'clips').resolve()}/"
+        inside = next((source for source in self._targets if str(Path(source).resolve()).startswith(own)), None)
+        if inside is not None:
+            raise UserError(f"--output  {inside} of the lists lies in it. Give another folder.")
+
+    def _take_up(self) -> dict[str, Reply]:
+        theirs, made = read_manifest(self.folder / MANIFEST)
+        ours = asdict(self.encoding)
+        if theirs is None or theirs == ours:
+            return made
+        lines = [f"prepare.{key}: {theirs.get(key)!r} there, {value!r} here" for key, value in ours.items()]
+        differing = "\n  ".join(line for line, key in zip(lines, ours, strict=True) if theirs.get(key) != ours[key])
+        raise UserError(
+            f"{self.folder}  holds clips prepared with other settings:\n  {differing}\n"
+            "Give another --output, take its settings, or remove the folder."
+        )
+
+    def _is_done(self, source: str) -> bool:
+        """Returns whether the clip is there and its source is the one it was made from."""
+        record = self._made.get(source)
+        if record is None or record["target"] != self._targets[source]:
+            return False
+        try:
+            now, result = Path(source).stat(), (self.folder / record["target"]).stat()
+        except OSError:
+            return False
+        is_same = (now.st_size, now.st_mtime_ns) == (record["source_size_bytes"], record["source_mtime_ns"])
+        return is_same and result.st_size == record["size_bytes"]
+
+    # --- forecast ---
+
+    def forecast(self, progress: Callable[[], None]) -> dict[str, Any]:
+        """Returns seconds and bytes that what is not prepared yet will take, measured on a few of its clips."""
+        source_bytes = sum(_size(source) for source in self._todo)
+        measured = self._measure(progress) if self._todo else []
+        free = shutil.disk_usage(_existing(self.folder)).free
+        bytes_ = _extrapolate([(reply["size_bytes"], part) for reply, part in measured], source_bytes)
+        seconds = _extrapolate([(reply["seconds"], part) for reply, part in measured], source_bytes)
+        num_cpus = count_cpus()
+        # While it was measured so many ran at once; cores that were left idle will speed it up, workers beyond do not.
+        at_once = max(min(self.num_workers, NUM_MEASURED), min(self.num_workers, num_cpus))
+        return {
+            "folder": str(self.folder),
+            "encoding": asdict(self.encoding),
+            "num_clips": len(self._targets),
+            "num_todo": len(self._todo),
+            "source_bytes": source_bytes,
+            "bytes": bytes_,
+            "seconds": {name: value / at_once for name, value in seconds.items()},
+            "num_workers": self.num_workers,
+            "measured_clips": len(measured),
+            "psnr": min((reply["psnr"] for reply, _ in measured), default=None),
+            "free_bytes": free,
+            "fits": bytes_["estimate"] <= free,
+        }
+
+    def _measure(self, progress: Callable[[], None]) -> list[tuple[Reply, float]]:
+        """Returns for each clip that could be tried what became of it, and the bytes of its source that were read."""
+        total = len(self._todo)
+        picks = sorted({total * (2 * i + 1) // (2 * NUM_MEASURED) for i in range(NUM_MEASURED)})
+        with tempfile.TemporaryDirectory(prefix="coldframe-") as scratch:
+            tried = {
+                self._submit(self._todo[pick], Path(scratch) / f"{pick}.mp4", MEASURED_FRAMES): self._todo[pick]
+                for pick in picks
+            }
+            while wait(tried, HEARTBEAT_SECONDS).not_done:
+                progress()
+        replies = [(source, future.result()) for future, source in tried.items()]
+        for _, reply in replies:
+            if "disk_error" in reply:
+                raise UserError(f"{reply['disk_error']}. Free some space there, or set TMPDIR.")
+        good = [reply["made"] for _, reply in replies if "made" in reply]
+        if not good and not self._made:  # else only those are left that could not be read before
+            source, reply = replies[0]
+            raise UserError(
+                f"{source}  {reply['reason']}. None of {len(replies)} videos that were tried could be re-encoded."
+            )
+        return [(made, made["share"] * made["source_size_bytes"]) for made in good]
+
+    # --- work ---
+
+    def advance(self, seconds: float, progress: Callable[[], None]) -> dict[str, Any]:
+        """Returns how far it is after about `seconds` more, and the unreadable videos met. At the end lists, classes
+        and the table of bad videos are written. Raises UserError when the folder cannot be written."""
+        if self._manifest is None:
+            self._begin()
+        bad, end = [], time.monotonic() + seconds
+        while True:
+            self._fill()
+            left = end - time.monotonic()
+            if not self._running or left <= 0:
+                break
+            for future in wait(self._running, min(left, HEARTBEAT_SECONDS), FIRST_COMPLETED).done:
+                bad += self._take(self._running.pop(future), future.result())
+            progress()
+        done = not self._running
+        if done:
+            self._finish()
+        num_left = len(self._running) + self._num_waiting
+        return {
+            "done": done,
+            "num_done": len(self._targets) - num_left,
+            "num_total": len(self._targets),
+            "num_bad": len(self._bad),
+            "size_bytes": sum(made["size_bytes"] for made in self._made.values()) if done else 0,
+            "bad": bad,
+        }
+
+    def _begin(self) -> None:
+        self._lock = RunLock(self.folder, "--output")
+        self._made = self._take_up()  # again: another process may have worked here since
+        self._todo = [source for source in self._targets if not self._is_done(source)]
+        self._waiting, self._num_waiting = iter(self._todo), len(self._todo)
+        self._manifest = _open_journal(self.folder / MANIFEST)
+        if self._manifest.tell() == 0:
+            self._write({"format": FORMAT, "encoding": asdict(self.encoding)})
+
+    def _write(self, record: Reply) -> None:
+        assert self._manifest is not None
+        append(self._manifest.fileno(), self.folder / MANIFEST, json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _fill(self) -> None:
+        """Keeps one clip a worker in the queue beside the one it has."""
+        while len(self._running) < 2 * self.num_workers:
+            source = next(self._waiting, None)
+            if source is None:
+                return
+            self._num_waiting -= 1
+            target = self.folder / self._targets[source]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._running[self._submit(source, target, None)] = source
+
+    def _submit(self, source: str, target: Path, max_frames: int | None) -> Future[Reply]:
+        request = {"source": source, "target": str(target), "max_frames": max_frames}
+        return self._workers.submit({**request, "encoding": asdict(self.encoding)})
+
+    def _take(self, source: str, reply: Reply) -> list[dict[str, str]]:
+        """Notes what became of a clip; returns it when it is bad."""
+        if "disk_error" in reply:
+            raise UserError(f"{reply['disk_error']}. The same command goes on once this is mended.")
+        if "made" in reply:
+            self._made[source] = {"source": source, "target": self._targets[source], **reply["made"]}
+            del self._made[source]["share"]
+            self._write(self._made[source])
+            return []
+        self._made.pop(source, None)
+        self._bad[source] = reply["reason"]
+        return [{"path": source, "reason": reply["reason"]}]
+
+    def _finish(self) -> None:
+        assert self._manifest is not None
+        os.fsync(self._manifest.fileno())
+        for name, items in self._lists.items():
+            good = [(self._made[path]["target"], label) for path, label in items if path not in self._bad]
+            write_text(self.folder / f"{name}.txt", "".join(f"{target} {label}\n" for target, label in good))
+        if self._classes is not None:
+            write_text(self.folder / "classes.txt", Path(self._classes).read_text(encoding="utf-8"))
+        reasons = {path: " ".join(reason.split()) for path, reason in self._bad.items()}
+        write_text(self.folder / "bad-videos.tsv", "".join(f"{path}\t{why}\n" for path, why in reasons.items()))
+
+    def close(self) -> None:
+        """Ends the workers, wherever they are, and lets the next writer in."""
+        self._workers.close()
+        if self._manifest is not None:
+            self._manifest.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def _find_roots(settings: Settings, lists: Mapping[str, VideoList]) -> dict[str, str]:
+    """Returns the root of each video of the lists; of one that stands in both, that of the training list."""
+    data = settings.data
+    roots: dict[str, str] = {}
+    for name, items in lists.items():
+        own, file = (data.train_root, data.train_list) if name == "train" else (data.val_root, data.val_list)
+        root = own or data.root or str(Path(file or "").parent)
+        for path, _ in items:
+            roots.setdefault(path, root)
+    return roots
+
+
+def plan_targets(root_of: Mapping[str, str]) -> dict[str, str]:
+    """Returns for each video where its result goes, below the folder: its path below its root, with `.mp4`; outside
+    the root its whole path. Where several would meet, also on a disk that ignores case, each gets a hash."""
+    meeting = defaultdict(list)
+    for source, root in root_of.items():
+        path, base = PurePosixPath(os.path.normpath(source)), PurePosixPath(os.path.normpath(root))
+        inside = path.relative_to(base) if path.is_relative_to(base) else PurePosixPath("outside", *path.parts[1:])
+        meeting[str(inside.with_suffix(".mp4")).casefold()].append((source, inside.with_suffix(".mp4")))
+    targets = {}
+    for group in meeting.values():
+        for source, name in group:
+            mark = "" if len(group) == 1 else f"-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+            targets[source] = str(PurePosixPath("clips", name.with_name(f"{name.stem}{mark}.mp4")))
+    return {source: targets[source] for source in root_of}
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_manifest(file: Path) -> tuple[Reply | None, dict[str, Reply]]:
+    """Returns the encoding and the last record of each source; (None, {}) without a manifest. A last line that a kill
+    tore is left out. Raises UserError for a file that is something else."""
+    if not file.is_file():
+        return None, {}
+    lines = file.read_bytes().split(b"\n")[:-1]
+    try:
+        head, *records = [json.loads(line) for line in lines] or [None]
+        if head is None:
+            return None, {}
+        if head["format"] != FORMAT:
+            raise ValueError(f"it has format {head['format']!r}, and this version of coldframe reads {FORMAT}")
+        return head["encoding"], {record["source"]: record for record in records}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}  cannot be used: {error}. Give another --output, or remove the folder.") from error
+
+
+def _open_journal(file: Path) -> IO[bytes]:
+    """Returns the file, open at its end, after cutting off what follows its last whole line."""
+    file.touch()
+    with file.open("rb+") as journal:
+        journal.truncate(journal.read().rfind(b"\n") + 1)
+    return file.open("ab", buffering=0)
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _extrapolate(measured: list[tuple[float, float]], source_bytes: int) -> dict[str, float]:
+    """Returns the estimate for so many bytes of source from (value, bytes of source) pairs, and two standard errors of
+    the ratio to both sides."""
+    if not measured:
+        return {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    per_byte = sum(value for value, _ in measured) / max(1.0, sum(part for _, part in measured))
+    ratios = [value / max(1.0, part) for value, part in measured]
+    error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else per_byte
+    bounds = {"low": max(0.0, per_byte - 2 * error), "high": per_byte + 2 * error}
+    return {name: value * source_bytes for name, value in {"estimate": per_byte, **bounds}.items()}

@@ -1,0 +1,92 @@
+"""Training curves: TensorBoard files under `metrics/TRIAL`, and Weights & Biases when the user names a project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldframe.errors import UserError
+from coldframe.train.cohort import StepResult
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Metrics:
+    """One TensorBoard run a trial. Points after `step`, written by a run that was killed, are hidden by TensorBoard."""
+
+    def __init__(self, run_dir: Path, step: int, tensorboard: bool, wandb: str | None, trials: dict[str, Any]) -> None:
+        self._writers: dict[str, SummaryWriter] = {}
+        self._wandb = _start_wandb(wandb, run_dir, trials) if wandb is not None else {}
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge_step = step + 1 if step else None
+            self._writers = {
+                name: SummaryWriter(str(run_dir / "metrics" / name), purge_step=purge_step) for name in trials
+            }
+
+    def write_step(self, step: int, results: dict[str, StepResult]) -> None:
+        """Adds loss, rate, gradient norm and batch accuracy of one step (counted from 1)."""
+        for name, result in results.items():
+            values = {
+                "train/loss": result.loss,
+                "train/lr": result.lr,
+                "train/grad_norm": result.grad_norm,
+                "train/top1": result.top1,
+            }
+            self._write(step, name, values)
+
+    def write_evaluation(self, step: int, results: dict[str, dict[str, Any]]) -> None:
+        """Adds the accuracies of one pass over the validation list."""
+        for name, result in results.items():
+            self._write(step, name, {"val/top1": result["top1"], "val/top5": result["top5"]})
+        self.flush()
+
+    def _write(self, step: int, name: str, values: dict[str, float]) -> None:
+        if name in self._writers:
+            for tag, value in values.items():
+                self._writers[name].add_scalar(tag, value, step)
+        if name in self._wandb:
+            self._wandb[name].log(values, step=step)
+
+    def drop(self, names: list[str]) -> None:
+        """Ends the curves of trials that left the cohort."""
+        for name in names:
+            if name in self._writers:
+                self._writers.pop(name).close()
+            if name in self._wandb:
+                self._wandb.pop(name).finish()
+
+    def flush(self) -> None:
+        """Brings every point to the disk."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Ends the files and the remote runs."""
+        for writer in self._writers.values():
+            writer.close()
+        for run in self._wandb.values():
+            run.finish()
+
+
+def _start_wandb(project: str, run_dir: Path, trials: dict[str, Any]) -> dict[str, Any]:
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            f"run.wandb is {project!r}, and the package wandb is not installed: .venv/bin/pip install wandb"
+        ) from error
+    return {
+        name: wandb.init(
+            project=project,
+            name=run_dir.name if len(trials) == 1 else f"{run_dir.name}/{name}",
+            id=f"{run_dir.name}-{name}",
+            resume="allow",
+            dir=run_dir,
+            config=config,
+            reinit="create_new",
+        )
+        for name, config in trials.items()
+    }

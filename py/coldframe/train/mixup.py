@@ -1,0 +1,55 @@
+"""Mixing the clips of a batch: mixup and cutmix.
+
+Shapes: N clips, C channels (3), T frames, H, W pixels; K classes
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from coldframe.settings import Settings
+from coldframe.train.cohort import stream_seed
+
+
+def mix_batch(clips_NCTHW: Tensor, labels_N: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+    """Returns the batch after mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) with its reversed self.
+
+    Targets are class weights (N, num_classes); labels come back untouched when both are off. With both on, a coin
+    decides for each step. The draws are a function of (data.seed, step): all trials of a cohort share the mixed clips.
+    """
+    train = settings.train
+    if train.mixup == 0 and train.cutmix == 0:
+        return clips_NCTHW, labels_N
+    generator = torch.Generator().manual_seed(stream_seed(settings.data.seed, "mix", step))
+    use_cutmix = train.cutmix > 0 and (train.mixup == 0 or torch.rand((), generator=generator).item() < 0.5)
+    kept = _sample_beta(train.cutmix if use_cutmix else train.mixup, generator)
+    partner = clips_NCTHW.flip(0)
+    if use_cutmix:
+        height, width = clips_NCTHW.shape[-2:]
+        side = math.sqrt(1 - kept)
+        top, bottom = _cut(height, side, generator)
+        left, right = _cut(width, side, generator)
+        mixed = clips_NCTHW.clone()
+        mixed[..., top:bottom, left:right] = partner[..., top:bottom, left:right]
+        kept = 1 - (bottom - top) * (right - left) / (height * width)
+    else:
+        mixed = torch.lerp(partner, clips_NCTHW, kept)
+    targets = F.one_hot(labels_N, settings.data.num_classes).to(clips_NCTHW.dtype)
+    return mixed, torch.lerp(targets.flip(0), targets, kept)
+
+
+def _sample_beta(alpha: float, generator: torch.Generator) -> float:
+    """Returns a draw from Beta(alpha, alpha) as a ratio of two gamma variates from the given generator."""
+    shape = torch.full((2,), alpha, dtype=torch.float64)
+    first, second = torch._standard_gamma(shape, generator=generator).tolist()
+    return float(first / (first + second))
+
+
+def _cut(length: int, side: float, generator: torch.Generator) -> tuple[int, int]:
+    centre = int(torch.randint(length, (), generator=generator).item())
+    half = int(length * side) // 2
+    return max(0, centre - half), min(length, centre + half)

@@ -1,0 +1,63 @@
+"""The decoders of `data.reader`: PyAV (video.py), or torchcodec where it is installed beside."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from coldframe.errors import UserError
+from coldframe.video.frames import Frames, is_upright, read_frames
+from coldframe.video.packets import scan
+from coldframe.video.streams import open_video
+
+ReadFrames = Callable[[str, Callable[[int], list[int]]], list[Frames]]
+
+# The last version that imports beside a CPU build of PyTorch 2.13; later wheels need CUDA's libraries.
+_INSTALL = "`.venv/bin/pip install torchcodec==0.13.0`, with FFmpeg's shared libraries (4 to 8) on the system"
+
+
+def choose_reader(name: str) -> ReadFrames:
+    """Returns the function that reads frames as `video.read_frames` does. Raises UserError when it is not there."""
+    if name == "pyav":
+        return read_frames
+    problem = find_torchcodec_problem()
+    if problem is not None:
+        raise UserError(
+            f"data.reader  is torchcodec, which does not import here ({problem}). Set data.reader: pyav, or install "
+            f"{_INSTALL}."
+        )
+    return _read_with_torchcodec
+
+
+def find_torchcodec_problem() -> str | None:
+    """Returns why torchcodec cannot be used, in a line, or None when it can."""
+    try:
+        importlib.import_module("torchcodec.decoders")
+    except ModuleNotFoundError:
+        return "it is not installed"
+    except (ImportError, OSError, RuntimeError) as error:
+        return "it finds no FFmpeg" if "FFmpeg" in str(error) else str(error).strip().splitlines()[0]
+    return None
+
+
+def _read_with_torchcodec(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
+    """Returns the chosen frames (H, W, 3), RGB uint8: PyAV's bytes but for 10-bit video (up to 21 levels).
+
+    Exact mode: the other one takes the header's word for the frame rate and gives wrong frames of a variable one. It
+    sorts by time, so what has no times to trust (AVI, MPEG-4 part 2, times that were made up) is left to PyAV, and so
+    is what has to be turned or mirrored, and what torchcodec counts otherwise or cannot read.
+    """
+    with open_video(path) as (container, stream):
+        table = scan(path, container, stream)
+        indices = choose(len(table.order)) if table.order else []
+        is_plain = bool(indices) and table.agrees(indices) and is_upright(path, table)
+    if is_plain:
+        decoders = importlib.import_module("torchcodec.decoders")
+        try:
+            decoder: Any = decoders.VideoDecoder(path, seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+            if len(decoder) == len(table.order):
+                return cast(list[Frames], list(decoder.get_frames_at(indices).data.numpy()))
+        except (RuntimeError, ValueError, IndexError, OSError):
+            pass  # PyAV gives the frames, or the reason in plain words
+    return read_frames(path, choose)

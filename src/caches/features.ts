@@ -1,0 +1,155 @@
+/** `features forecast` and `features build`: what a feature cache takes and saves, then the cache itself. */
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Interrupted, UserError } from '../base/errors.ts';
+import { formatBytes, formatDuration, type Report } from '../base/printer.ts';
+import { onStop } from '../base/stop.ts';
+import { plural } from '../base/words.ts';
+import type { Config } from '../config/load.ts';
+import { checkLists, filesOf } from '../data/checks.ts';
+import { countAllowed } from '../data/list.ts';
+import { SaveClock } from '../run/save-clock.ts';
+import { type Runtime, startRuntime } from '../runtime/runtime.ts';
+import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from '../runtime/session.ts';
+
+const CALL_SECONDS = 1;
+
+/** Says what the cache of a configuration takes and saves. Throws UserError when the disk has no room for it. */
+export async function forecastFeatures(config: Config, report: Report): Promise<void> {
+  await withForecast(config, report, async () => {});
+}
+
+/** Builds the cache in `data.features`, or goes on with it. Throws Interrupted when asked to stop, after saving. */
+export async function buildFeatures(config: Config, report: Report): Promise<void> {
+  await withForecast(config, report, async (session, stop) => {
+    const bad = new Set<string>();
+    const clock = new SaveClock(config.run.save_minutes);
+    for (;;) {
+      const built = await session.buildFeatures(CALL_SECONDS);
+      for (const video of built.bad) countBad(video, bad, built.num_videos, config, report);
+      report.progress('features', built.num_done, built.num_total);
+      if (built.done) {
+        report.endProgress();
+        return tellBuilt(built, config, report);
+      }
+      if (stop.aborted || clock.isDue) {
+        await session.saveFeatures();
+        clock.restart();
+      }
+      if (stop.aborted) {
+        const place = `${built.num_done} of ${plural(built.num_total, 'record')} are in ${config.data.features}`;
+        throw new Interrupted(`${place}; the same command goes on from there`);
+      }
+    }
+  });
+}
+
+function countBad(video: BadVideo, bad: Set<string>, numVideos: number, config: Config, report: Report): void {
+  if (bad.has(video.path)) return; // another view of it
+  bad.add(video.path);
+  report.event({ kind: 'bad_video', ...video, num_bad: bad.size, num_videos: numVideos });
+  const { on_bad_video: onBad, max_bad_fraction: limit } = config.data;
+  const allowed = onBad === 'fail' ? 0 : countAllowed(limit, numVideos);
+  if (bad.size <= allowed) return;
+  throw new UserError(
+    `${video.path}  ${video.reason}. ${bad.size} of ${plural(numVideos, 'video')} cannot be read, and data.on_bad_video: ${onBad} with ` +
+      `data.max_bad_fraction: ${limit} allows ${allowed}. Mend or remove them, or raise the limit.`,
+  );
+}
+
+function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report: Report): void {
+  const { features: folder } = config.data;
+  const bad = num_bad > 0 ? `; ${num_bad} of them could not be read and are left out` : '';
+  if (report.json) report.event({ kind: 'features_built', folder, num_records: num_total, num_bad });
+  else report.print(`built ${folder}: ${plural(num_total, 'record')}${bad}`);
+}
+
+/** Opens a session, tells the forecast, does the work; leaves nothing running behind. */
+async function withForecast(
+  config: Config,
+  report: Report,
+  work: (session: Session, stop: AbortSignal) => Promise<void>,
+): Promise<void> {
+  if (config.data.features === null)
+    throw new UserError('data.features  is not set. Name the folder of the feature cache.');
+  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
+  let runtime: Runtime | undefined;
+  const stop = new AbortController();
+  const onSignal = (): void => {
+    if (stop.signal.aborted) runtime?.kill();
+    stop.abort();
+  };
+  const release = onStop(onSignal);
+  try {
+    const lists = await checkVideos(config, scratch, report);
+    runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
+    const session = new Session(runtime);
+    const forecast = await session.forecastFeatures(config, lists);
+    tellForecast(forecast, report);
+    if (stop.signal.aborted) throw new Interrupted('stopped');
+    await work(session, stop.signal);
+  } catch (error) {
+    throw stop.signal.aborted && !(error instanceof UserError) ? toInterrupted(error) : error;
+  } finally {
+    report.endProgress();
+    release();
+    await runtime?.close().catch(() => {});
+    rmSync(scratch, { recursive: true });
+  }
+}
+
+/** A second signal kills Python: what it wrote stays, and the same command goes on. */
+function toInterrupted(error: unknown): Interrupted {
+  return error instanceof Interrupted ? error : new Interrupted('stopped at once; finished shards stay');
+}
+
+/** The lists in the form that Python reads. The videos are looked for, other than in training from a cache. */
+async function checkVideos(
+  config: Config,
+  scratch: string,
+  report: Report,
+): Promise<{ train: string | null; val: string | null }> {
+  const wanted = config.data.val_list === null ? (['train'] as const) : (['train', 'val'] as const);
+  const uncached = { ...config, data: { ...config.data, features: null } };
+  return filesOf(await checkLists(uncached, [...wanted], scratch, report));
+}
+
+function tellForecast(forecast: FeaturesForecast, report: Report): void {
+  const { notes, ...facts } = forecast;
+  for (const note of notes) report.note(note);
+  if (report.json) report.event({ kind: 'features_forecast', ...facts });
+  else report.print(describeForecast(forecast));
+  if (forecast.fits) return;
+  throw new UserError(
+    `data.features  ${forecast.folder}: ${formatBytes(forecast.remaining_bytes)} more are needed (${forecast.remaining_bytes} bytes), and its disk has ` +
+      `${formatBytes(forecast.free_bytes)} free (${forecast.free_bytes} bytes). Free some, take another disk, or less: ${listSmaller(forecast)}.`,
+  );
+}
+
+function listSmaller({ precision, form }: FeaturesForecast): string {
+  const smaller = ['fewer features.train_views'];
+  if (precision === 'fp32') smaller.push('features.precision: fp16');
+  if (form !== 'one') smaller.push('features.form: one');
+  return smaller.join(', ');
+}
+
+function describeForecast(forecast: FeaturesForecast): string {
+  const { bytes, seconds, num_clips: clips } = forecast;
+  const views = Object.entries(clips).map(([name, count]) => `${plural(count, `${name} clip`)}`);
+  const what = `${forecast.form} of ${plural(forecast.num_layers, 'layer')}, ${forecast.precision}`;
+  const lines = [
+    `features  ${what}: ${formatBytes(forecast.clip_bytes)} a clip, ${views.join(', ')}`,
+    `disk      ${formatBytes(bytes.total)} (train ${formatBytes(bytes.train)}, val ${formatBytes(bytes.val)}), ` +
+      `${formatBytes(forecast.remaining_bytes)} of it still to be built; ${formatBytes(forecast.free_bytes)} free in ${forecast.folder}`,
+  ];
+  if (seconds === null) return [...lines, 'build     everything is there'].join('\n');
+  const { pay_back_epochs: epochs } = seconds;
+  lines.push(
+    `build     about ${formatDuration(seconds.build)}, measured on ${plural(seconds.measured_clips, 'clip')}`,
+    `epoch     about ${formatDuration(seconds.epoch_without)} without the cache, ${formatDuration(seconds.epoch_with)} with it; ` +
+      (epochs === null ? 'it does not pay here' : `it pays back after ${epochs.toFixed(1)} epochs`),
+  );
+  return lines.join('\n');
+}

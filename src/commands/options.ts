@@ -1,0 +1,133 @@
+/** Options that several commands share, and how values of the command line are read. */
+
+import type { Argv } from 'yargs';
+import { UserError } from '../base/errors.ts';
+import { readName } from './command-line.ts';
+
+/** An option with one value: a text. Given twice the last counts, so that `make train ARGS="--run-dir other"` can overrule. */
+export const text = <const More extends object>(name: string, describe: string, more: More) =>
+  ({
+    type: 'string',
+    requiresArg: true,
+    describe,
+    coerce: (value: string | string[]): string => {
+      const last = [value].flat().at(-1) ?? '';
+      if (last === '') throw new UserError(`--${name}  found nothing. Allowed: a text that is not empty.`);
+      return last;
+    },
+    ...more,
+  }) as const;
+
+/** An option with one value: a number. It is read here, since a parser makes NaN of what is none, and says no more. */
+export const number = (
+  name: string,
+  describe: string,
+  { least = 0, most = Number.MAX_SAFE_INTEGER, isWhole = true } = {},
+) =>
+  ({
+    requiresArg: true,
+    describe,
+    coerce: (given: string | number | (string | number)[]): number => {
+      const last = [given].flat().at(-1) ?? '';
+      const read = String(last).trim() === '' ? Number.NaN : Number(last);
+      if (read >= least && read <= most && (Number.isInteger(read) || !isWhole)) return read;
+      const range = most === Number.MAX_SAFE_INTEGER ? `from ${least} on` : `from ${least} to ${most}`;
+      throw new UserError(`--${name}  found ${last}. Allowed: a ${isWhole ? 'whole ' : ''}number ${range}.`);
+    },
+  }) as const;
+
+/** Words that are names: of files, folders, runs. */
+export const names = (describe: string) =>
+  ({
+    type: 'string',
+    array: true,
+    demandOption: true,
+    describe,
+    coerce: (given: string[]): string[] => given.map(readName),
+  }) as const;
+
+/** One such word. */
+export const name = (describe: string) =>
+  ({ type: 'string', demandOption: true, describe, coerce: (given: string): string => readName(given) }) as const;
+
+/** The group of a command's help that comes first. */
+export const REQUIRED = { group: 'Required:' } as const;
+
+export const CONFIG = text('config', 'YAML configuration', { demandOption: true, ...REQUIRED });
+export const CHECKPOINT = text('checkpoint', 'checkpoint or run folder, such as runs/demo/checkpoints/latest', {
+  demandOption: true,
+  ...REQUIRED,
+});
+export const TRIAL = text('trial', 'which trial, of a checkpoint that holds several', {});
+export const JSON_LINES = {
+  type: 'boolean',
+  default: false,
+  describe: 'print JSON lines and nothing else on stdout',
+} as const;
+export const SET = {
+  type: 'string',
+  requiresArg: true,
+  describe: 'change one key, as in --set train.lr=1e-3; may be repeated',
+  default: [] as string[],
+  defaultDescription: 'none',
+  coerce: (value: string | string[]): string[] => [value].flat(),
+} as const;
+export const DRY_RUN = (describe: string) => ({ type: 'boolean', default: false, describe }) as const;
+
+/** What yargs parses with the options that `Build` declares. */
+export type Parsed<Build extends (yargs: Argv) => Argv<object>> =
+  ReturnType<Build> extends Argv<infer Args> ? Args : never;
+
+/** A line or two of each command's help that can be pasted. */
+export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
+  train: [
+    'coldframe train --config my.yaml --dry-run',
+    'coldframe train --config my.yaml --set train.lr=1e-3 --run-dir runs/lr-1e-3',
+  ],
+  evaluate: [
+    'coldframe evaluate --checkpoint runs/my',
+    'coldframe evaluate --checkpoint runs/my --set data.val_list=test.txt --set eval.spatial_views=3',
+  ],
+  predict: [
+    'coldframe predict --checkpoint runs/my a.mp4 b.mp4 --top 3',
+    'find clips -name "*.mp4" | coldframe predict --checkpoint runs/my --json -',
+    'coldframe predict --checkpoint runs/my -- -dQw4w9WgXcQ.mp4',
+  ],
+  ensemble: ['coldframe ensemble runs/a/evaluations/step-5000 runs/b/evaluations/step-5000'],
+  sweep: ['coldframe sweep --config sweep.yaml --dry-run', 'coldframe sweep status runs/sweep --watch'],
+  'sweep status': ['coldframe sweep status runs/sweep --watch'],
+  'sweep report': ['coldframe sweep report runs/sweep --output page.html'],
+  compare: ['coldframe compare runs/a runs/b runs/sweep:t0003'],
+  checkpoint: ['coldframe checkpoint convert runs/my --to upstream --output checkpoint-5000.pth'],
+  'checkpoint convert': [
+    'coldframe checkpoint convert runs/my --to upstream --output checkpoint-5000.pth',
+    'coldframe checkpoint convert checkpoint-5000.pth --to coldframe --config my.yaml --output converted',
+  ],
+  weights: ['coldframe weights fetch ViT-B/16', 'coldframe weights inspect weights/ViT-B-16.pt'],
+  'weights fetch': ['coldframe weights fetch ViT-B/16'],
+  'weights inspect': ['coldframe weights inspect weights/ViT-B-16.pt'],
+  features: ['coldframe features forecast --config my.yaml --set data.features=features'],
+  'features forecast': ['coldframe features forecast --config my.yaml --set data.features=features'],
+  'features build': ['coldframe features build --config my.yaml --set data.features=features'],
+  clips: ['coldframe clips prepare --config my.yaml --output prepared --dry-run'],
+  'clips prepare': ['coldframe clips prepare --config my.yaml --output prepared'],
+  'import-command': [
+    'coldframe import-command --output my.yaml -- torchrun --nproc_per_node 8 main.py --num_frames 8 --lr 4e-4',
+    'coldframe import-command --script train.sh',
+  ],
+  keys: ['coldframe keys', 'coldframe keys lr', 'coldframe keys model.decoder'],
+  fit: ['coldframe fit --config my.yaml --memory 8GiB'],
+  bench: ['coldframe bench step --quick', 'coldframe bench step -- --device cuda'],
+  doctor: ['coldframe doctor'],
+  completion: ['echo "source <(coldframe completion bash)" >> ~/.bashrc', 'coldframe completion zsh > _coldframe'],
+};
+
+/** Begins the options of a command: its examples, and what all have. */
+export const begin = (command: Argv, verb: string) =>
+  (EXAMPLES[verb] ?? [])
+    .reduce((all, line) => all.example(line, ''), command)
+    .option('json', JSON_LINES)
+    .group([], 'Positionals:') // the groups are shown in the order in which they were first named
+    .group([], 'Required:')
+    .group([], 'Options:')
+    .group(['json', 'help', 'version'], 'Always:');

@@ -1,0 +1,296 @@
+/**
+ * What follows from the keys of a configuration that were given: sizes of presets, names of classes, seeds.
+ *
+ * Keys that do not fit each other are told to the checker, where they were written; config.ts reads and collects.
+ */
+
+import { existsSync } from 'node:fs';
+import { showPath, UserError } from '../base/errors.ts';
+import { plural } from '../base/words.ts';
+import { explainPolicy } from './augment-policy.ts';
+import { readClasses } from './class-names.ts';
+import { formatProblem, show } from './keys.ts';
+import type { Params } from './schema.ts';
+import { type Config, type Draft, PRESETS } from './schema.ts';
+import { adviseFetch } from './weights-file.ts';
+import type { Entry } from './yaml.ts';
+
+const NUM_CLASSES = 400; // of the released scripts
+
+/** Parts that were resolved without a problem, and what they were made from: 5,000 trials mostly have the same data. */
+export type Kept = Map<string, { from: unknown[]; part: unknown }>;
+
+/** Where things were written, and the problems so far. */
+export class Checker {
+  /** Keys whose value is refused already: no second problem follows from them. */
+  readonly refused = new Set<string>();
+  readonly file: string;
+  readonly entries: Map<string, Entry>;
+  readonly problems: string[];
+  readonly #kept: Kept;
+
+  constructor(file: string, entries: Map<string, Entry>, problems: string[], kept: Kept = new Map()) {
+    this.#kept = kept;
+    this.file = file;
+    this.entries = entries;
+    this.problems = problems;
+  }
+
+  /** Notes a problem of the first key, which may follow from the others; its place is the first that was written. */
+  fail(keys: string[], text: string): void {
+    if (keys.some((key) => this.refused.has(key))) return;
+    this.problems.push(formatProblem(this.locate(keys), keys[0] ?? '', text));
+  }
+
+  /** Returns what `make` made the last time if it was made from the same. */
+  keep<Part>(name: string, from: unknown[], make: () => Part): Part {
+    const last = this.#kept.get(name);
+    if (last?.from.every((value, index) => value === from[index])) return last.part as Part;
+    const before = this.problems.length;
+    const part = make();
+    if (this.problems.length === before) this.#kept.set(name, { from, part });
+    return part;
+  }
+
+  locate(keys: string[]): string {
+    return keys.map((key) => this.entries.get(key)?.where).find((where) => where !== undefined) ?? this.file;
+  }
+
+  /** Returns `train.batch_size 256 (base.yaml:3:15)`; `origin` says where a value comes from that nobody wrote. */
+  cite(key: string, value: unknown, origin = 'default'): string {
+    return `${key} ${show(value)} (${this.entries.get(key)?.where ?? origin})`;
+  }
+}
+
+/**
+ * Returns the draft with some keys changed, resolved, and what does not fit each other then. Each value has to be one
+ * that its key allows, paths absolute. `entries` say where things were written; `kept` saves what many calls share.
+ */
+export function resolveWith(
+  draft: Draft,
+  params: Params,
+  entries: Map<string, Entry> = new Map(),
+  kept: Kept = new Map(),
+): { config: Config; problems: string[] } {
+  const checker = new Checker('configuration', entries, [], kept);
+  return { config: resolveDraft(replaceKeys(draft, Object.entries(params)), checker, []), problems: checker.problems };
+}
+
+/** Returns a draft with other values at these dotted keys; what is not changed is shared. */
+export function replaceKeys(draft: Draft, values: Iterable<[string, unknown]>): Draft {
+  const changed: Record<string, unknown> = { ...draft };
+  for (const [key, value] of values) {
+    const parts = key.split('.');
+    let section = changed;
+    for (const part of parts.slice(0, -1)) {
+      const copy = { ...(section[part] as Record<string, unknown>) };
+      section[part] = copy;
+      section = copy;
+    }
+    section[parts.at(-1) ?? ''] = value;
+  }
+  return changed as Draft;
+}
+
+/** Returns the draft with every derived key filled in; keys that do not fit each other are told to the checker. */
+export function resolveDraft(draft: Draft, checker: Checker, notes: string[]): Config {
+  const { data: given, model, train } = draft;
+  const backbone = checker.keep('backbone', [model.backbone, given.size], () => resolveBackbone(draft, checker));
+  const decoder = resolveDecoder(draft, backbone, checker);
+  const size = backbone.input_size;
+  const data = checker.keep('data', [given, size, train.seed], () => resolveData(draft, size, checker, notes));
+  checkTraining(draft, checker);
+  checkCached(draft, checker);
+  return { ...draft, data, model: { ...draft.model, backbone, decoder } };
+}
+
+function resolveBackbone(draft: Draft, checker: Checker): Config['model']['backbone'] {
+  const given = draft.model.backbone;
+  const sizes = given.preset === 'custom' ? sizesOfCustom(given, checker) : sizesOfPreset(given, given.preset, checker);
+  const inputSize = draft.data.size ?? given.input_size ?? sizes.input_size;
+  if (given.input_size !== null && given.input_size !== inputSize) {
+    checker.fail(
+      ['model.backbone.input_size', 'data.size'],
+      `found ${given.input_size}, not ${checker.cite('data.size', inputSize)}. Remove it: it follows data.size.`,
+    );
+  }
+  if (inputSize % sizes.patch_size !== 0) {
+    const patch = checker.cite('model.backbone.patch_size', sizes.patch_size, `preset ${given.preset}`);
+    const fits = Math.max(1, Math.round(inputSize / sizes.patch_size)) * sizes.patch_size;
+    const keys = ['data.size', 'model.backbone.input_size', 'model.backbone.patch_size', 'model.backbone.preset'];
+    checker.fail(keys, `${inputSize} is not a multiple of ${patch}. The nearest is ${fits}.`);
+  }
+  return { ...given, ...sizes, input_size: inputSize, weights: resolveWeights(given, checker) };
+}
+
+type GivenBackbone = Draft['model']['backbone'];
+type Sizes = (typeof PRESETS)['tiny'];
+
+function sizesOfPreset(given: GivenBackbone, preset: keyof typeof PRESETS, checker: Checker): Sizes {
+  const sizes = PRESETS[preset];
+  for (const name of ['width', 'num_layers', 'num_heads', 'patch_size', 'mlp_factor'] as const) {
+    if (given[name] === null || given[name] === sizes[name]) continue;
+    const cited = checker.cite('model.backbone.preset', preset);
+    checker.fail(
+      [`model.backbone.${name}`, 'model.backbone.preset'],
+      `found ${given[name]}, but ${cited} has ${sizes[name]}. Remove this key, or use preset: custom.`,
+    );
+  }
+  return sizes;
+}
+
+function sizesOfCustom(given: GivenBackbone, checker: Checker): Sizes {
+  const need = (name: 'width' | 'num_layers' | 'num_heads' | 'patch_size'): number => {
+    const key = `model.backbone.${name}`;
+    const value = given[name];
+    if (value !== null) return value;
+    checker.fail([key, 'model.backbone.preset'], 'not set, and preset: custom has no sizes of its own. Give it.');
+    checker.refused.add(key);
+    return 1;
+  };
+  const [width, numLayers] = [need('width'), need('num_layers')];
+  const [numHeads, patchSize] = [need('num_heads'), need('patch_size')];
+  if (width % numHeads !== 0) {
+    const keys = ['model.backbone.num_heads', 'model.backbone.width'];
+    checker.fail(
+      keys,
+      `${numHeads} does not divide ${checker.cite('model.backbone.width', width)}. Give a divisor of it.`,
+    );
+  }
+  const fixed = { input_size: PRESETS['ViT-B/16'].input_size, mlp_factor: given.mlp_factor ?? 4 };
+  return { width, num_layers: numLayers, num_heads: numHeads, patch_size: patchSize, ...fixed };
+}
+
+function resolveWeights({ preset, weights, weights_sha256 }: GivenBackbone, checker: Checker): string {
+  const key = 'model.backbone.weights';
+  if (weights === null && preset !== 'tiny' && preset !== 'custom') {
+    const keys = [key, 'model.backbone.preset'];
+    checker.fail(keys, `not set, and ${preset} needs it. ${adviseFetch(preset)}`);
+  } else if (weights !== null && weights !== 'random' && !existsSync(weights)) {
+    checker.fail([key], `no file at ${weights}. ${adviseFetch(preset)}`);
+  } else if ((weights ?? 'random') === 'random' && weights_sha256 !== null) {
+    checker.fail(
+      ['model.backbone.weights_sha256', key],
+      'random weights have none. Give a weights file, or remove this key.',
+    );
+  }
+  return weights ?? 'random';
+}
+
+function resolveDecoder(draft: Draft, backbone: Sizes, checker: Checker): Config['model']['decoder'] {
+  const given = draft.model.decoder;
+  const width = given.qkv_dim ?? backbone.width;
+  // The released recipes have 12 heads for 768 and 16 for 1024: 64 channels a head.
+  const numHeads = given.num_heads ?? Math.max(1, Math.floor(width / 64));
+  if (width % numHeads !== 0) {
+    const cited = checker.cite('model.decoder.qkv_dim', width, 'the width of the backbone');
+    const keys = ['model.decoder.num_heads', 'model.decoder.qkv_dim', 'model.backbone.width', 'model.backbone.preset'];
+    checker.fail(keys, `${numHeads} does not divide ${cited}. Give a divisor of it.`);
+  }
+  if (given.num_layers > backbone.num_layers) {
+    const cited = checker.cite(
+      'model.backbone.num_layers',
+      backbone.num_layers,
+      `preset ${draft.model.backbone.preset}`,
+    );
+    const keys = ['model.decoder.num_layers', 'model.backbone.num_layers', 'model.backbone.preset'];
+    checker.fail(keys, `${given.num_layers} is more than ${cited}: each decoder layer reads one of them. Give fewer.`);
+  }
+  return { ...given, qkv_dim: width, num_heads: numHeads };
+}
+
+function resolveData(draft: Draft, size: number, checker: Checker, notes: string[]): Config['data'] {
+  const given = draft.data;
+  const file = given.classes;
+  const names = file === null ? null : checker.keep('classes', [file], () => readNames(file, checker));
+  const fromNames = names?.length;
+  if (given.num_classes !== null && fromNames !== undefined && fromNames !== given.num_classes) {
+    const cited = `data.classes (${checker.locate(['data.classes'])}) has ${fromNames} names`;
+    checker.fail(
+      ['data.num_classes', 'data.classes'],
+      `found ${given.num_classes}, but ${cited}. Remove it, or correct one.`,
+    );
+  }
+  const fault = given.augment === null ? undefined : explainPolicy(given.augment);
+  if (fault !== undefined) checker.fail(['data.augment'], fault);
+  const sides = given.mirror ? (names ?? []).filter((name) => /\b(left|right)\b/i.test(name)) : [];
+  if (sides.length > 0) {
+    const where = checker.locate(['data.mirror']);
+    notes.push(
+      `${where}  data.mirror: flips clips left to right, but ${plural(sides.length, 'class')} name a side (${show(sides[0])}).`,
+    );
+  }
+  if (given.sampling === 'tsn' && checker.entries.has('data.stride')) {
+    notes.push(`${checker.locate(['data.stride'])}  data.stride: has no effect under data.sampling: tsn.`);
+  }
+  if (file === null && given.num_classes === null && !given.dummy) {
+    const where = checker.locate(['data.num_classes', 'data.classes']);
+    notes.push(`${where}  data.num_classes: not set, nor data.classes: ${NUM_CLASSES} classes, as of Kinetics-400.`);
+  }
+  return {
+    ...given,
+    size,
+    num_classes: given.num_classes ?? fromNames ?? NUM_CLASSES,
+    seed: given.seed ?? draft.train.seed,
+    train_root: given.train_root ?? given.root,
+    val_root: given.val_root ?? given.root,
+    mean: typeof given.mean === 'number' ? [given.mean, given.mean, given.mean] : given.mean,
+    std: typeof given.std === 'number' ? [given.std, given.std, given.std] : given.std,
+  };
+}
+
+function readNames(file: string, checker: Checker): string[] | null {
+  try {
+    return readClasses(file);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    checker.fail(['data.classes'], `${showPath(file)} cannot be used:`);
+    checker.problems.push(...error.problems.map((line) => `  ${line}`));
+    return null;
+  }
+}
+
+function checkTraining({ data, train, launch }: Draft, checker: Checker): void {
+  if (train.batch_size % train.micro_batches !== 0) {
+    const cited = checker.cite('train.batch_size', train.batch_size);
+    const keys = ['train.micro_batches', 'train.batch_size'];
+    checker.fail(keys, `${train.micro_batches} does not divide ${cited}. Give a divisor of it.`);
+  }
+  if (train.warmup_steps >= train.steps) {
+    const cited = checker.cite('train.steps', train.steps);
+    checker.fail(
+      ['train.warmup_steps', 'train.steps'],
+      `${train.warmup_steps} leaves nothing of ${cited}. Give fewer.`,
+    );
+  }
+  if (train.batch_size % data.clips_per_video !== 0) {
+    const cited = checker.cite('train.batch_size', train.batch_size);
+    const keys = ['data.clips_per_video', 'train.batch_size'];
+    checker.fail(keys, `${data.clips_per_video} does not divide ${cited}. Give a divisor of it.`);
+  }
+  if (train.precision === 'fp16' && launch.device === 'cpu') {
+    const cited = checker.cite('launch.device', 'cpu');
+    checker.fail(
+      ['train.precision', 'launch.device'],
+      `found "fp16", and ${cited} has none. Allowed there: fp32, bf16, auto.`,
+    );
+  }
+  for (const name of ['devices', 'nodes'] as const) {
+    if (launch[name] !== 1)
+      checker.fail([`launch.${name}`], `found ${launch[name]}. More than 1 is not supported yet.`);
+  }
+}
+
+/** A feature cache holds neither pixels nor what a backbone in training would make of them. */
+function checkCached({ data, model, train }: Draft, checker: Checker): void {
+  if (data.features === null) return;
+  const refuse = (key: string, found: unknown, repair: string): void =>
+    checker.fail(
+      [key, 'data.features'],
+      `found ${show(found)}, but ${checker.cite('data.features', data.features)} holds features of clips. ${repair}, or set data.features: null.`,
+    );
+  if (train.mixup > 0) refuse('train.mixup', train.mixup, 'Mixup needs pixels: set it to 0');
+  if (train.cutmix > 0) refuse('train.cutmix', train.cutmix, 'Cutmix needs pixels: set it to 0');
+  if (!model.backbone.freeze) refuse('model.backbone.freeze', false, 'They are of a frozen backbone: set it to true');
+  if (data.dummy) refuse('data.dummy', true, 'Dummy clips have none: set it to false');
+}

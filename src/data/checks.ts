@@ -1,0 +1,197 @@
+/** What a run reads besides its configuration, checked as a whole before anything starts: lists, class names, weights. */
+
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { PROJECT } from '../base/paths.ts';
+import type { Report } from '../base/printer.ts';
+import { readClasses } from '../config/class-names.ts';
+import { type Config, loadConfig, UnfitConfig } from '../config/load.ts';
+import { adviseFetch, explainWeightsFile } from '../config/weights-file.ts';
+import type { Opened } from '../runtime/session.ts';
+import { type ComparedList, describeShared } from './leaks.ts';
+import { checkList } from './list.ts';
+
+export interface CheckedList {
+  /** The user's file, and the hash of its bytes. */
+  file: string;
+  sha256: string;
+  sizeBytes: number;
+  numLines: number;
+  /** The same in the form that Python reads, where it was asked for. */
+  checkedFile: string | null;
+}
+
+export interface CheckedLists {
+  train?: CheckedList;
+  val?: CheckedList;
+  classes?: string[];
+}
+
+type Which = 'train' | 'val';
+
+const LEAK = 'what is trained on says little of new clips';
+
+/** The lists in the form that Python reads. */
+export const filesOf = ({ train, val }: CheckedLists) => ({
+  train: train?.checkedFile ?? null,
+  val: val?.checkedFile ?? null,
+});
+
+/** Checks lists, class names and weights; all problems come at once. `outDir` takes the lists in normalised form. */
+export async function checkLists(
+  config: Config,
+  wanted: Which[],
+  outDir: string | null,
+  report: Report,
+): Promise<CheckedLists> {
+  const problems: string[] = [];
+  const lists: CheckedLists = {};
+  const { classes } = config.data;
+  if (classes !== null) collect(problems, () => (lists.classes = readClasses(classes)));
+  const compared: Partial<Record<Which, ComparedList>> = {};
+  for (const which of wanted) {
+    const classNames = lists.classes ?? null;
+    const numClasses = config.data.num_classes;
+    const list = await checkOne({ config, which, numClasses, classNames, outDir, problems, report });
+    if (list === undefined) continue;
+    const { paths, found, ...checked } = list;
+    lists[which] = checked;
+    compared[which] = list;
+  }
+  const { train, val } = compared;
+  if (train !== undefined && val !== undefined) {
+    for (const warning of await describeShared(val, train, LEAK)) report.warn(warning);
+  }
+  const { weights, preset } = config.model.backbone;
+  const fault = weights === 'random' ? undefined : explainWeightsFile(weights);
+  if (fault !== undefined) problems.push(`model.backbone.weights  ${fault} ${adviseFetch(preset)}`);
+  if (problems.length > 0) throw new UserError(problems);
+  return lists;
+}
+
+/** Returns a configuration, and notes on it. Throws UserError with its problems and those of the wanted lists at once. */
+export async function loadInputs(
+  file: string,
+  set: string[],
+  wanted: Which[],
+): Promise<{ config: Config; notes: string[] }> {
+  try {
+    return loadConfig(file, { set });
+  } catch (error) {
+    throw await addListProblems(error, wanted);
+  }
+}
+
+/** Returns the error, with the problems of the wanted lists if it is of a configuration. */
+export async function addListProblems(error: unknown, wanted: Which[]): Promise<unknown> {
+  if (!(error instanceof UnfitConfig)) return error;
+  return new UserError([...error.problems, ...(await findListProblems(error, wanted))]);
+}
+
+/** What does not depend on a key that was refused. */
+async function findListProblems({ config, refused }: UnfitConfig, wanted: Which[]): Promise<string[]> {
+  const { data } = config;
+  const problems: string[] = [];
+  const names: string[] = [];
+  const isRead = data.classes === null || collect([], () => names.push(...readClasses(data.classes ?? '')));
+  const isCounted = isRead && !refused.has('data.classes') && !refused.has('data.num_classes');
+  const numClasses = isCounted ? names.length || data.num_classes : null;
+  for (const which of wanted) {
+    const keys = [`data.${which}_list`, `data.${which}_root`, 'data.root'];
+    if (!keys.some((key) => refused.has(key)))
+      await checkOne({ config, which, numClasses, classNames: null, outDir: null, problems });
+  }
+  return problems;
+}
+
+interface OneList {
+  config: Config;
+  which: Which;
+  numClasses: number | null;
+  classNames: string[] | null;
+  outDir: string | null;
+  problems: string[];
+  report?: Report;
+}
+
+async function checkOne({
+  config,
+  which,
+  numClasses,
+  classNames,
+  outDir,
+  problems,
+  report,
+}: OneList): Promise<(CheckedList & ComparedList) | undefined> {
+  const file = which === 'train' ? config.data.train_list : config.data.val_list;
+  if (file === null) {
+    if (which === 'train' && !config.data.dummy)
+      problems.push('data.train_list  is not set. Training needs a list of `<path> <label>` lines.');
+    return undefined;
+  }
+  const root = (which === 'train' ? config.data.train_root : config.data.val_root) ?? config.data.root ?? dirname(file);
+  const checkedFile = outDir === null ? null : join(outDir, `${which}.tsv`);
+  try {
+    const checked = await checkList({
+      file,
+      root,
+      numClasses,
+      classNames,
+      skipFiles: config.data.dummy || config.data.features !== null, // a cache needs no videos
+      maxMissingFraction: config.data.on_bad_video === 'skip' ? config.data.max_bad_fraction : 0,
+      ...(checkedFile === null ? {} : { writeTo: checkedFile }),
+    });
+    for (const warning of checked.warnings) report?.warn(warning);
+    const { sha256, sizeBytes, numLines, paths, found } = checked;
+    return { file, sha256, sizeBytes, numLines, checkedFile, paths, found };
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
+    return undefined;
+  }
+}
+
+/** Returns whether it could be read. */
+function collect(problems: string[], read: () => void): boolean {
+  try {
+    read();
+    return true;
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
+    return false;
+  }
+}
+
+/** A list as results name it: two results can be compared when these agree. */
+export function describeList(list: CheckedList | undefined): object | null {
+  if (list === undefined) return null;
+  return { file: list.file, sha256: list.sha256, size_bytes: list.sizeBytes, num_lines: list.numLines };
+}
+
+/** environment.json: enough to tell two results apart honestly. */
+export function describeRun(opened: Opened, lists: CheckedLists): object {
+  const { train, val } = lists;
+  return {
+    node: process.version,
+    git_commit: readCommit(),
+    device: opened.device,
+    precision: opened.precision,
+    ...opened.environment,
+    backbone_sha256: opened.backbone_sha256,
+    parameters: opened.parameters,
+    lists: { train: describeList(train), val: describeList(val) },
+  };
+}
+
+/** The commit of coldframe itself, null outside a checkout. */
+export function readCommit(): string | null {
+  if (!existsSync(join(PROJECT, '.git'))) return null;
+  try {
+    return execFileSync('git', ['rev-parse', 'HEAD'], { cwd: PROJECT, encoding: 'utf8', stdio: 'pipe' }).trim();
+  } catch {
+    return null; // no git here, or no commit yet: the run does not need it
+  }
+}

@@ -1,0 +1,347 @@
+/**
+ * One pass over a list of clips: `<path> <label>` a line, the label after the last white space.
+ *
+ * Lists have up to millions of lines, so they are read as bytes and no object is made for a line.
+ */
+import { isUtf8 } from 'node:buffer';
+import { createHash } from 'node:crypto';
+import { readSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { showPath, UserError } from '../base/errors.ts';
+import { writeAll } from '../base/files.ts';
+import { plural, quote } from '../base/words.ts';
+import { FNV_START, hashPath, type Overlap, type Pair, type PathHash, SeenPaths } from './seen-paths.ts';
+
+export interface ListOptions {
+  file: string;
+  /** Folder of relative paths; null: the list's own. */
+  root: string | null;
+  /** null: not known, any label will do. */
+  numClasses: number | null;
+  classNames?: string[] | null;
+  /** Where to write the list in normalised form: `<absolute path>\t<label>\n`. */
+  writeTo?: string;
+  /** Do not look whether the clips exist. */
+  skipFiles?: boolean;
+  /** Share of the clips that may be missing (see countAllowed); they are warnings then. */
+  maxMissingFraction?: number;
+}
+
+export interface ListReport {
+  /** Clips, without blank and comment lines. */
+  numLines: number;
+  sizeBytes: number;
+  /** Of the file as it is. */
+  sha256: string;
+  /** Clips of each class. */
+  perClass: Uint32Array;
+  /** -1 when no line has one. */
+  maxLabel: number;
+  warnings: string[];
+  /** Clips that were looked for and are there. */
+  found: FoundClip[];
+  /** What another list is compared by. */
+  paths: SeenPaths;
+}
+
+const MAX_SHOWN = 50;
+/** All clips of a list up to this length are looked for, else an even sample of at least half as many. */
+const MAX_LOOKED_FOR = 2000;
+const BUFFER_BYTES = 1 << 20;
+const [TAB, LF, CR, SPACE, HASH, SLASH, ZERO] = [9, 10, 13, 32, 35, 47, 48];
+/** Clips may have such names (HMDB51's do), and no line may be left out unsaid. */
+export const HASH_RULE =
+  'A line that begins with `#` and ends with a number is a clip; a comment begins with `# `, with a space.';
+
+export interface Clip {
+  path: string;
+  line: number;
+}
+
+/** A clip as a file: `id` is the same for all its links. */
+export interface FoundClip extends Clip {
+  id: string;
+  size: number;
+}
+
+/** One pass over a list: counts, problems and the normalised copy. */
+export class Scan {
+  numLines = 0;
+  sizeBytes = 0;
+  sha256 = '';
+  numProblems = 0;
+  readonly perClass: Uint32Array;
+  readonly warnings: string[] = [];
+  readonly root: string;
+  readonly options: ListOptions;
+  /** The clips to look for, evenly spread over the list. */
+  clips: Clip[] = [];
+  /** Comments that could be clips whose names begin with `# `. */
+  readonly suspects: Clip[] = [];
+  readonly found: FoundClip[] = [];
+  readonly paths: SeenPaths;
+  maxLabel = -1;
+  readonly #name: string;
+  readonly #shown: string[] = [];
+  readonly #output: Output | undefined;
+  readonly #rootHash: PathHash = { ...FNV_START };
+  readonly #hash: PathHash = { ...FNV_START };
+  readonly #comments: { count: number; first: string; line: number } = { count: 0, first: '', line: 0 };
+  #everyClip = 1;
+  #line = 0;
+  #minLabel = Number.MAX_SAFE_INTEGER;
+
+  constructor(options: ListOptions, output: number | undefined) {
+    this.options = options;
+    this.#name = showPath(options.file);
+    this.root = resolve(options.root ?? dirname(options.file));
+    this.perClass = new Uint32Array(options.numClasses ?? 0);
+    this.paths = new SeenPaths(options.numClasses ?? Number.POSITIVE_INFINITY);
+    const prefix = Buffer.from(this.root.endsWith('/') ? this.root : `${this.root}/`);
+    hashPath(prefix, 0, prefix.length, FNV_START, this.#rootHash);
+    this.#output = output === undefined ? undefined : new Output(output, this.root);
+  }
+
+  fail(line: number, text: string): void {
+    this.numProblems += 1;
+    if (this.#shown.length < MAX_SHOWN) this.#shown.push(`${this.#name}${line > 0 ? `:${line}` : ''}  ${text}`);
+  }
+
+  warn(line: number, text: string): void {
+    this.warnings.push(`${this.#name}:${line}  ${text}`);
+  }
+
+  listProblems(): string[] {
+    const more = this.numProblems - this.#shown.length;
+    return more > 0 ? [...this.#shown, `${this.#name}  and ${more} more problems.`] : this.#shown;
+  }
+
+  readAll(input: number): void {
+    const hash = createHash('sha256');
+    const buffer = Buffer.alloc(BUFFER_BYTES);
+    let filled = 0;
+    for (;;) {
+      const count = readSync(input, buffer, filled, BUFFER_BYTES - filled, null);
+      hash.update(buffer.subarray(filled, filled + count));
+      this.sizeBytes += count;
+      filled += count;
+      // At the end what is left is a line without its line feed.
+      const end = count === 0 ? filled : buffer.lastIndexOf(LF, filled - 1) + 1;
+      if (end === 0 && filled === BUFFER_BYTES) this.#refuse('has a line of more than a megabyte');
+      this.#readLines(buffer.subarray(0, end));
+      buffer.copyWithin(0, end, filled);
+      filled -= end;
+      if (count === 0) break;
+    }
+    this.#output?.flush();
+    this.sha256 = hash.digest('hex');
+  }
+
+  /** Ends the reading: more of the same would follow. */
+  #refuse(what: string): never {
+    throw new UserError(`${this.#name}:${this.#line}  ${what}. A list has \`<path> <label>\` lines, in UTF-8.`);
+  }
+
+  #readLines(bytes: Buffer): void {
+    let start = 0;
+    if (this.#line === 0 && bytes.length >= 2) {
+      const mark = bytes.readUInt16BE(0);
+      if (mark === 0xfffe || mark === 0xfeff) this.#refuse('is in UTF-16');
+    }
+    const isValid = isUtf8(bytes);
+    const hasReturns = bytes.includes(CR);
+    while (start < bytes.length) {
+      const feed = bytes.indexOf(LF, start);
+      const end = feed === -1 ? bytes.length : feed;
+      this.#line += 1;
+      if (!isValid && !isUtf8(bytes.subarray(start, end)))
+        this.fail(this.#line, 'is not valid UTF-8. Write the list in UTF-8.');
+      else this.#readLine(bytes, start, end, hasReturns);
+      start = end + 1;
+    }
+  }
+
+  #readLine(bytes: Buffer, lineStart: number, lineEnd: number, hasReturns: boolean): void {
+    let [start, end] = [lineStart, lineEnd];
+    // Of several files joined to one list, each may have begun with a byte order mark.
+    if (bytes[start] === 0xef && bytes[start + 1] === 0xbb && bytes[start + 2] === 0xbf) start += 3;
+    while (end > start && (isBlank(bytes[end - 1]) || bytes[end - 1] === CR)) end -= 1;
+    while (start < end && isBlank(bytes[start])) start += 1;
+    if (start === end) return;
+    if (hasReturns && bytes.subarray(start, end).includes(CR)) {
+      this.#failReturn(bytes, start, end);
+      return;
+    }
+    const isHashed = bytes[start] === HASH;
+    if (isHashed && this.#isComment(bytes, start, end)) return;
+    let label = end;
+    while (label > start && !isBlank(bytes[label - 1])) label -= 1;
+    this.numLines += 1;
+    const value = label === start ? -1 : readLabel(bytes, label, end);
+    if (value >= 0) {
+      this.#minLabel = Math.min(this.#minLabel, value);
+      this.maxLabel = Math.max(this.maxLabel, value);
+    }
+    const numClasses = this.options.numClasses ?? Number.POSITIVE_INFINITY;
+    if (value < 0) {
+      this.#failLabel(bytes, start, label, end);
+    } else if (value >= numClasses) {
+      const why = `(data.num_classes is ${numClasses}; labels start at 0)`;
+      const rule = isHashed ? `. ${HASH_RULE}` : '';
+      this.fail(this.#line, `label ${value} is outside 0..${numClasses - 1} ${why}${rule}`);
+    } else {
+      let pathEnd = label;
+      while (isBlank(bytes[pathEnd - 1])) pathEnd -= 1;
+      this.#takeClip(bytes, start, pathEnd, value);
+    }
+  }
+
+  /** A clip's line is never taken for a comment unsaid: `#a.mp4 0` is a clip, `# a.mp4 0` is looked for later. */
+  #isComment(bytes: Buffer, start: number, end: number): boolean {
+    let word = start;
+    while (bytes[word] === HASH) word += 1;
+    const isSpaced = word === end || isBlank(bytes[word]);
+    let label = end;
+    while (label > word && !isBlank(bytes[label - 1])) label -= 1;
+    const isLabelled = label > word && readLabel(bytes, label, end) >= 0;
+    if (isLabelled && !isSpaced) return false;
+    if (isLabelled && this.suspects.length < MAX_LOOKED_FOR) {
+      this.suspects.push({ path: bytes.toString('utf8', start, label).trimEnd(), line: this.#line });
+    } else if (!isSpaced) {
+      if (this.#comments.count === 0) this.#comments.first = quote(bytes.toString('utf8', start, end));
+      if (this.#comments.count === 0) this.#comments.line = this.#line;
+      this.#comments.count += 1;
+    }
+    return true;
+  }
+
+  #failReturn(bytes: Buffer, start: number, end: number): void {
+    const line = quote(bytes.toString('utf8', start, end));
+    const isWhole = this.#line === 1 && end > bytes.length - 2;
+    if (isWhole) this.#refuse(`has the line ends of old Macs (CR alone: ${line}); a line ends with LF or CR LF`);
+    this.numLines += 1;
+    this.fail(this.#line, `has a carriage return within the line (${line}). End each line with LF or CR LF.`);
+  }
+
+  #failLabel(bytes: Buffer, start: number, label: number, end: number): void {
+    const [line, word] = [bytes.toString('utf8', start, end), bytes.toString('utf8', label, end)];
+    if (this.numLines === 1 && line.includes(',')) {
+      this.#refuse(
+        `is separated by commas (${quote(line)}); a space or a tab goes before the label, and there is no header`,
+      );
+    }
+    const { numClasses } = this.options;
+    const allowed = numClasses === null ? 'from 0 on' : `from 0 to ${numClasses - 1}`;
+    if (label === start) this.fail(this.#line, `${quote(line)} has no label. Write \`<path> <label>\`.`);
+    else this.fail(this.#line, `label ${quote(word)} is not a whole number ${allowed}`);
+  }
+
+  #takeClip(bytes: Buffer, start: number, end: number, label: number): void {
+    const hash = this.#hash; // one object for all lines
+    hashPath(bytes, start, end, bytes[start] === SLASH ? FNV_START : this.#rootHash, hash);
+    if (!hash.isPlain) {
+      this.fail(this.#line, 'the path holds a tab or a NUL byte. Rename the file, and write the list in UTF-8.');
+      return;
+    }
+    if (hash.hasDots) {
+      const resolved = Buffer.from(resolve(this.root, bytes.toString('utf8', start, end)));
+      hashPath(resolved, 0, resolved.length, FNV_START, hash);
+    }
+    this.perClass[label] = (this.perClass[label] ?? 0) + 1;
+    this.paths.add(hash.low, hash.high, this.#line, label);
+    this.#output?.write(bytes, start, end, label);
+    this.#sample(bytes, start, end);
+  }
+
+  #sample(bytes: Buffer, start: number, end: number): void {
+    if (this.paths.length % this.#everyClip !== 0) return;
+    this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line });
+    if (this.clips.length <= MAX_LOOKED_FOR) return;
+    this.clips = this.clips.filter((_, index) => index % 2 === 1);
+    this.#everyClip *= 2;
+  }
+
+  /** Adds what only the whole list can tell. */
+  finish(): void {
+    const { numClasses, classNames } = this.options;
+    if (this.numLines === 0) this.fail(0, 'holds no clips. Write `<path> <label>` lines.');
+    if (numClasses !== null && this.#minLabel === 1 && this.maxLabel === numClasses) {
+      this.fail(0, `labels run from 1 to ${numClasses}, but must start at 0. Subtract 1 from each.`);
+    }
+    const empty = [...this.perClass.keys()].filter((label) => this.perClass[label] === 0);
+    if (empty.length > 0) {
+      const first = empty
+        .slice(0, 3)
+        .map((label) => (classNames?.[label] ? `${label} ${quote(classNames[label])}` : label));
+      const names = first.join(', ') + (empty.length > 3 ? ', ...' : '');
+      const isShort = classNames == null && this.maxLabel + 1 < (numClasses ?? 0);
+      const advice = isShort
+        ? `. The highest label is ${this.maxLabel}: if there are no more classes, set data.num_classes: ${this.maxLabel + 1}`
+        : '';
+      this.warnings.push(
+        `${this.#name}  ${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}${advice}`,
+      );
+    }
+    const { count, first: line, line: number } = this.#comments;
+    if (count > 0) {
+      const what = `${plural(count, 'line')} without a label taken for comments (${line})`;
+      this.warn(number, `${what}. Begin a comment with \`# \`, with a space; give a clip a label.`);
+    }
+    this.#warnOfRepeated(this.paths.findRepeated());
+  }
+
+  #warnOfRepeated({ numPaths, first, numConflicts, firstConflict }: Overlap): void {
+    if (numPaths > 0 && first !== null) {
+      const where = `the first on lines ${first.lines[0]} and ${first.lines[1]}`;
+      this.warnings.push(`${this.#name}  ${plural(numPaths, 'path')} listed more than once, ${where} (duplicate-path)`);
+    }
+    if (numConflicts > 0 && firstConflict !== null) {
+      const what = `${plural(numConflicts, 'path')} with two labels`;
+      this.warnings.push(`${this.#name}  ${what}: ${describeConflict(firstConflict)} (label-conflict)`);
+    }
+  }
+}
+
+export function describeConflict({ lines, labels }: Pair, other = 'line'): string {
+  return `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on ${other} ${lines[1]}`;
+}
+
+/** The normalised list, gathered to large writes. */
+class Output {
+  readonly #descriptor: number;
+  readonly #prefix: Buffer;
+  readonly #buffer = Buffer.alloc(2 * BUFFER_BYTES);
+  #filled = 0;
+
+  constructor(descriptor: number, root: string) {
+    this.#descriptor = descriptor;
+    this.#prefix = Buffer.from(root.endsWith('/') ? root : `${root}/`);
+  }
+
+  write(bytes: Buffer, start: number, end: number, label: number): void {
+    // A path is shorter than the reading buffer, so half of this one always suffices.
+    if (this.#filled > BUFFER_BYTES - this.#prefix.length - 32) this.flush();
+    if (bytes[start] !== 47) this.#filled += this.#prefix.copy(this.#buffer, this.#filled);
+    this.#filled += bytes.copy(this.#buffer, this.#filled, start, end);
+    this.#filled += this.#buffer.write(`\t${label}\n`, this.#filled, 'latin1');
+  }
+
+  flush(): void {
+    writeAll(this.#descriptor, this.#buffer.subarray(0, this.#filled));
+    this.#filled = 0;
+  }
+}
+
+const isBlank = (byte: number | undefined): boolean => byte === SPACE || byte === TAB;
+
+/** Returns the number written by digits alone, or -1. */
+function readLabel(bytes: Buffer, start: number, end: number): number {
+  if (end - start > 9) return -1;
+  let value = 0;
+  for (let index = start; index < end; index++) {
+    const digit = (bytes[index] ?? 0) - ZERO;
+    if (digit < 0 || digit > 9) return -1;
+    value = value * 10 + digit;
+  }
+  return value;
+}

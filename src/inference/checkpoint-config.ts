@@ -1,0 +1,79 @@
+/** The configuration that a checkpoint is used with: its own, with `--set` over it, or a file's that fits it. */
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { flatten } from '../config/keys.ts';
+import { type Config, loadConfig, patchConfig } from '../config/load.ts';
+import { readStoredConfig } from '../config/migrate.ts';
+import { adviseFetch } from '../config/weights-file.ts';
+import { type CheckpointHeader, chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from '../run/folder.ts';
+
+export interface CheckpointArguments {
+  checkpoint: string;
+  /** A file of the original needs one; a checkpoint of ours holds its own. */
+  config?: string | undefined;
+  trial: string | undefined;
+  set: string[];
+}
+
+export interface UsedCheckpoint {
+  /** As Python takes it. */
+  path: string;
+  /** Of its trial. */
+  name: string;
+  config: Config;
+  classes: string[] | null;
+}
+
+/** Returns what is used of a checkpoint. Raises UserError where a key says another model than the checkpoint holds. */
+export function openCheckpoint(args: CheckpointArguments, note: (text: string) => void): UsedCheckpoint {
+  const { checkpoint, config: file, trial, set } = args;
+  const path = findCheckpoint(checkpoint);
+  const given = file === undefined ? undefined : loadConfig(file, { set });
+  for (const one of given?.notes ?? []) note(one);
+  if (isUpstreamFile(checkpoint)) {
+    if (given === undefined)
+      throw new UserError(`${checkpoint}  is a checkpoint of the original: say with --config which model it is.`);
+    return { path, name: 'main', config: given.config, classes: null };
+  }
+  const { header } = readCheckpoint(checkpoint);
+  const name = chooseTrial(checkpoint, header, trial);
+  const stored = readStored(header, name, path);
+  const config = given?.config ?? patchConfig(stored, set);
+  refuseOtherModel(checkpoint, stored, config);
+  if (given === undefined) refuseMissingWeights(checkpoint, config);
+  return { path, name, config, classes: header.classes };
+}
+
+function readStored(header: CheckpointHeader, name: string, folder: string): Config {
+  return readStoredConfig(header.config[name], { file: join(folder, 'checkpoint.json'), format: header.format });
+}
+
+/** What the shapes of trained tensors follow from, and how they are used. Dropout and first values are of no account. */
+const MODEL_KEYS =
+  /^model\.(temporal\.|decoder\.(num_layers|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.num_classes$/;
+
+/** Raises UserError with each key that says another model than the one of the checkpoint. */
+export function refuseOtherModel(checkpoint: string, stored: Config, config: Config): void {
+  const before = new Map(flatten(stored, ''));
+  const hasPositions = stored.model.temporal.position_embedding;
+  const problems = flatten(config, '')
+    .filter(([key]) => MODEL_KEYS.test(key) || (key === 'data.num_frames' && hasPositions)) // one position a frame
+    .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(before.get(key)))
+    .map(
+      ([key, value]) =>
+        `${key}  is ${JSON.stringify(value)}, and the checkpoint was trained with ${JSON.stringify(before.get(key))}.`,
+    );
+  if (problems.length === 0) return;
+  throw new UserError([...problems, `${checkpoint}  holds another model. Take its values, or another checkpoint.`]);
+}
+
+/** The weights lay where the checkpoint was trained, which may be another machine. */
+function refuseMissingWeights(checkpoint: string, { model: { backbone } }: Config): void {
+  if (backbone.weights === 'random' || existsSync(backbone.weights)) return;
+  throw new UserError(
+    `${checkpoint}  was trained with the backbone weights ${backbone.weights}, and no file is there. ` +
+      `Give them with --set model.backbone.weights=FILE. ${adviseFetch(backbone.preset)}`,
+  );
+}

@@ -1,0 +1,209 @@
+/** What is done with a finished checkpoint: test it on a list, or name the classes of videos. */
+
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { Interrupted, showPath, UserError } from '../base/errors.ts';
+import { writeWhole } from '../base/files.ts';
+import type { Report } from '../base/printer.ts';
+import { onStop } from '../base/stop.ts';
+import type { Config } from '../config/load.ts';
+import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
+import { guessDevice } from '../run/outcome.ts';
+import { startRuntime } from '../runtime/runtime.ts';
+import { type Opened, type OpenRequest, type Result, Session } from '../runtime/session.ts';
+import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
+
+const CALL_SECONDS = 1;
+
+type Results = Record<string, Result>;
+
+export interface EvaluateArguments extends CheckpointArguments {
+  output: string | undefined;
+}
+
+/**
+ * Evaluates a checkpoint on the validation list of its configuration, or of another. `output` takes `result.json` and
+ * `scores.npz`; by default a folder in the checkpoint's run, named after the step, the views and the list.
+ */
+export async function evaluate(args: EvaluateArguments, report: Report): Promise<void> {
+  const { path, name, config, classes: trained } = await openWithLists(args, report);
+  const { val_list: given, dummy } = config.data;
+  if (given === null)
+    throw new UserError('data.val_list  is not set, and `evaluate` needs it: --set data.val_list=LIST.');
+  report.say(
+    `Evaluating ${showPath(path)} on ${dummy ? 'generated clips' : showPath(given)}\nDevice: ${guessDevice(config.launch.device)}. Loading PyTorch ...`,
+  );
+  await withScratch(async (scratch) => {
+    const used = args.config === undefined ? forgetClasses(config, args.set) : config;
+    const lists = await checkLists(used, ['val'], scratch, report).catch((error: unknown) => {
+      throw args.config === undefined ? adviseOnPaths(error, args.checkpoint) : error;
+    });
+    const classes = lists.classes ?? trained;
+    const list = { train: null, val: lists.val?.checkedFile ?? null };
+    const request = describeOpen('evaluate', { name, settings: config }, path, classes, list);
+    const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
+    await withSession(starting, request, report, async (session, opened) => {
+      const target = resolve(args.output ?? nameOutput(path, opened.step, name, config, lists.val));
+      const results = await runEvaluation(session, opened.step, target, report);
+      const about = { step: opened.step, checkpoint: path, list: describeList(lists.val), classes, results };
+      writeWhole(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
+      reportResults(results, opened.step, target, lists.val, report);
+    });
+  });
+}
+
+/** With the problems of a configuration come those of its list. */
+async function openWithLists(args: EvaluateArguments, report: Report): Promise<UsedCheckpoint> {
+  try {
+    return openCheckpoint(args, (line) => report.note(line));
+  } catch (error) {
+    throw await addListProblems(error, ['val']);
+  }
+}
+
+/** A checkpoint knows its class names: the file they came from need not be here. */
+function forgetClasses(config: Config, set: string[]): Config {
+  if (set.some((pair) => pair.startsWith('data.classes='))) return config;
+  return { ...config, data: { ...config.data, classes: null } };
+}
+
+function adviseOnPaths(error: unknown, checkpoint: string): unknown {
+  if (!(error instanceof UserError)) return error;
+  const advice = 'Where they lie elsewhere here: --set data.val_list=LIST, --set data.root=FOLDER.';
+  return new UserError([...error.problems, `${checkpoint}  list and paths are those it was trained with. ${advice}`]);
+}
+
+function nameOutput(
+  checkpoint: string,
+  step: number,
+  trial: string,
+  config: Config,
+  list: CheckedList | undefined,
+): string {
+  const { spatial_views, temporal_views } = config.eval;
+  const of = trial === 'main' ? '' : `${trial}-`;
+  const name = `step-${step}-${of}${spatial_views}x${temporal_views}-${list?.sha256.slice(0, 8) ?? 'dummy'}`;
+  const parent = dirname(checkpoint);
+  const run = basename(parent) === 'checkpoints' ? dirname(parent) : parent;
+  return join(run, 'evaluations', name);
+}
+
+async function runEvaluation(session: Session, step: number, output: string, report: Report): Promise<Results> {
+  const known = new Set<string>();
+  for (;;) {
+    const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS, output);
+    for (const video of bad) {
+      if (known.has(video.path)) continue; // listed twice
+      known.add(video.path);
+      report.event({ kind: 'bad_video', step, ...video, num_bad: known.size, num_videos: num_total });
+    }
+    report.progress('evaluate', num_seen, num_total);
+    if (results !== null) return results;
+  }
+}
+
+function reportResults(
+  results: Results,
+  step: number,
+  output: string,
+  list: CheckedList | undefined,
+  report: Report,
+): void {
+  report.endProgress();
+  for (const [trial, { per_class, ...result }] of Object.entries(results)) {
+    const about = { list: describeList(list), list_sha256: list?.sha256, output };
+    report.event({ kind: 'evaluated', step, trial, ...result, ...about, per_class: describeClasses(per_class) });
+  }
+}
+
+function describeClasses(perClass: Result['per_class']): object[] {
+  return perClass.map(([label, videos, correct]) => ({ label, num_videos: videos, top1: correct / videos }));
+}
+
+export interface PredictArguments extends CheckpointArguments {
+  videos: string[];
+  top: number;
+}
+
+/** Names the classes of video files. Files that cannot be read are told after the others: UserError. */
+export async function predict(args: PredictArguments, report: Report): Promise<void> {
+  const { path: folder, name, config, classes } = openCheckpoint(args, (text) => report.note(text));
+  const videos = await listVideos(args.videos);
+  const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
+  if (missing.length > 0) throw new UserError(missing);
+  if (config.data.dummy)
+    report.warn(`${args.checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
+  const request = describeOpen('predict', { name, settings: config }, folder, classes, { train: null, val: null });
+  report.enableProgress();
+  report.waiting(`loading PyTorch and ${showPath(folder)} ...`);
+  await withSession(startRuntime({ stallSeconds: config.launch.stall_seconds }), request, report, async (session) => {
+    const unreadable: string[] = [];
+    for (const path of videos) {
+      // One call a video: what is done is printed, whatever comes later.
+      const { predictions } = await session.predict([resolve(path)], args.top);
+      for (const { classes, reason } of predictions) {
+        if (classes === null) unreadable.push(`${path}  ${reason}`);
+        else report.event({ kind: 'predicted', path, classes });
+      }
+    }
+    if (unreadable.length > 0) throw new UserError(unreadable);
+  });
+}
+
+/** Returns the files given; `-` stands for a list on stdin, a path a line (or between zeros, as `find -print0` writes). */
+async function listVideos(given: string[]): Promise<string[]> {
+  if (!given.includes('-')) return given;
+  const list = await text(process.stdin);
+  const paths = list.split(list.includes('\0') ? '\0' : /\r?\n/).filter((line) => line !== '');
+  if (paths.length === 0) throw new UserError('-  stdin held no path. Give a list there, a path a line.');
+  const at = given.indexOf('-');
+  return [...given.slice(0, at), ...paths, ...given.slice(at + 1).filter((path) => path !== '-')];
+}
+
+function describeOpen(
+  mode: OpenRequest['mode'],
+  trial: OpenRequest['trials'][number],
+  checkpoint: string,
+  classes: string[] | null,
+  lists: OpenRequest['lists'],
+): OpenRequest {
+  return { mode, trials: [trial], lists, classes, run_dir: null, resume: checkpoint };
+}
+
+async function withScratch(work: (scratch: string) => Promise<void>): Promise<void> {
+  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
+  try {
+    await work(scratch);
+  } finally {
+    rmSync(scratch, { recursive: true });
+  }
+}
+
+/** Opens a session, does the work and leaves nothing behind. A signal to stop ends it at once. */
+async function withSession(
+  starting: ReturnType<typeof startRuntime>,
+  request: OpenRequest,
+  report: Report,
+  work: (session: Session, opened: Opened) => Promise<void>,
+): Promise<void> {
+  const runtime = await starting;
+  let stopped = false;
+  const release = onStop(() => {
+    stopped = true;
+    runtime.kill();
+  });
+  try {
+    const session = new Session(runtime);
+    const opened = await session.open(request);
+    for (const note of opened.notes) report.note(note);
+    await work(session, opened);
+  } catch (error) {
+    throw stopped ? new Interrupted('stopped') : error;
+  } finally {
+    report.endProgress();
+    release();
+    await runtime.close();
+  }
+}

@@ -1,0 +1,293 @@
+/** `compare`: final metrics of runs side by side, what was set differently, and whether the numbers may be compared. */
+
+import { existsSync, readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { showPath, UserError } from '../base/errors.ts';
+import { differ, findInterval, showInterval } from '../base/intervals.ts';
+import { formatTable, type Report } from '../base/printer.ts';
+import { plural } from '../base/words.ts';
+import { readStoredConfig } from '../config/migrate.ts';
+import type { Config } from '../config/schema.ts';
+import { readFormat } from '../config/stored-format.ts';
+import type { CohortFile } from '../run/cohort-types.ts';
+import { RunFolder } from '../run/folder.ts';
+import { judgeRun, type RunStatus, readSavedStep } from '../run/liveness.ts';
+import { finalConfig } from '../sweep/definition/file.ts';
+import type { Sweep } from '../sweep/definition/types.ts';
+import { isSweepFolder, readSweepFolder } from '../sweep/folder.ts';
+
+interface List {
+  file: string;
+  sha256: string;
+}
+
+interface Result {
+  top1: number | null;
+  top5: number | null;
+  num_videos: number;
+  num_bad?: number;
+}
+
+interface Run {
+  /** As the user named it. */
+  run: string;
+  trial: string;
+  step: number;
+  /** Now, and the step that a start would go on from. */
+  state: string;
+  saved_step: number | null;
+  result: Result;
+  list: List | null;
+  config: Config;
+  environment: Record<string, unknown>;
+}
+
+interface Difference {
+  key: string;
+  /** One a run; undefined where the run does not have the key. */
+  values: unknown[];
+}
+
+/** What may change numbers without any key of the configuration. */
+const ENVIRONMENT = [
+  'backbone_sha256',
+  'git_commit',
+  'device',
+  'precision',
+  'num_threads',
+  'cpu',
+  'packages.torch',
+  'packages.av',
+];
+
+/** Compares run folders, RUN:TRIAL, and sweep folders, which stand for their best trial. Throws UserError with all that is missing. */
+export function compareRuns(names: string[], report: Report): void {
+  if (names.length < 2) throw new UserError(`compare  ${names.length} run was given. Give two or more.`);
+  const problems: string[] = [];
+  const runs = names.flatMap((name) => {
+    try {
+      return [readRun(name)];
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      problems.push(...error.problems);
+      return [];
+    }
+  });
+  if (problems.length > 0) throw new UserError(problems);
+  const config = findDifferences(runs.map((run) => flatten(run.config)));
+  const environment = findDifferences(runs.map((run) => pick(flatten(run.environment), ENVIRONMENT)));
+  const warnings = findWarnings(runs);
+  const notes = [...listUnfinished(runs), ...listTies(runs)];
+  if (report.json) {
+    const each = runs.map(({ config: _config, environment: _environment, ...run }) => run);
+    report.event({
+      kind: 'compared',
+      runs: each,
+      config,
+      environment,
+      comparable: warnings.length === 0,
+      warnings,
+      notes,
+    });
+    return;
+  }
+  const tables = [formatTable(listMetrics(runs)), formatTable(listDifferences(runs, config, environment))];
+  report.print([...tables, ...warnings.map((warning) => `Warning: ${warning}`), ...notes].filter(Boolean).join('\n\n'));
+}
+
+/** A path that exists is meant as it is; else what follows the last colon is a trial. */
+function readRun(name: string): Run {
+  const colon = name.lastIndexOf(':');
+  const isPath = existsSync(name) || colon <= 0;
+  const dir = isPath ? name : name.slice(0, colon);
+  const trial = isPath ? undefined : name.slice(colon + 1);
+  if (!existsSync(dir))
+    throw new UserError(`${name}  does not exist. Give run folders, such as runs/NAME or runs/NAME:TRIAL.`);
+  return isSweepFolder(dir) ? readSweepRun(name, dir, trial) : readTrialRun(name, dir, trial);
+}
+
+/** The best trial as it was evaluated on the validation list; another one as its cohort left it. */
+function readSweepRun(name: string, dir: string, trial: string | undefined): Run {
+  const { trials, final } = readSweepFolder(dir);
+  if (trial === undefined && final === null) {
+    const advice = 'Let the sweep finish, or give a trial, as in';
+    throw new UserError(`${name}  has no final result yet. ${advice} ${dir}:${trials[0]?.name ?? 't0001'}.`);
+  }
+  const wanted = trial ?? final?.trial;
+  const found = trials.find((one) => one.name === wanted);
+  if (found === undefined || found.cohort === null) {
+    const known = trials.filter(({ cohort }) => cohort !== null).map((one) => one.name);
+    throw new UserError(`${name}  no trial ${wanted} has begun there. The sweep has ${list(known)}.`);
+  }
+  const folder = join(dir, 'cohorts', found.cohort);
+  if (trial !== undefined || final === null) return readTrialRun(name, folder, found.name);
+  const { config, environment } = readSettings(name, new RunFolder(folder), found.name);
+  const root = new RunFolder(dir);
+  const sweep = root.readJson('sweep.json') as Sweep | undefined;
+  const stored = root.readJson('final/result.json') as Evaluation | undefined;
+  if (sweep === undefined || stored === undefined)
+    throw new UserError(
+      `${name}  ${sweep === undefined ? 'sweep.json' : 'final/result.json'} is missing in ${root.dir}.`,
+    );
+  const file = root.path('sweep.json');
+  const base = readStoredConfig(sweep.config, { file, format: readFormat(sweep, file) });
+  const { top1, top5, num_videos } = final;
+  return {
+    ...{ run: name, trial: found.name, step: stored.step, result: { top1, top5, num_videos }, list: stored.list },
+    ...{ state: 'finished', saved_step: stored.step },
+    ...{ config: finalConfig({ config: base }, { settings: config }), environment },
+  };
+}
+
+interface Evaluation {
+  step: number;
+  list: List | null;
+  results: Record<string, Result>;
+}
+
+function readTrialRun(name: string, dir: string, trial: string | undefined): Run {
+  const folder = new RunFolder(dir);
+  const { step, list: evaluated, results } = readEvaluation(name, folder, trial);
+  const names = namesOf(folder) ?? Object.keys(results);
+  const wanted = trial ?? (names.length === 1 ? names[0] : undefined);
+  if (wanted === undefined)
+    throw new UserError(`${name}  holds several trials. Give one, as in ${dir}:${names[0]}. It has ${list(names)}.`);
+  const result = results[wanted];
+  if (result === undefined)
+    throw new UserError(`${name}  no trial ${wanted} was evaluated there. It has ${list(names)}.`);
+  const { top1, top5, num_videos, num_bad = 0 } = result;
+  return {
+    ...{ state: stateOf(folder), saved_step: readSavedStep(folder.dir) },
+    ...{ run: name, trial: wanted, step, result: { top1, top5, num_videos, num_bad }, list: evaluated },
+    ...readSettings(name, folder, wanted),
+  };
+}
+
+const stateOf = (folder: RunFolder): string => judgeRun((folder.readJson('status.json') ?? {}) as Partial<RunStatus>);
+
+/** The trials of a cohort, those too that were pruned before its last evaluation. */
+function namesOf(folder: RunFolder): string[] | undefined {
+  return (folder.readJson('cohort.json') as CohortFile | undefined)?.trials.map((trial) => trial.name);
+}
+
+/** The last evaluation of a training run; of a trial that was pruned, the last that it took part in. */
+function readEvaluation(name: string, folder: RunFolder, trial: string | undefined): Evaluation {
+  if (folder.readJson('config.json') === undefined && folder.readJson('cohort.json') === undefined)
+    throw new UserError(`${name}  holds no config.json. Give the folder of a run or of a sweep, such as runs/NAME.`);
+  const parent = folder.path('evaluations');
+  const found = (existsSync(parent) ? readdirSync(parent) : []).flatMap((entry) => {
+    const isOwn = /^step-\d+$/.test(entry); // others are of `evaluate`, with views and lists of its own
+    const stored = isOwn
+      ? (folder.readJson(join('evaluations', entry, 'result.json')) as Evaluation | undefined)
+      : undefined;
+    return stored === undefined ? [] : [stored];
+  });
+  found.sort((a, b) => b.step - a.step);
+  const last = found.find(({ results }) => trial === undefined || trial in results) ?? found[0];
+  if (last === undefined)
+    throw new UserError(
+      `${name}  has no evaluation yet (evaluations/step-N). Let it train to its first one; it needs data.val_list.`,
+    );
+  return last;
+}
+
+function readSettings(name: string, folder: RunFolder, trial: string): Pick<Run, 'config' | 'environment'> {
+  const cohort = folder.readJson('cohort.json') as CohortFile | undefined;
+  const file = folder.path(cohort === undefined ? 'config.json' : 'cohort.json');
+  const settings = cohort?.trials.find((one) => one.name === trial)?.settings ?? folder.readJson('config.json');
+  const environment = folder.readJson('environment.json');
+  if (settings === undefined || environment === undefined)
+    throw new UserError(
+      `${name}  ${settings === undefined ? 'config.json' : 'environment.json'} is missing in ${showPath(folder.dir)}.`,
+    );
+  const format = readFormat(cohort ?? settings, file);
+  return { config: readStoredConfig(settings, { file, format }), environment: environment as Record<string, unknown> };
+}
+
+/** Returns values by dotted key; lists and null are values. */
+function flatten(section: Record<string, unknown>, prefix = ''): Map<string, unknown> {
+  const entries = Object.entries(section).flatMap(([key, value]): [string, unknown][] => {
+    const isSection = typeof value === 'object' && value !== null && !Array.isArray(value);
+    return isSection
+      ? [...flatten(value as Record<string, unknown>, `${prefix}${key}.`)]
+      : [[`${prefix}${key}`, value]];
+  });
+  return new Map(entries);
+}
+
+const pick = (values: Map<string, unknown>, keys: string[]): Map<string, unknown> =>
+  new Map(keys.filter((key) => values.has(key)).map((key) => [key, values.get(key)]));
+
+function findDifferences(sides: Map<string, unknown>[]): Difference[] {
+  const keys = [...new Set(sides.flatMap((side) => [...side.keys()]))];
+  return keys
+    .map((key) => ({ key, values: sides.map((side) => side.get(key)) }))
+    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
+}
+
+function findWarnings(runs: Run[]): string[] {
+  const [first, ...others] = runs;
+  if (first === undefined) return [];
+  const differing = others.filter((run) => run.list?.sha256 !== first.list?.sha256);
+  const about = (run: Run): string =>
+    run.list === null ? 'no list' : `${run.list.file}, ${run.list.sha256.slice(0, 16)}...`;
+  const warnings = differing.map(
+    (run) =>
+      `${run.run} was evaluated on another list than ${first.run} (${about(run)}; ${about(first)}): the results cannot be compared.`,
+  );
+  const counts = new Set(runs.map(({ result }) => result.num_videos));
+  if (differing.length === 0 && counts.size > 1)
+    warnings.push(
+      `The list is the same, but ${[...counts].join(' and ')} of its videos were counted: some could not be read.`,
+    );
+  return warnings;
+}
+
+const listUnfinished = (runs: Run[]): string[] =>
+  runs
+    .filter(({ state }) => state !== 'finished' && state !== 'unknown')
+    .map(({ run, state, step, saved_step: saved }) => {
+      const onwards = saved === null ? 'It has no checkpoint yet' : `Its checkpoint is of step ${saved}`;
+      return `${run} is ${state}: these are its numbers at step ${step}. ${onwards}.`;
+    });
+
+/** Pairs with the best run whose difference chance alone may explain. */
+function listTies(runs: Run[]): string[] {
+  const known = runs.flatMap(({ run, result: { top1, num_videos } }) =>
+    top1 === null ? [] : [{ run, top1, num_videos }],
+  );
+  const [best, ...others] = known.toSorted((a, b) => b.top1 - a.top1);
+  if (best === undefined) return [];
+  return others
+    .filter((other) => !differ(best.top1, best.num_videos, other.top1, other.num_videos))
+    .map(
+      ({ run, num_videos }) =>
+        `${best.run} and ${run} cannot be told apart on ${plural(num_videos, 'video')} (top-1, 95 %).`,
+    );
+}
+
+const percent = (value: number | null): string => (value === null ? '-' : `${(100 * value).toFixed(2)} %`);
+
+function listMetrics(runs: Run[]): string[][] {
+  const rows = runs.map(({ run, trial, state, step, result, list: evaluated }) => [
+    ...[run, trial, state, String(step), percent(result.top1)],
+    result.top1 === null ? '-' : showInterval(findInterval(result.top1, result.num_videos)),
+    ...[percent(result.top5), String(result.num_videos)],
+    evaluated === null ? '-' : `${basename(evaluated.file)} ${evaluated.sha256.slice(0, 8)}`,
+  ]);
+  return [['run', 'trial', 'state', 'step', 'top-1', '95 %', 'top-5', 'videos', 'list'], ...rows];
+}
+
+function listDifferences(runs: Run[], config: Difference[], environment: Difference[]): string[][] {
+  const show = (value: unknown): string => {
+    const text = value === undefined ? '-' : typeof value === 'string' ? value : JSON.stringify(value);
+    return /^[0-9a-f]{40,64}$/.test(text) ? text.slice(0, 16) : text;
+  };
+  const rows = [...config, ...environment].map(({ key, values }) => [key, ...values.map(show)]);
+  return rows.length === 0 ? [['Nothing was set differently.']] : [['differs', ...runs.map(({ run }) => run)], ...rows];
+}
+
+const list = (names: string[]): string =>
+  names.length === 0
+    ? 'none yet'
+    : names.slice(0, 20).join(', ') + (names.length > 20 ? ` and ${names.length - 20} more` : '');

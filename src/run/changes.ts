@@ -1,0 +1,88 @@
+/** Whether a run folder may go on with a configuration, and which folder a new run takes. */
+
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { type Change, describeChanges, explainChanges, findChanges, listChanges } from '../config/effects.ts';
+import { readStoredConfig } from '../config/migrate.ts';
+import { readFormat } from '../config/stored-format.ts';
+import { recordCohort } from './cohort-file.ts';
+import type { CohortFile } from './cohort-types.ts';
+import { RunFolder } from './folder.ts';
+
+/** What keeps a run folder's checkpoints from being continued with this cohort. */
+function findRunChanges(folder: RunFolder, cohort: CohortFile): Change[] {
+  if (!folder.hasCheckpoint()) return [];
+  const stored = (folder.readJson('config.json') ?? {}) as Record<string, unknown>;
+  const file = folder.path('config.json');
+  const now = recordCohort(cohort);
+  if ('trials' in stored !== 'trials' in now) {
+    const [before, after] = 'trials' in now ? ['one run', 'a cohort'] : ['a cohort', 'one run'];
+    return [{ key: '--config or --cohort', before, after }];
+  }
+  const { format: _, ...record } = now;
+  if (!('trials' in record)) return findChanges(readStoredConfig(stored, { file }), record, isSameFile);
+  const format = readFormat(stored, file);
+  const { trials, format: __, ...rest } = stored;
+  const { trials: trialsNow, ...restNow } = record;
+  const before = trials as Record<string, unknown>;
+  const names = [...new Set([...Object.keys(before), ...Object.keys(trialsNow)])];
+  const changes = names.flatMap((name): Change[] => {
+    const [then, config] = [before[name], trialsNow[name]];
+    if (then === undefined || config === undefined)
+      return listChanges(then && 'a trial', config && 'a trial', `trials.${name}`);
+    const found = findChanges(readStoredConfig(then, { file, format }), config, isSameFile);
+    return found.map((change) => ({ ...change, key: `trials.${name}.${change.key}` }));
+  });
+  const isRanked = restNow.bracket !== null || rest.bracket !== null;
+  const shared = listChanges(rest, restNow, '').filter(({ key }) => isRanked || key !== 'metric');
+  return [...shared, ...changes];
+}
+
+/** A file that was moved leaves nothing to compare: then the backbone's hash decides, when its weights are loaded. */
+export function isSameFile(before: string, after: string): boolean {
+  if (!existsSync(before) || !existsSync(after)) return true;
+  return statSync(before).size === statSync(after).size && hashFile(before) === hashFile(after);
+}
+
+/** Returns the SHA-256 of a file of any size. */
+export function hashFile(path: string): string {
+  const hash = createHash('sha256');
+  const chunk = Buffer.alloc(2 ** 20);
+  const file = openSync(path, 'r');
+  try {
+    for (let length = readSync(file, chunk); length > 0; length = readSync(file, chunk))
+      hash.update(chunk.subarray(0, length));
+  } finally {
+    closeSync(file);
+  }
+  return hash.digest('hex');
+}
+
+/** The run folder when the user names none: runs/NAME, or NAME-2, -3 ... where another configuration has it. */
+export function chooseRunDir(name: string, cohort: CohortFile, note: (text: string) => void): string {
+  const passed: string[] = [];
+  for (let n = 1; ; n++) {
+    const dir = join('runs', n === 1 ? name : `${name}-${n}`);
+    const isSweep = existsSync(join(dir, 'sweep.json'));
+    const changes = isSweep ? [] : findRunChanges(new RunFolder(dir), cohort);
+    if (isSweep) passed.push(`${dir} holds a sweep`);
+    else if (changes.length > 0)
+      passed.push(`${dir} holds a run with another configuration (${describeChanges(changes)})`);
+    else {
+      if (passed.length > 0) note(`Starting anew in ${dir}: ${passed.join('; ')}.`);
+      return dir;
+    }
+  }
+}
+
+/** Throws UserError when a run would go on with another configuration than it began with. */
+export function refuseChangedConfig(folder: RunFolder, cohort: CohortFile): void {
+  const changes = findRunChanges(folder, cohort);
+  if (changes.length === 0) return;
+  throw new UserError([
+    ...explainChanges(changes, `the run in ${folder.dir} was started with`),
+    'Take the old values back, choose another --run-dir, or start anew with --resume never (the old run is kept aside).',
+  ]);
+}

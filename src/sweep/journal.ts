@@ -1,0 +1,244 @@
+/** The journal of a sweep: an append-only file, synced line by line, and the state that follows from it alone. */
+
+import { closeSync, existsSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { appendTo, syncFolder } from '../base/files.ts';
+import type { Params } from '../config/schema.ts';
+import { readFormat } from '../config/stored-format.ts';
+import type { Bracket, Metric } from '../run/cohort-types.ts';
+
+export interface TrialLine {
+  name: string;
+  point: string;
+  params: Params;
+  seed: number;
+}
+
+export interface CohortLine {
+  cohort: string;
+  trials: string[];
+  forecast_bytes: number | null;
+  /** Operations of the cohort, and of its trials each run alone. */
+  cost: { together: number; alone: number } | null;
+  /** Set where a trial did not fit into memory otherwise; its numbers may differ in the last digits. */
+  micro_batches?: number;
+}
+
+/** A run of one command; what is not a cohort is the evaluation of the best trial, `final`. */
+export type Outcome = 'finished' | 'retry' | 'failed' | 'cancelled';
+export type FailureClass = 'user' | 'bug' | 'lost' | 'out_of_memory' | 'cancelled';
+
+export interface Ending {
+  outcome: Outcome;
+  class: FailureClass | null;
+  why: string | null;
+  seconds: number;
+  /** That the next attempt goes on from; none where nothing is saved. */
+  step?: number;
+}
+
+export interface Accuracy {
+  top1: number | null;
+  top5: number | null;
+}
+
+export interface TrialResult extends Accuracy {
+  trial: string;
+  point: string;
+  cohort: string;
+  state: 'finished' | 'pruned' | 'diverged' | 'failed';
+  step: number | null;
+  rungs: ({ step: number } & Accuracy)[];
+  why: string | null;
+}
+
+export interface FinalResult extends Accuracy {
+  trial: string;
+  point: string;
+  seed: number;
+  num_videos: number;
+  list: string | null;
+}
+
+export interface SweepLine {
+  /** Of the journal; older ones say none. */
+  format?: number;
+  /** Part of every attempt's key. */
+  id: string;
+  name: string;
+  method: string;
+  metric: Metric;
+  selection: 'separate' | 'validation';
+  selection_list: string | null;
+  val_list: string | null;
+  num_points: number | null;
+  seeds: number[];
+  bracket: Bracket | null;
+  base: string;
+  steps: number;
+  executor: string;
+}
+
+export type Entry =
+  | ({ kind: 'sweep' } & SweepLine)
+  | { kind: 'trials'; round: number; trials: TrialLine[] }
+  | ({ kind: 'cohort' } & CohortLine)
+  | { kind: 'attempt'; cohort: string; attempt: number; key: string }
+  | { kind: 'launched'; cohort: string; attempt: number; handle: string }
+  | ({ kind: 'ended'; cohort: string; attempt: number } & Ending)
+  | { kind: 'split'; cohort: string; into: string[]; why: string }
+  | ({ kind: 'result' } & TrialResult)
+  | ({ kind: 'final' } & FinalResult)
+  | { kind: 'finished'; seconds: number };
+export type TimedEntry = { time: string } & Entry;
+
+export interface Attempt {
+  attempt: number;
+  key: string;
+  began: string;
+  handle?: string;
+  ended?: Ending;
+}
+
+export interface SweepState {
+  sweep: SweepLine | undefined;
+  rounds: number;
+  /** Whether the points of grid and random are planned; not after the sweep was extended. */
+  isPlanned: boolean;
+  trials: Map<string, TrialLine>;
+  cohorts: Map<string, CohortLine>;
+  /** Cohorts that others have taken the place of. */
+  replaced: Set<string>;
+  /** By cohort, or `final`. */
+  attempts: Map<string, Attempt[]>;
+  results: Map<string, TrialResult>;
+  final: FinalResult | undefined;
+  finished: boolean;
+  /** Cohorts whose `trials` or `split` line, which makes them count, has not come. */
+  announced: Map<string, CohortLine>;
+}
+
+export function emptyState(): SweepState {
+  return {
+    ...{ sweep: undefined, rounds: 0, isPlanned: false, final: undefined, finished: false, replaced: new Set() },
+    ...{ trials: new Map(), cohorts: new Map(), attempts: new Map(), results: new Map(), announced: new Map() },
+  };
+}
+
+/** Takes one entry into the state. */
+export function reduce(state: SweepState, entry: TimedEntry): void {
+  const { time, kind, ...line } = entry;
+  if (kind === 'sweep') beginSweep(state, entry);
+  else if (kind === 'cohort') state.announced.set(entry.cohort, line as CohortLine);
+  else if (kind === 'trials') {
+    state.rounds = entry.round + 1;
+    state.isPlanned = true;
+    for (const trial of entry.trials) state.trials.set(trial.name, trial);
+    admit(state, [...state.announced.keys()]);
+  } else if (kind === 'split') {
+    state.replaced.add(entry.cohort);
+    admit(state, entry.into);
+  } else if (kind === 'result') state.results.set(entry.trial, line as TrialResult);
+  else if (kind === 'final') state.final = line as FinalResult;
+  else if (kind === 'finished') state.finished = true;
+  else reduceAttempt(state, entry);
+}
+
+/** The first line begins a sweep; a later one extends it, so that it is no longer finished. */
+function beginSweep(state: SweepState, { kind: _, time: __, ...line }: TimedEntry & { kind: 'sweep' }): void {
+  readFormat(line, 'journal.jsonl');
+  const final = state.sweep?.val_list === line.val_list ? state.final : undefined;
+  Object.assign(state, { sweep: line, isPlanned: false, finished: false, final });
+}
+
+function admit(state: SweepState, names: string[]): void {
+  for (const name of names) {
+    const cohort = state.announced.get(name);
+    if (cohort !== undefined) state.cohorts.set(name, cohort);
+  }
+  state.announced.clear();
+}
+
+function reduceAttempt(state: SweepState, entry: TimedEntry & { kind: 'attempt' | 'launched' | 'ended' }): void {
+  const attempts = state.attempts.get(entry.cohort) ?? [];
+  state.attempts.set(entry.cohort, attempts);
+  if (entry.kind === 'attempt') {
+    attempts.push({ attempt: entry.attempt, key: entry.key, began: entry.time });
+    return;
+  }
+  const attempt = attempts.find((one) => one.attempt === entry.attempt);
+  if (attempt === undefined) return;
+  if (entry.kind === 'launched') attempt.handle = entry.handle;
+  else {
+    const { outcome, class: failure, why, seconds, step } = entry;
+    attempt.ended = { outcome, class: failure, why, seconds, ...(step === undefined ? {} : { step }) };
+  }
+}
+
+/** An open journal; one process writes it. */
+export class Journal {
+  readonly state: SweepState;
+  readonly #file: string;
+  readonly #descriptor: number;
+
+  /** Opens or begins a journal; a line torn by a kill is cut off. */
+  constructor(file: string) {
+    const isNew = !existsSync(file);
+    this.state = emptyState();
+    this.#file = file;
+    this.#descriptor = openSync(file, 'a+');
+    if (isNew) syncFolder(dirname(file)); // else a power failure may take the name of a file whose lines are safe
+    const bytes = readFileSync(file);
+    const end = bytes.lastIndexOf(0x0a) + 1;
+    if (end < bytes.length) ftruncateSync(this.#descriptor, end);
+    for (const entry of parseLines(bytes.toString('utf8', 0, end), file)) reduce(this.state, entry);
+  }
+
+  /** Appends entries; when it returns they are on the disk. */
+  append(...entries: Entry[]): void {
+    const time = new Date().toISOString();
+    const timed = entries.map((entry): TimedEntry => ({ time, ...entry }));
+    const lines = timed.map((entry) => `${JSON.stringify(entry)}\n`).join('');
+    appendTo(this.#descriptor, this.#file, lines, true);
+    for (const entry of timed) reduce(this.state, entry);
+  }
+
+  close(): void {
+    closeSync(this.#descriptor);
+  }
+}
+
+export function parseLines(text: string, file: string): TimedEntry[] {
+  const lines = text.split('\n').slice(0, -1);
+  return lines.map((line, index) => {
+    try {
+      return JSON.parse(line) as TimedEntry;
+    } catch (error) {
+      throw new UserError(
+        `${file}:${index + 1}  is not valid JSON: ${(error as Error).message}. Only the last line may be torn, and the ` +
+          'file is never edited. Restore it, or choose another --run-dir.',
+      );
+    }
+  });
+}
+
+/** Points by their mean over seeds, the best first, ties by name; those with a seed that did not finish come last. */
+export function rankPoints(state: SweepState): { point: string; trials: TrialResult[]; mean: number }[] {
+  const metric = state.sweep?.metric ?? 'top1';
+  const byPoint = new Map<string, TrialResult[]>();
+  for (const result of state.results.values()) {
+    if (result.state === 'finished' && result[metric] !== null) {
+      byPoint.set(result.point, [...(byPoint.get(result.point) ?? []), result]);
+    }
+  }
+  const numSeeds = state.sweep?.seeds.length ?? 1;
+  const ranked = [...byPoint].map(([point, trials]) => {
+    const sorted = trials.sort((a, b) => (b[metric] ?? 0) - (a[metric] ?? 0) || compareNames(a.trial, b.trial));
+    return { point, trials: sorted, mean: sorted.reduce((sum, one) => sum + (one[metric] ?? 0), 0) / sorted.length };
+  });
+  const isWhole = (one: { trials: TrialResult[] }): number => Number(one.trials.length === numSeeds);
+  return ranked.sort((a, b) => isWhole(b) - isWhole(a) || b.mean - a.mean || compareNames(a.point, b.point));
+}
+
+const compareNames = (a: string, b: string): number => (a < b ? -1 : Number(a > b));

@@ -1,0 +1,6 @@
+/** Apart from the rest of `bench`, as the help lists them. */
+
+/** The programs of `bench`. */
+export const BENCHES = [
+  ...(['loader', 'step', 'cohort', 'features', 'list', 'bridge', 'memory', 'startup', 'sweep'] as const),
+] as const;

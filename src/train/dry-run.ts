@@ -1,0 +1,111 @@
+/** `train --dry-run`: everything is checked and sized, nothing is written. */
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { UserError } from '../base/errors.ts';
+import { formatBytes, type Report } from '../base/printer.ts';
+import { plural } from '../base/words.ts';
+import type { Config } from '../config/load.ts';
+import { type CheckedLists, checkLists, filesOf } from '../data/checks.ts';
+import { checkPlace, refuseSmallDisk } from '../run/place.ts';
+import { startRuntime } from '../runtime/runtime.ts';
+import { type FeaturesChecked, type ModelForecast, Session } from '../runtime/session.ts';
+
+interface Plan {
+  lists: CheckedLists;
+  /** null: training reads the videos. */
+  features: FeaturesChecked | null;
+  model: ModelForecast;
+}
+
+export async function planTraining(config: Config, runDir: string, report: Report): Promise<void> {
+  // Only a feature cache is compared with the lists as Python reads them.
+  const scratch = config.data.features === null ? null : mkdtempSync(join(tmpdir(), 'coldframe-'));
+  try {
+    const lists = await checkBefore(config, runDir, scratch, report);
+    tellPlan(config, await makePlan(config, runDir, lists), report);
+  } finally {
+    if (scratch !== null) rmSync(scratch, { recursive: true });
+  }
+}
+
+/** Throws UserError with the problems of place, lists and weights at once, before Python is started. */
+async function checkBefore(
+  config: Config,
+  runDir: string,
+  scratch: string | null,
+  report: Report,
+): Promise<CheckedLists> {
+  const problems: string[] = [];
+  await collect(problems, async () => checkPlace(runDir));
+  const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, report));
+  if (lists === undefined || problems.length > 0) throw new UserError(problems);
+  return lists;
+}
+
+/** Throws UserError with the problems of feature cache, model and disk at once. */
+async function makePlan(config: Config, runDir: string, lists: CheckedLists): Promise<Plan> {
+  const problems: string[] = [];
+  const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
+  try {
+    const session = new Session(runtime);
+    const features = await collect(problems, async () =>
+      config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
+    );
+    const { model } = (await collect(problems, () => session.describe(config))) ?? {};
+    if (model && problems.length === 0)
+      await collect(problems, async () =>
+        refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
+      );
+    if (problems.length > 0) throw new UserError(problems);
+    if (features === undefined || !model) throw new Error('describe gave no model');
+    return { lists, features, model };
+  } finally {
+    await runtime.close().catch(() => {});
+  }
+}
+
+async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems);
+    return undefined;
+  }
+}
+
+function tellPlan(config: Config, { lists, features, model }: Plan, report: Report): void {
+  const counts = { train: lists.train?.numLines ?? 0, val: lists.val?.numLines ?? 0 };
+  if (report.json) {
+    report.event({ kind: 'planned', config, model, lists: counts, features });
+    return;
+  }
+  const { memory } = model;
+  const epochs = (config.train.steps * config.train.batch_size) / Math.max(1, counts.train);
+  report.print(
+    [
+      'This can be trained: lists, weights and keys are in order. Dry run: nothing was written.',
+      '',
+      `data      ${plural(counts.train, 'video')} to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${plural(config.data.num_classes, 'class')}`,
+      ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),
+      `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
+      `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
+      '',
+      'The whole configuration:',
+      JSON.stringify(config, null, 2),
+    ].join('\n'),
+  );
+}
+
+function describeFeatures({ folder, bytes, ...cache }: FeaturesChecked): string {
+  const records = Object.entries(cache.num_records).map(([name, count]) => `${plural(count, `${name} record`)}`);
+  const bad = cache.num_bad > 0 ? ` (${cache.num_bad} could not be read)` : '';
+  const what = `${cache.form} of ${plural(cache.num_layers, 'layer')}, ${cache.precision}`;
+  return `${what}: ${records.join(', ')}${bad}, ${formatBytes(bytes)} in ${folder}`;
+}
+
+function formatCount(value: number): string {
+  return value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`;
+}

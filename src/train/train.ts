@@ -1,0 +1,152 @@
+/** `train`: what is checked before a run begins, and what is left of one that never did. The loop is training-run.ts. */
+
+import { existsSync, renameSync, rmSync } from 'node:fs';
+import { basename, extname } from 'node:path';
+import { RuntimeFailure, UserError } from '../base/errors.ts';
+import { makeFolder } from '../base/files.ts';
+import type { Report } from '../base/printer.ts';
+import type { Config } from '../config/load.ts';
+import { type CheckedList, type CheckedLists, checkLists, loadInputs } from '../data/checks.ts';
+import { refuseChangedConfig } from '../run/changes.ts';
+import { firstSettings, plainCohort, readCohort } from '../run/cohort-file.ts';
+import type { CohortFile } from '../run/cohort-types.ts';
+import { findCheckpoint, RunFolder } from '../run/folder.ts';
+import { describeOutcome, describeStart } from '../run/outcome.ts';
+import { checkPlace } from '../run/place.ts';
+import { Session } from '../runtime/session.ts';
+import { TrainingRun } from './loop.ts';
+import { StopRequest } from './stop-request.ts';
+
+export interface TrainRequest {
+  cohort: CohortFile;
+  runDir: string;
+  /** auto: go on where the run folder stopped; never: start anew; else the path of a checkpoint. */
+  resume: string;
+  /** The number that a scheduler gave this start; it fences off lower ones. */
+  attempt?: number | undefined;
+}
+
+/** Work as the command line names it: a configuration, or a file of trials. */
+export interface Work {
+  cohort: CohortFile;
+  config: Config;
+  /** Of the run folder, when the user gives none. */
+  name: string;
+}
+
+export interface WorkArguments {
+  config: string | undefined;
+  cohort: string | undefined;
+  set: string[];
+  'dry-run': boolean;
+  attempt: number | undefined;
+}
+
+export async function readWork(args: WorkArguments, note: (text: string) => void): Promise<Work> {
+  const { config: file, cohort: cohortFile, set, attempt } = args;
+  if (file === undefined && cohortFile === undefined)
+    throw new UserError('Missing required argument: config (or cohort). See `coldframe train --help`.');
+  if (file !== undefined && cohortFile !== undefined)
+    throw new UserError('train  --config and --cohort were given. Give one of them.');
+  if (attempt !== undefined && !(Number.isInteger(attempt) && attempt >= 0))
+    throw new UserError(`--attempt  ${attempt} was given. A whole number is needed.`);
+  if (file !== undefined) {
+    const { config, notes } = await loadInputs(file, set, ['train', 'val']);
+    for (const one of notes) note(one);
+    const cohort = plainCohort(config);
+    return { cohort, config, name: basename(file, extname(file)) };
+  }
+  if (set.length > 0) throw new UserError('--set  changes no cohort: its trials hold complete configurations.');
+  if (args['dry-run']) throw new UserError('--dry-run  needs --config. `coldframe sweep --dry-run` plans cohorts.');
+  const cohort = readCohort(cohortFile ?? '');
+  return { cohort, config: firstSettings(cohort), name: cohort.name };
+}
+
+/** Trains until done. Throws Interrupted when asked to stop, after saving. */
+export async function train(request: TrainRequest, report: Report): Promise<void> {
+  const { cohort } = request;
+  const resume = ['auto', 'never'].includes(request.resume) ? request.resume : findCheckpoint(request.resume);
+  const folder = new RunFolder(request.runDir, request.attempt);
+  checkPlace(folder.dir);
+  folder.refuseFenced();
+  if (resume === 'auto') refuseChangedConfig(folder, cohort);
+  if (resume === 'never') {
+    const aside = folder.setAside();
+    if (aside !== undefined) report.note(`The earlier run is kept in ${aside}`);
+  }
+  const isNew = !existsSync(folder.dir);
+  folder.create();
+  report.say(describeStart(folder, cohort));
+  const stop = new StopRequest(folder, (text) => report.note(text));
+  const run = new TrainingRun(cohort, folder, report, stop);
+  try {
+    await prepareAndRun(run, resume);
+    report.say(describeOutcome(folder, cohort));
+  } catch (error) {
+    run.recordFailure(error);
+    // What never began leaves nothing; only a Python that fails leaves its log.
+    const hasBegun = existsSync(folder.path('config.json'));
+    if (isNew && !hasBegun && !(error instanceof RuntimeFailure)) rmSync(folder.dir, { recursive: true });
+    throw error;
+  } finally {
+    report.endProgress();
+    stop.release();
+  }
+}
+
+async function prepareAndRun(run: TrainingRun, resume: string): Promise<void> {
+  const { cohort, folder, report } = run;
+  const starting = run.startRuntime();
+  try {
+    const session = new Session(await starting);
+    // Before `import torch`, whose seconds a bad list does not wait for: the lock needs none.
+    await run.lock(session);
+    run.lists = await checkIn(
+      folder,
+      (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
+      resume,
+    );
+  } catch (error) {
+    await starting.then((runtime) => runtime.close()).catch(() => {});
+    throw error;
+  }
+  await run.attempts(starting, resume);
+}
+
+/** Checks lists beside those of the run, and puts them in their place once the run may go on with them. */
+async function checkIn(
+  folder: RunFolder,
+  check: (outDir: string) => Promise<CheckedLists>,
+  resume: string,
+): Promise<CheckedLists> {
+  const aside = folder.path('lists', 'new');
+  makeFolder(aside);
+  try {
+    const lists = await check(aside);
+    if (resume === 'auto') refuseChangedList(folder, lists);
+    const { train, val, ...rest } = lists;
+    const take = (list: CheckedList | undefined): CheckedList | undefined => {
+      if (list === undefined || list.checkedFile === null) return list;
+      const checkedFile = folder.path('lists', basename(list.checkedFile));
+      renameSync(list.checkedFile, checkedFile);
+      return { ...list, checkedFile };
+    };
+    const [newTrain, newVal] = [take(train), take(val)];
+    return { ...rest, ...(newTrain && { train: newTrain }), ...(newVal && { val: newVal }) };
+  } finally {
+    rmSync(aside, { recursive: true, force: true });
+  }
+}
+
+/** The order of the clips follows from the list: another list would silently give other numbers. */
+function refuseChangedList(folder: RunFolder, lists: CheckedLists): void {
+  if (!folder.hasCheckpoint()) return;
+  const environment = folder.readJson('environment.json') as { lists?: { train?: { sha256: string } } } | undefined;
+  const before = environment?.lists?.train?.sha256;
+  const now = lists.train?.sha256;
+  if (before === undefined || now === undefined || before === now) return;
+  throw new UserError(
+    `${lists.train?.file}  has changed since the run in ${folder.dir} began (SHA-256 ${before.slice(0, 16)}... then, ` +
+      `${now.slice(0, 16)}... now). Put the old list back, choose another --run-dir, or start anew with --resume never.`,
+  );
+}
