@@ -123,7 +123,7 @@ def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evalu
     session.close()
     assert extract(settings, lists)["bad"] == reply["bad"]  # also by a later start
     failing = {**settings, "data": {**settings["data"], "on_bad_video": "fail"}}
-    with pytest.raises(UserError, match=r"bad.mp4  is not a video"):
+    with pytest.raises(UserError, match=r"bad\.mp4  is a text, not a video"):
         train(failing, lists)
 
 
