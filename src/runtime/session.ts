@@ -112,6 +112,9 @@ const inspectSchema = z.object({
       num_heads: z.number(),
       /** Which of CLIP's has this width; null: not known, and num_heads is a guess. */
       tower: z.string().nullable(),
+      /** A file beside the weights that says heads and activation. */
+      description: z.string().nullable(),
+      activation: z.string().nullable(),
       patch_size: pair,
       num_patches: z.number(),
       grid: pair.nullable(),

@@ -199,12 +199,11 @@ type Backbone = NonNullable<Inspected['backbone']>;
 type Evl = NonNullable<Inspected['evl']>;
 
 function describeBackbone(backbone: Backbone): string {
-  const { width, num_layers, num_heads, tower, patch_size, grid, num_patches } = backbone;
-  const source = tower === null ? 'a guess' : `as all of CLIP's ${tower}`;
+  const { width, num_layers, num_heads, patch_size, grid, num_patches } = backbone;
   const input = grid === null ? '' : `, input ${grid[0] * patch_size[0]} x ${grid[1] * patch_size[1]}`;
   const patches = grid === null ? `${num_patches}` : `${grid.join(' x ')}`;
   return (
-    `width ${width}, ${plural(num_layers, 'layer')}, ${num_heads} heads of ${width / num_heads} channels (${source}), ` +
+    `width ${width}, ${plural(num_layers, 'layer')}, ${num_heads} heads of ${width / num_heads} channels (${describeSource(backbone)}), ` +
     `${patches} patches of ${patch_size.join(' x ')}${input}; ${choosePreset(backbone) ?? 'no preset has these sizes'}`
   );
 }
@@ -218,6 +217,12 @@ function describeEvl(evl: Evl): string {
     `${plural(evl.num_classes, 'class')}, ${evl.num_frames ?? 'any number of'} frames, ` +
     `temporal: ${names.join(', ') || 'nothing'}`
   );
+}
+
+/** Where the number of heads is from: weights do not tell it. */
+function describeSource({ description, tower }: Backbone): string {
+  if (description !== null) return `by ${showPath(description)}`;
+  return tower === null ? 'a guess' : `as all of CLIP's ${tower}`;
 }
 
 /** The preset of these sizes; where only the input differs, positions are those of another one. */
@@ -248,7 +253,9 @@ function chooseConfig({ backbone, evl, sha256 }: Inspected, path: string): objec
     const side = grid[0] * patch_size[0];
     const sizes = { preset: 'custom', width, num_layers, num_heads, patch_size: patch_size[0], mlp_factor };
     if (side !== (preset === null ? null : PRESETS[preset].input_size)) data.size = side;
-    model.backbone = { ...(preset === null ? sizes : { preset }), weights: path, weights_sha256: sha256 };
+    const activation = backbone.activation === 'gelu' ? { activation: 'gelu' } : {}; // the other one is the default
+    const chosen = { ...(preset === null ? sizes : { preset }), ...activation };
+    model.backbone = { ...chosen, weights: path, weights_sha256: sha256 };
   }
   if (evl === null) return { ...(data.size === undefined ? {} : { data }), model };
   data.num_classes = evl.num_classes;

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from coldframe.errors import UserError
 from coldframe.train import build, checkpoint
@@ -210,6 +211,28 @@ def test_a_model_of_another_shape_is_refused_with_every_difference(tmp_path: Pat
     assert "proj.2.weight is (5, 32) in the file and (7, 32) in the configured model" in text
     assert "decoder.temporal_conv.0.weight has no place" in text
     assert "decoder.temporal_conv.1.bias has no place" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("main.safetensors", "proj.2.bias"),
+        ("main.optimizer.safetensors", "exp_avg_sq.proj.2.weight"),
+        ("main.ema.safetensors", "decoder.cls_token"),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_named_and_not_gone_on_with(
+    tmp_path: Path, file: str, name: str, value: float
+) -> None:
+    trained, resumed = (make_cohort(main={"train__ema_decay": 0.5}) for _ in range(2))
+    trained.step(0, *make_batch(0))
+    path = save(tmp_path, trained, 1)
+    tensors = load_file(path / file)
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, path / file)
+    with pytest.raises(UserError, match=rf"{file}  holds numbers that are not finite: {name} \(.*take an older"):
+        restore(resumed, path)
 
 
 def test_other_backbone_weights_are_refused(tmp_path: Path) -> None:

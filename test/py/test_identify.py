@@ -1,5 +1,6 @@
 """What a file is said to be: format, sizes, uses; and a clear word where it is none of them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from coldframe.backbones.clip.model import VisionTransformer, init_random
-from coldframe.backbones.clip.weights import sha256_file, to_upstream
+from coldframe.backbones.clip.weights import load_backbone, put_backbone, sha256_file, to_upstream
 from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
 from coldframe.train.inspection import ACTIVATION_NOTE, identify
@@ -15,6 +16,7 @@ from coldframe.train.inspection import ACTIVATION_NOTE, identify
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 SIZES = {"width": 24, "num_layers": 3, "patch_size": 8, "mlp_factor": 2.5}
 FOUND = {**SIZES, "num_heads": 1, "tower": None, "patch_size": (8, 8), "num_patches": 16, "grid": (4, 4)}
+FOUND |= {"description": None, "activation": None}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,50 @@ def test_open_clips_wide_towers_have_the_heads_they_were_trained_with(tmp_path, 
     assert found["notes"] == [ACTIVATION_NOTE]
 
 
+DESCRIPTIONS = {
+    "CLIPModel": (
+        "config.json",
+        {"model_type": "clip", "vision_config": {"hidden_size": 24, "hidden_act": "gelu"}},
+        12,
+    ),
+    "CLIPVisionModel": (
+        "config.json",
+        {"model_type": "clip_vision_model", "hidden_size": 24, "num_attention_heads": 3, "hidden_act": "gelu"},
+        3,
+    ),
+    "open_clip": ("open_clip_config.json", {"model_cfg": {"vision_cfg": {"width": 24, "head_width": 4}}}, 6),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_the_description_beside_the_weights_tells_what_they_do_not(tmp_path, visual, name):
+    file, content, num_heads = DESCRIPTIONS[name]
+    weights = tmp_path / "model.safetensors"
+    save_file(hugging_face(visual), weights)
+    (tmp_path / file).write_text(json.dumps(content))
+    found = identify(weights)
+    told = {"num_heads": num_heads, "description": str(tmp_path / file), "activation": "gelu"}
+    assert found["backbone"] == {**FOUND, **told}
+    assert found["notes"] == []
+    for heads, is_right in ((2, False), (num_heads, True)):
+        backbone = VisionTransformer(**SIZES, num_heads=heads, input_size=32, activation="quick_gelu")
+        if is_right:
+            (note,) = put_backbone(backbone, load_backbone(weights), weights)
+            assert note.endswith("says the activation gelu; model.backbone.activation is quick_gelu. Set it to gelu.")
+        else:
+            with pytest.raises(UserError, match=rf"has {num_heads} heads by .*{file}; model.backbone.num_heads is 2"):
+                put_backbone(backbone, load_backbone(weights), weights)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"data": {}, "model": {}}', "{", "[]", '{"model_type": "clip"}', '{"model_type": "siglip"}']
+)
+def test_a_description_of_something_else_tells_nothing(tmp_path, visual, content):
+    save_file(hugging_face(visual), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(content)
+    assert identify(tmp_path / "model.safetensors")["backbone"] == FOUND
+
+
 def test_a_prefix_that_is_not_usual_is_told(tmp_path, visual):
     torch.save({"net": {f"clip.visual.{name}": tensor for name, tensor in visual.items()}}, tmp_path / "clip.pt")
     found = identify(tmp_path / "clip.pt")
@@ -166,7 +212,7 @@ def test_a_wrong_file_is_named(tmp_path):
         ("main.optimizer.safetensors", "optimizer's state"),
         ("resnet.pt", "looks like a ResNet"),
         ("page.pt", "is a web page, not weights"),
-        ("", "is no checkpoint"),
+        ("", "is a folder and no checkpoint. Give one of its files: main.optimizer.safetensors, page.pt, resnet.pt"),
     ):
         with pytest.raises(UserError, match=words):
             identify(tmp_path / name)

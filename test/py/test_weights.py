@@ -125,7 +125,7 @@ def test_openais_archive_and_half_precision_state_are_read_as_float32(file):
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     assert backbone_sizes(state) == {
         **{"width": 64, "num_layers": 3, "num_heads": 1, "tower": None, "patch_size": (16, 16)},
-        **{"num_patches": 4, "grid": (2, 2), "mlp_factor": 4.0},
+        **{"num_patches": 4, "grid": (2, 2), "mlp_factor": 4.0, "description": None, "activation": None},
     }
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from coldframe.data.clips import VideoList, read_list
 from coldframe.errors import UserError
-from coldframe.machine.environment import count_cpus
+from coldframe.machine.environment import count_workers
 from coldframe.machine.files import append, write_text
 from coldframe.machine.lock import RunLock
 from coldframe.prepare.processes import Reply, Workers
@@ -47,7 +47,7 @@ class Preparation:
         self._refuse_own_clips()
         self._made = self._take_up()
         self._todo = [source for source in self._targets if not self._is_done(source)]
-        self.num_workers = max(1, settings.data.num_workers)
+        self.num_workers = max(1, count_workers(settings.data.num_workers))
         self._workers = Workers(self.num_workers)
         self._bad: dict[str, str] = {}
         self._lock: RunLock | None = None
@@ -95,9 +95,6 @@ class Preparation:
         free = shutil.disk_usage(_existing(self.folder)).free
         bytes_ = _extrapolate([(reply["size_bytes"], part) for reply, part in measured], source_bytes)
         seconds = _extrapolate([(reply["seconds"], part) for reply, part in measured], source_bytes)
-        num_cpus = count_cpus()
-        # While it was measured so many ran at once; cores that were left idle will speed it up, workers beyond do not.
-        at_once = max(min(self.num_workers, NUM_MEASURED), min(self.num_workers, num_cpus))
         return {
             "folder": str(self.folder),
             "encoding": asdict(self.encoding),
@@ -105,7 +102,7 @@ class Preparation:
             "num_todo": len(self._todo),
             "source_bytes": source_bytes,
             "bytes": bytes_,
-            "seconds": {name: value / at_once for name, value in seconds.items()},
+            "seconds": {name: value / self.num_workers for name, value in seconds.items()},
             "num_workers": self.num_workers,
             "measured_clips": len(measured),
             "psnr": min((reply["psnr"] for reply, _ in measured), default=None),

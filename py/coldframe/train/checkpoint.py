@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from coldframe.backbones.clip.tower import check_finite
 from coldframe.errors import UserError
 from coldframe.machine import files
 from coldframe.machine.files import remove, sync_folder, write_text, writing_folder
@@ -28,6 +29,7 @@ FORMAT = 1  # of all that is stored: src/config/stored-format.ts
 LATEST = "latest"
 _NAME = re.compile(r"step-(0|[1-9][0-9]*)")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+OLDER = "take an older checkpoint of the same run"
 
 
 def save(folder: Path, cohort: Cohort, header: dict[str, Any], keep: int | None) -> Path:
@@ -171,8 +173,8 @@ def _result_file(path: Path, source: str) -> Path:
 
 
 def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
-    """Puts weights under our names into a trial. Raises UserError listing every one that does not fit; `file` is
-    where they come from."""
+    """Puts weights under our names into a trial. Raises UserError listing every one that does not fit, or that is not
+    finite; `file` is where they come from."""
     problems = []
     parameters = dict(trial.named_parameters())
     for name in sorted(parameters.keys() | weights.keys()):
@@ -189,6 +191,7 @@ def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
             + "\n  ".join(problems)
             + "\nUse the configuration it was trained with."
         )
+    check_finite(weights, file, advice=OLDER)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
@@ -197,7 +200,9 @@ def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
 def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]) -> None:
     """Puts what training goes on with, beside the weights, into a trial: Adam's state, the weights' running mean and
     the gradient scaler that trial `source` of a checkpoint had."""
-    tensors = _load(path / f"{source}.optimizer.safetensors")
+    file = path / f"{source}.optimizer.safetensors"
+    tensors = _load(file)
+    check_finite(tensors, file, advice=OLDER)
     state: dict[int, dict[str, Tensor]] = {}
     for index, name in enumerate(trial.optimizer_names()):
         moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
@@ -206,6 +211,7 @@ def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]
     average = path / f"{source}.ema.safetensors"
     if trial.settings.train.ema_decay is not None and average.is_file():
         stored = _load(average)
+        check_finite(stored, average, advice=OLDER)
         trial.average = {name: stored[name].to(parameter.device) for name, parameter in trial.named_parameters()}
     trial.optimizer.load_state_dict({"state": state, "param_groups": trial.optimizer.state_dict()["param_groups"]})
     scaler = header["trials"][source]["scaler"]

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from coldframe.backbones.clip import tower, weights
+from coldframe.backbones.clip import hub, tower, weights
 from coldframe.errors import UserError
 from coldframe.train import checkpoint
 
+ACTIVATIONS = ("quick_gelu", "gelu")
 USUAL_PREFIXES = ("", "visual.", "vision_model.", "backbone.")
 # Shown for files that do not say it: open_clip and Hugging Face also hold models that were trained with plain GELU.
 ACTIVATION_NOTE = (
@@ -39,7 +40,7 @@ def identify(path: Path) -> dict[str, Any]:
     evl = _evl_sizes(tensors)
     only_evl = evl is not None and not any(name.startswith("backbone.") for name in tensors)
     found = None if only_evl else tower.find_tower(tensors, path)
-    backbone = None if found is None else weights.backbone_sizes(weights.from_public(tensors, path))
+    backbone = None if found is None else _describe_backbone(tensors, path)
     tower.check_finite(tensors if only_evl else _trained(tensors), path)
     words, is_certain = _describe_format(path, tensors, found)
     return {
@@ -54,12 +55,22 @@ def identify(path: Path) -> dict[str, Any]:
     }
 
 
+def _describe_backbone(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    state = weights.from_public(tensors, path)
+    return weights.backbone_sizes(state, hub.read_beside(path, len(state["class_embedding"])))
+
+
 def _trained(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith(("decoder.", "proj."))}
 
 
 def _describe_guesses(backbone: Mapping[str, Any] | None, is_certain: bool) -> list[str]:
     """Returns what the user has to know about a backbone because its weights do not tell it."""
+    if backbone is not None and backbone["description"] is not None:
+        file, activation = backbone["description"], backbone["activation"]
+        return (
+            [] if activation in ACTIVATIONS else [f"{file} says the activation {activation}, which is not supported."]
+        )
     notes = [] if is_certain else [ACTIVATION_NOTE]
     if backbone is not None and backbone["tower"] is None:
         notes.append(
@@ -71,6 +82,9 @@ def _describe_guesses(backbone: Mapping[str, Any] | None, is_certain: bool) -> l
 
 
 def _identify_folder(path: Path) -> dict[str, Any]:
+    files = [file.name for file in sorted(path.iterdir()) if file.suffix in (".safetensors", ".bin", ".pt", ".pth")]
+    if files and not (path / "checkpoint.json").exists():
+        raise UserError(f"{path}  is a folder and no checkpoint. Give one of its files: {', '.join(files[:5])}.")
     header = checkpoint.read_header(path)
     tensors = checkpoint.read_weights(path)
     tower.check_finite(tensors, path)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from coldframe.backbones.clip.hub import Said
 from coldframe.errors import UserError
 
 CHANNELS_PER_HEAD = 64  # openai/CLIP clip/model.py, vision_width // 64
@@ -64,9 +65,16 @@ def count_heads(width: int) -> int:
     return next(heads for heads in range(max(1, width // CHANNELS_PER_HEAD), 0, -1) if width % heads == 0)
 
 
-def check_heads(width: int, num_heads: int, path: object) -> None:
-    """Raises UserError where a configuration gives a known tower another number of heads: nothing would fail, and
-    its features would be wrong."""
+def check_heads(width: int, num_heads: int, path: object, said: Said | None = None) -> None:
+    """Raises UserError where a configuration gives a known tower, or one with a description, another number of heads:
+    nothing would fail, and its features would be wrong."""
+    if said is not None:
+        if num_heads != said.num_heads:
+            raise UserError(
+                f"{path}  has {said.num_heads} heads by {said.file}; model.backbone.num_heads is {num_heads}. "
+                f"Set it to {said.num_heads}."
+            )
+        return
     known = count_heads(width)
     if width in KNOWN_TOWERS and num_heads != known:
         raise UserError(
@@ -109,8 +117,10 @@ def unwrap(content: Mapping[Any, Any], path: object) -> dict[str, Tensor]:
     return tensors
 
 
-def check_finite(tensors: Mapping[str, Tensor], path: object, prefix: str = "") -> None:
-    """Raises UserError that names every tensor with numbers that are not finite in float32."""
+def check_finite(
+    tensors: Mapping[str, Tensor], path: object, prefix: str = "", advice: str = "fetch or save it again"
+) -> None:
+    """Raises UserError that names every tensor with numbers that are not finite in float32, with what to do."""
     wrong = []
     for name, tensor in tensors.items():
         values = tensor.float()
@@ -120,7 +130,7 @@ def check_finite(tensors: Mapping[str, Tensor], path: object, prefix: str = "") 
     if wrong:
         raise UserError(
             f"{path}  holds numbers that are not finite: {some(wrong)}. "
-            "It is damaged, or of a training that diverged: fetch or save it again."
+            f"It is damaged, or of a training that diverged: {advice}."
         )
 
 

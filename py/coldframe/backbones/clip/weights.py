@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from coldframe.backbones.clip.hub import Said, read_beside
+from coldframe.backbones.clip.model import QuickGELU
 from coldframe.backbones.clip.tower import (
     ADVICE,
     KNOWN_TOWERS,
@@ -131,11 +133,12 @@ def _check_blocks(tower: Tower, path: Path | str) -> None:
         )
 
 
-def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def backbone_sizes(state: Mapping[str, Tensor], said: Said | None = None) -> dict[str, Any]:
     """Returns the sizes that weights in our names have.
 
-    width, num_layers, num_heads (by the width: weights do not tell), tower (which of CLIP's has this width, None when
-    that is not known and so num_heads is a guess), patch_size (h, w) in pixels,
+    width, num_layers, num_heads (as a description beside the file says, else by the width: weights do not tell), tower
+    (which of CLIP's has this width, None when that is not known and so num_heads is a guess without a description),
+    description (the file that says heads and activation), activation (None without one), patch_size (h, w) in pixels,
     num_patches, grid (h, w) when it is square, else None, mlp_factor.
     """
     width, _, *patch_size = state["conv1.weight"].shape
@@ -144,8 +147,10 @@ def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "width": width,
         "num_layers": count_blocks(state, BLOCKS),
-        "num_heads": count_heads(width),
+        "num_heads": count_heads(width) if said is None else said.num_heads,
         "tower": KNOWN_TOWERS.get(width),
+        "description": None if said is None else str(said.file),
+        "activation": None if said is None else said.activation,
         "patch_size": tuple(patch_size),
         "num_patches": num_patches,
         "grid": (side, side) if side * side == num_patches else None,
@@ -188,8 +193,16 @@ def put_backbone(backbone: nn.Module, state: dict[str, Tensor], path: Path | str
     ]
     if problems:
         raise UserError(f"{path}  does not fit model.backbone: {'; '.join(problems)}. Choose the preset of this file.")
-    check_heads(len(state["class_embedding"]), cast(Any, backbone).transformer.resblocks[0].attn.num_heads, path)
+    width, said = len(state["class_embedding"]), read_beside(path, len(state["class_embedding"]))
+    check_heads(width, cast(Any, backbone).transformer.resblocks[0].attn.num_heads, path, said)
     backbone.load_state_dict(state)
+    is_quick = isinstance(cast(Any, backbone).transformer.resblocks[0].mlp.gelu, QuickGELU)
+    activation = "quick_gelu" if is_quick else "gelu"
+    if said is not None and said.activation != activation:
+        notes.append(
+            f"{said.file} says the activation {said.activation}; model.backbone.activation is {activation}. "
+            f"Set it to {said.activation}."
+        )
     return notes
 
 
