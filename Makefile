@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 NODE_DONE := node_modules/.done
 
-.PHONY: help setup demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages lint types jest pytest test-slurm test-ray parity clean
+.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages lint types jest pytest test-slurm test-ray parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -115,6 +115,9 @@ test-ray: setup .cache/ray-venv/.done ## the ray executor on a Ray of its own, i
 	test -x .cache/ray-venv/bin/python || $(PYTHON) -m venv .cache/ray-venv
 	.cache/ray-venv/bin/pip install --quiet --disable-pip-version-check -r requirements-ray.txt
 	@touch $@
+
+docs: setup ## what of docs/ is made from the sources
+	node --import tsx scripts/make_docs.ts
 
 parity: setup ## replays the fixtures of the original against this code
 	.venv/bin/python scripts/parity.py test/fixtures/parity

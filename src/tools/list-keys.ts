@@ -22,7 +22,7 @@ export function showKeys(pattern: string | undefined, report: Report): void {
   else report.print(keys.map(describeKey).join('\n'));
 }
 
-function listKeys(): Key[] {
+export function listKeys(): Key[] {
   const defaults = fileSchema.parse({});
   return [...KEYS].map(([key, schema]) => {
     const value = key.split('.').reduce((at: unknown, part) => (at as Record<string, unknown>)[part], defaults);
