@@ -72,7 +72,7 @@ test('a policy of RandAugment is refused here exactly where Python refuses it', 
   );
   const program = `
 import json, sys
-from coldframe.augment import RandAugment
+from coldframe.data.augment import RandAugment
 def takes(policy):
     try:
         return RandAugment(policy) is not None

@@ -356,8 +356,8 @@ def test_loading_leaves_the_global_random_states_alone(items):
 PROGRAM = """
     import os, sys, time
     sys.path.insert(0, {root!r})
-    from coldframe.data import DummyClips
-    from coldframe.loader import train_loader
+    from coldframe.data.clips import DummyClips
+    from coldframe.data.loader import train_loader
     clips = DummyClips(100, num_classes=4, num_frames=3, size=8, seed=1)
     loader = train_loader(clips, seed=0, start_step=0, num_steps=10**6, batch_size=4, num_workers=2)
     next(loader)

@@ -35,12 +35,12 @@ def folder(tmp_path_factory) -> Path:
 
 BUILDER = """
 import json, sys
-from coldframe import extract
+from coldframe.cache import write
 from coldframe.settings import Settings
 
-extract.SHARD_BYTES = 1 << 15
+write.SHARD_BYTES = 1 << 15
 settings, lists = json.loads(sys.stdin.readline())
-extraction = extract.Extraction(Settings.from_json(settings), lists)
+extraction = write.Extraction(Settings.from_json(settings), lists)
 while not extraction.advance(0, lambda: None)["done"]:
     print(len(extraction.manifest.parts["train"].shards), flush=True)
     sys.stdin.readline()  # waits for a word of the test, or for the end of its words

@@ -6,17 +6,17 @@ import re
 import shutil
 from pathlib import Path
 
-import coldframe.augment
-import coldframe.clip
-import coldframe.cohort
-import coldframe.motion
-import coldframe.upstream
-import coldframe.weights
 import pytest
 import torch
 
-import coldframe.data
-import coldframe.video
+import coldframe.backbones.clip.model
+import coldframe.backbones.clip.weights
+import coldframe.data.augment
+import coldframe.data.clips
+import coldframe.decoders.evl.motion
+import coldframe.train.cohort
+import coldframe.train.upstream
+import coldframe.video.frames
 import parity
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "parity"
@@ -106,21 +106,31 @@ def swapped_qkv(state):
     return {re.sub(r"attn\.([qk])_", lambda m: f"attn.{swap[m[1]]}_", name): value for name, value in split.items()}
 
 
-original_split = coldframe.weights._split_qkv
-original_attention, original_skew = coldframe.clip.mean_attention, coldframe.motion.skew
+original_split = coldframe.backbones.clip.weights._split_qkv
+original_attention, original_skew = coldframe.backbones.clip.model.mean_attention, coldframe.decoders.evl.motion.skew
 CODE = {
-    "gelu": (coldframe.clip, "QUICK_GELU_SLOPE", 1.7, "logits"),
-    "maps": (coldframe.clip, "mean_attention", half_scale, "neighbour maps"),
-    "motion": (coldframe.motion, "skew", shifted_skew, "decoder frame features"),
-    "conversion": (coldframe.weights, "_split_qkv", swapped_qkv, "converted weights (tensors that differ)"),
+    "gelu": (coldframe.backbones.clip.model, "QUICK_GELU_SLOPE", 1.7, "logits"),
+    "maps": (coldframe.backbones.clip.model, "mean_attention", half_scale, "neighbour maps"),
+    "motion": (coldframe.decoders.evl.motion, "skew", shifted_skew, "decoder frame features"),
+    "conversion": (
+        coldframe.backbones.clip.weights,
+        "_split_qkv",
+        swapped_qkv,
+        "converted weights (tensors that differ)",
+    ),
 }
 DATA_CODE = {
-    "round": (coldframe.video, "round", math.floor, "evaluation frames (cases that differ)"),
-    "tsn": (coldframe.video, "round", math.ceil, "training frames (cases that differ)"),
-    "order": (coldframe.data, "_epoch_order", lambda n, *_: torch.arange(n), "training order (cases that differ)"),
-    "area": (coldframe.augment, "_CROP_AREA", (0.1, 1.0), "whole items"),
-    "level": (coldframe.augment, "_MAX_LEVEL", 9.0, "operations"),
-    "probability": (coldframe.augment, "_PROBABILITY", 0.1, "policies"),
+    "round": (coldframe.video.frames, "round", math.floor, "evaluation frames (cases that differ)"),
+    "tsn": (coldframe.video.frames, "round", math.ceil, "training frames (cases that differ)"),
+    "order": (
+        coldframe.data.clips,
+        "_epoch_order",
+        lambda n, *_: torch.arange(n),
+        "training order (cases that differ)",
+    ),
+    "area": (coldframe.data.augment, "_CROP_AREA", (0.1, 1.0), "whole items"),
+    "level": (coldframe.data.augment, "_MAX_LEVEL", 9.0, "operations"),
+    "probability": (coldframe.data.augment, "_PROBABILITY", 0.1, "policies"),
 }
 
 
@@ -139,12 +149,12 @@ def test_changed_data_code_is_noticed(tmp_path, monkeypatch, name):
 
 
 def test_a_changed_optimizer_is_noticed_after_resuming(tmp_path, monkeypatch):
-    monkeypatch.setattr(coldframe.upstream, "load_optimizer", lambda stored, trial: None)
+    monkeypatch.setattr(coldframe.train.upstream, "load_optimizer", lambda stored, trial: None)
     assert "losses after resuming" in failures(copy(["traj_random_init.pt"], tmp_path))
 
 
 def test_a_changed_schedule_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(coldframe.cohort, "learning_rate", lambda step, train: train.lr)
+    monkeypatch.setattr(coldframe.train.cohort, "learning_rate", lambda step, train: train.lr)
     found = failures(copy(["traj_upstream_init.pt"], tmp_path))
     assert {"losses", "learning rates", "losses after resuming", "final weights, mean of the worst tensor"} <= found
 
