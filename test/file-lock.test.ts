@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from '@jest/globals';
 import { tryLock } from '../src/base/lock.ts';
 import { findBirth } from '../src/base/processes.ts';
+import { fill, testOnDisk, tinyDisk, unmount } from './tiny-disk.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'lock-test-'));
 const file = join(folder, 'file');
@@ -68,4 +69,19 @@ test('giving back takes away no lock of another', () => {
   writeFileSync(lock, LIVING); // someone has removed it by hand, and another has come
   release();
   expect(existsSync(lock)).toBe(true);
+});
+
+testOnDisk('a full disk takes no lock, and keeps nothing of one', () => {
+  const disk = join(folder, 'disk');
+  tinyDisk(disk, '16k');
+  try {
+    fill(join(disk, 'filler'));
+    expect(() => tryLock(join(disk, 'file'))).toThrow(
+      expect.objectContaining({ code: 'ENOSPC', path: join(disk, 'file.lock') }),
+    );
+    expect(readdirSync(disk)).toEqual(['filler']);
+  } finally {
+    unmount(disk);
+    rmSync(disk, { recursive: true });
+  }
 });

@@ -56,6 +56,7 @@ class Session:
         if settings is not None:
             wanted = Settings.from_json(settings)
             choose_precision(wanted.train.precision, choose_device(wanted.launch.device))  # a run here is asked about
+            build.refuse_lacking(wanted, "describe", {})
             model = forecast.describe_model(wanted)
         return {"environment": environment.describe_environment(codecs.describe_decoder()), "model": model}
 
@@ -83,6 +84,7 @@ class Session:
         if self.run_dir is not None and mode == "train":
             lock.hold(self.run_dir)
             checkpoint.recover(self.run_dir / "checkpoints")
+        build.refuse_lacking(self.settings, mode, lists)
         resumed_from = self._find_checkpoint(resume)
         trials = build.choose_trials(trials, resumed_from)
         self.configs = {trial["name"]: trial["settings"] for trial in trials}

@@ -1,9 +1,10 @@
 /** `FILE.lock`: one writer at a time, also when one was killed. Node has no lock of the kernel's. */
 
 import { randomBytes } from 'node:crypto';
-import { linkSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, linkSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { withPath, writeAll } from './files.ts';
 import { findBirth } from './processes.ts';
 
 const POLL_SECONDS = 0.2;
@@ -52,12 +53,12 @@ function take(lock: string): (() => void) | Holder {
 /** Returns whether the lock was made here: with its text at once where the file system has hard links. */
 function create(lock: string, text: string): boolean {
   const own = `${lock}.${process.pid}-${randomBytes(4).toString('hex')}`;
-  writeFileSync(own, text);
   try {
+    writeFileSync(own, text);
     link(own, lock, text);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw withPath(error, lock);
     return false;
   } finally {
     rmSync(own, { force: true });
@@ -69,7 +70,15 @@ function link(own: string, lock: string, text: string): void {
     linkSync(own, lock);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
-    writeFileSync(lock, text, { flag: 'wx' }); // exFAT and some network disks have no hard links
+    const descriptor = openSync(lock, 'wx'); // exFAT and some network disks have no hard links
+    try {
+      writeAll(descriptor, text);
+    } catch (full) {
+      rmSync(lock, { force: true }); // an empty lock would keep the next one waiting
+      throw full;
+    } finally {
+      closeSync(descriptor);
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 """What the loader says when its workers do not do as they should."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import small
 from coldframe.data import loader
 from coldframe.data.clips import DummyClips
-from coldframe.errors import UserError
+from coldframe.errors import UserError, describe
 from coldframe.machine import sharing
+from coldframe.settings import Settings
+from coldframe.train import build
+from coldframe.train.forecast import describe_models
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])
@@ -50,8 +55,8 @@ SMALL_SHARED_MEMORY = """
     import subprocess, sys
     sys.path.insert(0, {root!r})
     subprocess.run("mount -t tmpfs -o size=1M tmpfs /dev/shm", shell=True, check=True)
-    from coldframe import loader
-    from coldframe.data import DummyClips
+    from coldframe.data import loader
+    from coldframe.data.clips import DummyClips
     loader.refuse_small = lambda needed_bytes: None  # as if another program had taken it meanwhile
     clips = DummyClips(100, num_frames=4, size=64, num_classes=2, seed=0)
     def take():
@@ -123,3 +128,74 @@ def test_a_worker_that_hangs_is_ended_by_its_parent_and_by_nobody_else():
 def _status(pid, name):
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+
+
+class Broken(DummyClips):
+    """A dataset whose third clip cannot be had."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(4, num_frames=2, size=16, num_classes=2, seed=0)
+        self._error = error
+
+    def __getitem__(self, place):
+        if place == 2:
+            raise self._error
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UserError("disk  is gone", "in_use"), ("in_use", "disk  is gone")),
+        (
+            OSError(errno.EMFILE, "too many", "a.mp4"),
+            ("file_system", "a.mp4  cannot be opened: too many files are open"),
+        ),
+        (FileNotFoundError(errno.ENOENT, "none", "/lists/a"), ("file_system", "/lists/a  does not exist")),
+        (MemoryError("no room"), ("out_of_memory", "memory  no room. Raise train.micro_batches")),
+    ],
+)
+def test_what_the_user_can_mend_is_told_alike_by_a_worker(error, told, num_workers):
+    with pytest.raises(type(error)) as raised:
+        list(loader.eval_loader(Broken(error), batch_size=1, num_workers=num_workers))
+    found = describe(raised.value)
+    assert (found["kind"], found["code"]) == ("user", told[0])
+    assert found["message"].startswith(told[1])
+    assert "Traceback" not in found["message"]
+
+
+def test_a_bug_in_a_worker_keeps_its_stack():
+    with pytest.raises(ValueError, match="no such thing") as raised:
+        list(loader.eval_loader(Broken(ValueError("no such thing")), batch_size=1, num_workers=1))
+    assert describe(raised.value)["kind"] == "bug"
+    assert "in __getitem__" in str(raised.value)
+
+
+def test_what_evaluations_will_lack_is_told_before_a_training_begins(tmp_path, monkeypatch):
+    lists = {"train": str(tmp_path / "list"), "val": str(tmp_path / "list")}
+    (tmp_path / "list").write_text("a.mp4\t0\n" * 10)
+    settings = small.settings(
+        data__dummy=False, data__num_workers=1, data__num_frames=8, train__steps=9, train__batch_size=4
+    )
+    asked = []
+    monkeypatch.setattr(build, "refuse_small", asked.append)
+    build.refuse_lacking(settings, "train", lists)
+    data, views = settings.data, settings.eval
+    frame = 4 * 3 * data.size**2
+    most = min(10, 2 * views.batch_size)
+    assert asked == [frame * data.num_frames * (2 * 4 + most * views.spatial_views * views.temporal_views)]
+    build.refuse_lacking(settings, "evaluate", lists)
+    build.refuse_lacking(small.settings(data__dummy=False, data__num_workers=0), "train", lists)
+    assert len(asked) == 1
+
+
+def test_a_reader_that_is_not_there_is_told_before_anything_is_built(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    settings = small.settings_json(data__dummy=False, data__reader="torchcodec")
+    for ask in (
+        lambda: build.refuse_lacking(Settings.from_json(settings), "evaluate", {}),
+        lambda: describe_models([settings]),
+    ):
+        with pytest.raises(UserError, match=r"data\.reader  is torchcodec, .*not installed.*pip install torchcodec"):
+            ask()

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from coldframe.data.clips import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
-from coldframe.errors import UserError, WorkerDied
+from coldframe.errors import UserError, WorkerDied, describe
 from coldframe.machine.sharing import (
     SMALL_BYTES,
     NoRoom,
@@ -98,10 +98,9 @@ def _load(
 ) -> Generator[Batch]:
     """Returns an iterator of whole batches, each decoded by all workers together: the first is there sooner, and what
     lies ready is about two batches rather than two per worker."""
-    videos = math.ceil(batch_size / clips_per_video)
-    chunk = math.ceil(videos / max(1, num_workers)) * clips_per_video
+    chunk = _count_part(batch_size, num_workers, clips_per_video)
     loader = DataLoader(
-        dataset,
+        _Telling(dataset),
         batch_sampler=(batch[i : i + chunk] for batch in batches for i in range(0, len(batch), chunk)),
         num_workers=num_workers,
         collate_fn=partial(_collate, dataset.shape),
@@ -109,9 +108,8 @@ def _load(
         generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
     )
     if num_workers == 0:
-        return _join_parts(iter(loader), num_places, batch_size, pin_memory)
-    # What lies ready at the most: two parts of each worker (prefetch_factor).
-    needed_bytes = min(num_places, 2 * num_workers * chunk) * _clip_bytes(dataset.shape)
+        return _join_parts(_raise_told(iter(loader)), num_places, batch_size, pin_memory)
+    needed_bytes = count_ready_bytes(dataset.shape, num_places, batch_size, num_workers, clips_per_video)
     refuse_small(needed_bytes)
     shorten_sockets()
     try:
@@ -121,7 +119,46 @@ def _load(
         if lacks_semaphores(error):
             raise no_room(needed_bytes) from error
         raise
-    return _join_parts(parts, num_places, batch_size, pin_memory)
+    return _join_parts(_raise_told(parts), num_places, batch_size, pin_memory)
+
+
+def _count_part(batch_size: int, num_workers: int, clips_per_video: int) -> int:
+    """Returns how many clips of a batch a worker decodes at once."""
+    videos = math.ceil(batch_size / clips_per_video)
+    return math.ceil(videos / max(1, num_workers)) * clips_per_video
+
+
+def count_ready_bytes(
+    shape: tuple[int, ...], num_places: int, batch_size: int, num_workers: int, clips_per_video: int = 1
+) -> int:
+    """Returns what lies ready in shared memory at the most: two parts of each worker (prefetch_factor)."""
+    part = _count_part(batch_size, num_workers, clips_per_video)
+    return min(num_places, 2 * num_workers * part) * _clip_bytes(shape)
+
+
+class _Telling(Dataset[Any]):
+    """A dataset whose errors that the user can mend come back as they are: of what a worker raises torch makes a text
+    with a stack, and drops codes and paths."""
+
+    def __init__(self, dataset: TrainClips | EvalViews | DummyClips) -> None:
+        self._dataset = dataset
+
+    def __getitems__(self, places: list[Any]) -> list[Item] | Exception:
+        try:
+            if isinstance(self._dataset, TrainClips):
+                return self._dataset.__getitems__(places)
+            return [self._dataset[place] for place in places]
+        except Exception as error:
+            if describe(error)["kind"] == "bug":
+                raise
+            return error
+
+
+def _raise_told(parts: Iterable[Batch | Exception]) -> Generator[Batch]:
+    for part in parts:
+        if isinstance(part, Exception):
+            raise part
+        yield part
 
 
 def _tell_deaths(parts: Iterator[Batch], needed_bytes: int = 0) -> Generator[Batch]:
@@ -190,8 +227,10 @@ def _read_ahead(batches: Generator[T]) -> Generator[T]:
             thread.submit(batches.close)
 
 
-def _collate(shape: tuple[int, ...], items: list[Item]) -> Batch:
+def _collate(shape: tuple[int, ...], items: list[Item] | Exception) -> Batch | Exception:
     """Returns the part of a batch; in a worker its clips are written once, into the memory that both sides share."""
+    if isinstance(items, Exception):
+        return items
     good = [(item.clip, item.label, item.index) for item in items if isinstance(item.clip, Tensor)]
     clips, labels, indices = _empty(len(good), shape)
     if good:

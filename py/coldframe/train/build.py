@@ -12,13 +12,15 @@ import torch
 from coldframe.backbones.clip import weights
 from coldframe.backbones.clip.model import Activation, VisionTransformer, fold, freeze, init_random
 from coldframe.data.clips import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
-from coldframe.data.loader import eval_loader, train_loader
+from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
 from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
 from coldframe.machine.environment import count_workers
+from coldframe.machine.sharing import refuse_small
 from coldframe.settings import Backbone, Settings
 from coldframe.train import checkpoint, upstream
 from coldframe.train.cohort import DTYPES, Cohort, Trial, stream_seed
+from coldframe.video.torchcodec import choose_reader
 
 
 def make_backbone(settings: Settings) -> VisionTransformer:
@@ -250,6 +252,25 @@ def training_clips(settings: Settings, items: VideoList) -> TrainClips | DummyCl
         repeat_last=data.short_clips == "last_frame",
         reader=data.reader,
     )
+
+
+def refuse_lacking(settings: Settings, mode: str, lists: dict[str, str | None]) -> None:
+    """Raises UserError where the machine lacks what reading videos takes, before anything is built: the reader, or for
+    a training with evaluations the shared memory of both loaders."""
+    data, train, views = settings.data, settings.train, settings.eval
+    if data.dummy and mode != "predict":
+        return
+    if mode == "predict" or data.features is None:
+        choose_reader(data.reader)
+    num_workers = count_workers(data.num_workers)
+    if mode != "train" or data.features is not None or num_workers == 0 or lists["val"] is None:
+        return
+    clip = (3, data.num_frames, data.size, data.size)
+    view = (views.spatial_views * views.temporal_views, *clip)
+    num_clips = train.steps * train.batch_size
+    needed_bytes = count_ready_bytes(clip, num_clips, train.batch_size, num_workers, data.clips_per_video)
+    needed_bytes += count_ready_bytes(view, len(read_list(lists["val"])), views.batch_size, num_workers)
+    refuse_small(needed_bytes)
 
 
 def training_batches(settings: Settings, list_file: str | None, step: int, device: torch.device) -> Iterator[Batch]:

@@ -29,8 +29,14 @@ BATCHES_IN_FLIGHT = 3
 
 
 def describe_models(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what `describe_model` says of each of these settings: the verb `forecast`."""
-    return {"models": [describe_model(Settings.from_json(settings)) for settings in trials]}
+    """Returns what `describe_model` says of each of these settings: the verb `forecast`. Raises UserError where what is
+    to read the videos is not installed here."""
+    wanted = [Settings.from_json(settings) for settings in trials]
+    if any(each.data.reader != "pyav" and each.data.features is None and not each.data.dummy for each in wanted):
+        from coldframe.video.torchcodec import choose_reader  # it loads FFmpeg, which all others can do without
+
+        choose_reader("torchcodec")
+    return {"models": [describe_model(each) for each in wanted]}
 
 
 def describe_model(settings: Settings) -> dict[str, Any]:
