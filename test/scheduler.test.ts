@@ -61,7 +61,9 @@ describe('before it is run', () => {
       /t0008 {2}p0004 {2}seed 1 {2}train\.lr 0\.0004\n\nc0001 {2}4 trials {2}t0001 \.\.\. t0004 {2}about 124 B {2}3\.8 times/,
     );
     expect(shown).toMatch(/points +4 \(grid\), 8 trials in 2 cohorts\npruning +after 3 steps the best 50 % go on/);
-    expect(shown).toMatch(/selection +top1 on .*VALIDATION list itself\ntime .*\ncost +3\.8 times cheaper than each alone/);
+    expect(shown).toMatch(
+      /selection +top1 on .*VALIDATION list itself\ntime .*\ncost +3\.8 times cheaper than each alone/,
+    );
     expect(shown).toContain('sweep: sweep.json, journal.jsonl');
     expect(existsSync(dir)).toBe(false);
   });
