@@ -21,7 +21,7 @@ import { KEYS } from '../src/config/keys.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
 import { FORMAT, listFormerDefaults, readFormat } from '../src/config/stored-format.ts';
-import { chooseRunDir, refuseChangedConfig } from '../src/run/changes.ts';
+import { chooseRunDir, refuseChangedConfig, refuseOtherBackbone } from '../src/run/changes.ts';
 import { plainCohort, readCohort, recordCohort } from '../src/run/cohort-file.ts';
 import { RunFolder, readCheckpoint } from '../src/run/folder.ts';
 import { SaveClock } from '../src/run/save-clock.ts';
@@ -216,6 +216,29 @@ describe('what may change', () => {
     begun.writeJson('config.json', recordCohort(cohort(`${key}=${file}`)));
     rmSync(file);
     expect(problemsOf(() => refuseChangedConfig(begun, cohort(`${key}=${copy}`)))).toEqual([]);
+  });
+
+  test('cohorts of a sweep that have not begun take the backbone of those that have', () => {
+    small();
+    const [file, moved, other] = [weights('a.pt'), weights('b.pt'), weights('c.pt', 'others!')];
+    const two = (path: string, ...set: string[]) => {
+      const [trial] = cohort(`model.backbone.weights=${path}`, ...set).trials;
+      if (trial === undefined) throw new Error('a cohort has a trial');
+      return { ...cohort(), trials: [trial, { ...trial, name: 'second' }] };
+    };
+    const first = new RunFolder(join(folder, 'cohorts', 'c0001'));
+    first.writeJson('config.json', recordCohort(two(file)));
+    first.writeJson('environment.json', { backbone_sha256: 'aa' });
+    const dir = join(folder, 'cohorts', 'c0002');
+    const problems = (...args: Parameters<typeof two>): string[] =>
+      problemsOf(() => refuseOtherBackbone(dir, two(...args), 'bb'));
+    expect(problems(file)).toEqual([expect.stringContaining('is not the backbone that c0001 of this sweep')]);
+    expect(problemsOf(() => refuseOtherBackbone(dir, two(file), 'aa'))).toEqual([]);
+    expect(problems(other)).toEqual([]); // a key that the sweep varies
+    expect(problems(file, 'data.size=96')).toEqual([]); // positions are interpolated: another hash
+    rmSync(file);
+    expect(problems(moved)).toEqual([expect.stringContaining(moved)]);
+    expect(problemsOf(() => refuseOtherBackbone(join(folder, 'runs', 'x'), two(moved), 'bb'))).toEqual([]);
   });
 });
 

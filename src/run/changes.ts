@@ -1,13 +1,13 @@
 /** Whether a run folder may go on with a configuration, and which folder a new run takes. */
 
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { type Change, describeChanges, explainChanges, findChanges, listChanges } from '../config/effects.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { readFormat } from '../config/stored-format.ts';
-import { recordCohort } from './cohort-file.ts';
+import { firstSettings, isPlain, recordCohort } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
 import { RunFolder } from './folder.ts';
 
@@ -85,4 +85,32 @@ export function refuseChangedConfig(folder: RunFolder, cohort: CohortFile): void
     ...explainChanges(changes, `the run in ${folder.dir} was started with`),
     'Take the old values back, choose another --run-dir, or start anew with --resume never (the old run is kept aside).',
   ]);
+}
+
+/**
+ * Throws UserError where another cohort of the same sweep has the same backbone from other weights: a file that is gone,
+ * or that was replaced in place since, leaves nothing else to tell by.
+ */
+export function refuseOtherBackbone(dir: string, cohort: CohortFile, sha256: string): void {
+  const all = dirname(resolve(dir));
+  if (isPlain(cohort) || basename(all) !== 'cohorts') return;
+  const { backbone } = firstSettings(cohort).model;
+  for (const name of readdirSync(all).sort()) {
+    const folder = new RunFolder(join(all, name));
+    const { backbone_sha256: theirs } = (folder.readJson('environment.json') ?? {}) as { backbone_sha256?: string };
+    if (theirs === undefined || theirs === sha256 || resolve(folder.dir) === resolve(dir)) continue;
+    const file = folder.path('config.json');
+    const { trials = {}, ...stored } = (folder.readJson('config.json') ?? {}) as { trials?: object };
+    const [first] = Object.values(trials);
+    if (first === undefined) continue;
+    const before = readStoredConfig(first, { file, format: readFormat(stored, file) }).model.backbone;
+    const isOther = before.weights !== backbone.weights && existsSync(before.weights);
+    const differs = listChanges(before, backbone, '').some(({ key }) => !/^weights/.test(key));
+    if (isOther || differs || backbone.weights === 'random' || before.weights === 'random') continue;
+    throw new UserError(
+      `${backbone.weights}  is not the backbone that ${name} of this sweep was trained on (SHA-256 of its weights ` +
+        `${theirs.slice(0, 16)}... there, ${sha256.slice(0, 16)}... here). Put the old file back, or start another ` +
+        'sweep with another --run-dir.',
+    );
+  }
 }

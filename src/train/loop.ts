@@ -7,6 +7,7 @@ import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
 import { type CheckedLists, describeList, describeRun, filesOf } from '../data/checks.ts';
 import { countAllowed } from '../data/list.ts';
+import { refuseOtherBackbone } from '../run/changes.ts';
 import { firstSettings, isPlain, recordCohort } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import type { RunFolder, Status } from '../run/folder.ts';
@@ -156,6 +157,7 @@ export class TrainingRun {
     this.#clock.restart();
     for (const note of opened.notes) this.report.note(note);
     this.folder.refuseFenced();
+    refuseOtherBackbone(this.folder.dir, this.cohort, opened.backbone_sha256);
     this.folder.dropTornLines();
     this.report.journal = (event) => this.folder.append(event);
     this.folder.writeJson('config.json', recordCohort(this.cohort));
