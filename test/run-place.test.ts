@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
-import { checkPlace, refuseSmallDisk } from '../src/run/place.ts';
+import { checkPlace, refuseForeignResults, refuseSmallDisk } from '../src/run/place.ts';
 import { coldframe, type Ended, hashFiles, makeClips, readEvents, readJson, writeConfig } from './support.ts';
 import { fill, mount, testOnDisk, tinyDisk, unmount } from './tiny-disk.ts';
 
@@ -45,6 +45,18 @@ describe('a place is refused, and left as it is', () => {
     );
     const model = mine('model', 'config.json', 'lock');
     expect(() => checkPlace(model)).toThrow(`${model}  holds files that are no run's (config.json).`);
+  });
+
+  test('by an evaluation, too, but for one of an evaluation', () => {
+    const paper = mine('paper', 'notes.txt', 'result.json');
+    expect(() => refuseForeignResults(paper)).toThrow(
+      `${paper}  holds files that are no evaluation's (notes.txt). Name a new or empty folder with --output.`,
+    );
+    expect(() => refuseForeignResults(join(paper, 'notes.txt'))).toThrow(
+      'notes.txt  is a file, and a folder is needed.',
+    );
+    expect(refuseForeignResults(mine('earlier', 'result.json', 'scores.npz'))).toBeUndefined();
+    expect(refuseForeignResults(join(paper, 'new'))).toBeUndefined();
   });
 
   test('but not one that is empty, new, a run’s, a scheduler’s, or what a kill left at the start', () => {

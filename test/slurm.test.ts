@@ -2,14 +2,14 @@
  * What the executor makes of Slurm's answers, with programs in the place of Slurm's that repeat what real ones said; the real ones
  * are in heavy/slurm.test.ts.
  */
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import type { JobState } from '../src/executors/executor.ts';
 import { SlurmExecutor } from '../src/executors/slurm.ts';
 import { Sweep, folder as sweeps } from './fake-sweeps.ts';
-import { readJson } from './support.ts';
+import { readJson, until } from './support.ts';
 
 jest.setTimeout(120_000);
 const folder = mkdtempSync(join(tmpdir(), 'slurm-test-'));
@@ -95,6 +95,22 @@ test('a job of another that has our number by now is left alone', async () => {
   }
   expect(state.why).toBe('is not known to Slurm any more');
   expect(readFileSync(said, 'utf8')).toMatch(/^(asked\n)+$/);
+});
+
+test('a job is cancelled by its number and its name: the number alone may be another’s by now', async () => {
+  const said = join(folder, 'cancelled');
+  writePrograms('cancel', { squeue: '', scancel: `echo "$@" >>'${said}'`, scontrol: '' });
+  const settings = { partition: null, account: null, time: null, gres: null, cpus_per_task: null, memory: null };
+  const about = { slots: 1, dir: folder, settings: { ...settings, extra: [] }, pollSeconds: 0.01, graceSeconds: 0.01 };
+  const executor = new SlurmExecutor({ ...about, note: () => {}, stop: { requested: 0 } });
+  await executor.cancel('17_2 ours');
+  await until(() => existsSync(said) && readFileSync(said, 'utf8').split('\n').length > 3, 60);
+  await executor.close();
+  expect(readFileSync(said, 'utf8').trim().split('\n').sort()).toEqual([
+    '--batch --signal=TERM --name=ours 17_2',
+    '--name=ours 17_2',
+    '--state=PENDING --name=ours 17_2',
+  ]);
 });
 
 test('a sweep whose jobs Slurm kills for their memory goes on with halves, then with parts of the batch', async () => {

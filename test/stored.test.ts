@@ -21,7 +21,7 @@ import { KEYS } from '../src/config/keys.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
 import { FORMAT, listFormerDefaults, readFormat } from '../src/config/stored-format.ts';
-import { chooseRunDir, refuseChangedConfig, refuseOtherBackbone } from '../src/run/changes.ts';
+import { chooseRunDir, refuseChangedConfig, refuseOtherBackbone, refuseOtherCheckpoint } from '../src/run/changes.ts';
 import { plainCohort, readCohort, recordCohort } from '../src/run/cohort-file.ts';
 import { RunFolder, readCheckpoint } from '../src/run/folder.ts';
 import { SaveClock } from '../src/run/save-clock.ts';
@@ -154,8 +154,18 @@ describe('a stored configuration', () => {
       expect(() => readFormat({ format: wrong }, 'f')).toThrow('no version wrote that');
   });
 
+  test('of another model is told by its keys where a run is to go on from its checkpoint', () => {
+    const given = join(folder, 'given', 'step-1');
+    write(join(given, 'checkpoint.json'), { format: FORMAT, step: 1, trials: { main: {} }, config: { main: small() } });
+    const cohort = (...set: string[]) => plainCohort(loadConfig(join(folder, 'tiny.yaml'), { env: {}, set }).config);
+    expect(problemsOf(() => refuseOtherCheckpoint(given, cohort('train.lr=1')))).toEqual([]);
+    const [first, second] = problemsOf(() => refuseOtherCheckpoint(given, cohort('model.decoder.mlp_factor=3')));
+    expect(first).toMatch(/^model\.decoder\.mlp_factor {2}is 3, and the checkpoint was trained with \d/);
+    expect(second).toBe(`${given}  holds another model. Take its values, or another checkpoint.`);
+  });
+
   test('says its format, which Python knows too, and can be trained from as it is', () => {
-    const python = readFileSync(join(PROJECT, 'py', 'coldframe', 'checkpoint.py'), 'utf8');
+    const python = readFileSync(join(PROJECT, 'py', 'coldframe', 'train', 'checkpoint.py'), 'utf8');
     expect(/^FORMAT = (\d+)/m.exec(python)?.[1]).toBe(String(FORMAT));
     const record = recordCohort(plainCohort(readStoredConfig(small(), at)));
     expect(record).toMatchObject({ format: FORMAT, run: { save_minutes: 10 } });

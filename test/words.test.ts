@@ -1,8 +1,9 @@
 /** How counts and other people's names are written. */
 import { describe, expect, jest, test } from '@jest/globals';
-import { UserError } from '../src/base/errors.ts';
-import { Report, reportError } from '../src/base/printer.ts';
+import { showPath, UserError } from '../src/base/errors.ts';
+import { formatTable, Report, reportError } from '../src/base/printer.ts';
 import { makeSafe, plural } from '../src/base/words.ts';
+import { fitTable } from '../src/results/sweep-status.ts';
 
 test.each([
   [0, 'video', '0 videos'],
@@ -55,4 +56,20 @@ describe('a name from outside', () => {
       spy.mockRestore();
     }
   });
+});
+
+test('a table that is wider than the terminal is told row by row', () => {
+  const rows = [
+    ['cohort', 'state', 'step', 'left'],
+    ['c0001', 'running', '120/300', '00:10:00'],
+    ['c0002', 'waiting', '-', '-'],
+  ];
+  expect(fitTable(rows, 40)).toBe(formatTable(rows));
+  expect(fitTable(rows, 30)).toBe(
+    'cohort c0001, state running,\n  step 120/300, left 00:10:00\ncohort c0002, state waiting',
+  );
+});
+
+test('a name with a line feed stays on its line', () => {
+  expect(showPath('/a\nb/c.mp4')).toBe('/a\\u000ab/c.mp4');
 });

@@ -1,5 +1,6 @@
 /** What a run can end with besides success. `cli.ts` turns these into exit codes. */
 import { isAbsolute, relative, resolve } from 'node:path';
+import { keepLine } from './words.ts';
 
 /** The user can fix it: every problem found, one per line. Exit code 2. */
 export class UserError extends Error {
@@ -160,5 +161,5 @@ export function explainReadError(error: unknown, file: string | null, wanted: st
 /** Returns the path as the user would type it: relative below the current folder, else absolute. */
 export function showPath(file: string): string {
   const short = relative(process.cwd(), resolve(file));
-  return short.startsWith('..') || isAbsolute(short) ? resolve(file) : short;
+  return keepLine(short.startsWith('..') || isAbsolute(short) ? resolve(file) : short);
 }

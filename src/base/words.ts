@@ -18,5 +18,19 @@ export function makeSafe(text: string): string {
   return text.replace(UNSAFE, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
+/** Returns a name that stays on its line: a file's may hold a line feed. */
+export const keepLine = (name: string): string => name.replaceAll('\n', '\\u000a');
+
+/** Returns the text in lines of at most `width` characters, broken at blanks; all but the first are indented. */
+export function wrapWords(text: string, width: number): string {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1) ?? '';
+    if (line.trim() !== '' && line.length + 1 + word.length > width) lines.push(`  ${word}`);
+    else lines[lines.length - 1] = line === '' ? word : `${line} ${word}`;
+  }
+  return lines.join('\n');
+}
+
 /** Returns what a file held, short enough for a message and safe to print. */
 export const quote = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);

@@ -148,9 +148,9 @@ export class SlurmExecutor implements Executor {
   }
 
   /** A job that was requeued would wait for two minutes; one that could not be launched, for an administrator. */
-  #hurry({ id, state, numRestarts, reason }: Row): void {
+  #hurry({ id, name, state, numRestarts, reason }: Row): void {
     if (state !== 'PENDING') return;
-    if (isHeld(reason)) this.#remote.ensure(() => callSlurm('scancel', [id]));
+    if (isHeld(reason)) this.#remote.ensure(() => callSlurm('scancel', [`--name=${name}`, id]));
     else if (numRestarts > (this.#numHurried.get(id) ?? 0) && reason === 'BeginTime') {
       this.#numHurried.set(id, numRestarts);
       this.#remote.ensure(() => callSlurm('scontrol', ['update', `jobid=${id}`, `StartTime=now+${PAUSE_SECONDS}`]));
@@ -158,14 +158,15 @@ export class SlurmExecutor implements Executor {
   }
 
   async cancel(handle: string): Promise<void> {
-    const { id } = parseHandle(handle);
-    const kill = (): void => this.#remote.ensure(() => callSlurm('scancel', [id]));
+    const { id, name } = parseHandle(handle);
+    const job = [`--name=${name}`, id]; // a number alone may be another's by now
+    const kill = (): void => this.#remote.ensure(() => callSlurm('scancel', job));
     if (this.#cancelled.has(handle)) return kill();
     this.#cancelled.set(handle, setTimeout(kill, this.#graceSeconds * 1000).unref());
     // The waiting one first: it may begin between the two.
     this.#remote.ensure(async () => {
-      await callSlurm('scancel', ['--state=PENDING', id]);
-      await callSlurm('scancel', ['--batch', '--signal=TERM', id]);
+      await callSlurm('scancel', ['--state=PENDING', ...job]);
+      await callSlurm('scancel', ['--batch', '--signal=TERM', ...job]);
     });
   }
 

@@ -3,10 +3,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
-import { flatten } from '../config/keys.ts';
 import { type Config, loadConfig, patchConfig } from '../config/load.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { adviseFetch } from '../config/weights-file.ts';
+import { refuseOtherModel } from '../run/changes.ts';
 import { type CheckpointHeader, chooseTrial, findCheckpoint, isUpstreamFile, readCheckpoint } from '../run/folder.ts';
 
 export interface CheckpointArguments {
@@ -48,25 +48,6 @@ export function openCheckpoint(args: CheckpointArguments, note: (text: string) =
 
 function readStored(header: CheckpointHeader, name: string, folder: string): Config {
   return readStoredConfig(header.config[name], { file: join(folder, 'checkpoint.json'), format: header.format });
-}
-
-/** What the shapes of trained tensors follow from, and how they are used. Dropout and first values are of no account. */
-const MODEL_KEYS =
-  /^model\.(temporal\.|decoder\.(num_layers|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.num_classes$/;
-
-/** Raises UserError with each key that says another model than the one of the checkpoint. */
-export function refuseOtherModel(checkpoint: string, stored: Config, config: Config): void {
-  const before = new Map(flatten(stored, ''));
-  const hasPositions = stored.model.temporal.position_embedding;
-  const problems = flatten(config, '')
-    .filter(([key]) => MODEL_KEYS.test(key) || (key === 'data.num_frames' && hasPositions)) // one position a frame
-    .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(before.get(key)))
-    .map(
-      ([key, value]) =>
-        `${key}  is ${JSON.stringify(value)}, and the checkpoint was trained with ${JSON.stringify(before.get(key))}.`,
-    );
-  if (problems.length === 0) return;
-  throw new UserError([...problems, `${checkpoint}  holds another model. Take its values, or another checkpoint.`]);
 }
 
 /** The weights lay where the checkpoint was trained, which may be another machine. */

@@ -8,9 +8,11 @@ import { Interrupted, showPath, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
 import { onStop } from '../base/stop.ts';
+import { keepLine } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
 import { guessDevice } from '../run/outcome.ts';
+import { refuseForeignResults } from '../run/place.ts';
 import { startRuntime } from '../runtime/runtime.ts';
 import { type Opened, type OpenRequest, type Result, Session } from '../runtime/session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
@@ -28,6 +30,7 @@ export interface EvaluateArguments extends CheckpointArguments {
  * `scores.npz`; by default a folder in the checkpoint's run, named after the step, the views and the list.
  */
 export async function evaluate(args: EvaluateArguments, report: Report): Promise<void> {
+  if (args.output !== undefined) refuseForeignResults(args.output);
   const { path, name, config, classes: trained } = await openWithLists(args, report);
   const { val_list: given, dummy } = config.data;
   if (given === null)
@@ -131,7 +134,7 @@ export interface PredictArguments extends CheckpointArguments {
 export async function predict(args: PredictArguments, report: Report): Promise<void> {
   const { path: folder, name, config, classes } = openCheckpoint(args, (text) => report.note(text));
   const videos = await listVideos(args.videos);
-  const missing = videos.filter((path) => !existsSync(path)).map((path) => `${path}  does not exist.`);
+  const missing = videos.filter((path) => !existsSync(path)).map((path) => `${keepLine(path)}  does not exist.`);
   if (missing.length > 0) throw new UserError(missing);
   if (config.data.dummy)
     report.warn(`${args.checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
@@ -144,7 +147,7 @@ export async function predict(args: PredictArguments, report: Report): Promise<v
       // One call a video: what is done is printed, whatever comes later.
       const { predictions } = await session.predict([resolve(path)], args.top);
       for (const { classes, reason } of predictions) {
-        if (classes === null) unreadable.push(`${path}  ${reason}`);
+        if (classes === null) unreadable.push(`${keepLine(path)}  ${reason}`);
         else report.event({ kind: 'predicted', path, classes });
       }
     }

@@ -7,7 +7,7 @@ import { isatty } from 'node:tty';
 import { showPath } from '../base/errors.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
 import { formatDuration, formatTable, type Report } from '../base/printer.ts';
-import { plural } from '../base/words.ts';
+import { plural, wrapWords } from '../base/words.ts';
 import { judgeRun, type RunStatus, readSavedStep } from '../run/liveness.ts';
 import { type Incident, isSweepFolder, readSweepFolder, type SweepView, sumCost } from '../sweep/folder.ts';
 import { type PointView, type Summary, shortenKeys } from '../sweep/leaderboard.ts';
@@ -90,6 +90,23 @@ function summariseView(view: SweepView): object {
   };
 }
 
+const fits = (text: string, width: number): boolean => text.split('\n').every((line) => line.length <= width);
+
+function fitFacts(rows: string[][], width: number): string {
+  const table = formatTable(rows);
+  return fits(table, width) ? table : rows.map((row) => wrapWords(row.join(' '), width)).join('\n');
+}
+
+/** Returns a table, on a terminal that is too narrow for it each row by itself: columns that wrap are not to be read. */
+export function fitTable(rows: string[][], width: number): string {
+  const table = formatTable(rows);
+  if (fits(table, width)) return table;
+  const [head = [], ...rest] = rows;
+  const describe = (row: string[]): string =>
+    row.flatMap((cell, column) => (['', '-'].includes(cell) ? [] : `${head[column]} ${cell}`)).join(', ');
+  return rest.map((row) => wrapWords(describe(row), width)).join('\n');
+}
+
 function describeView(view: SweepView): string {
   const counts = Object.entries(countStates(view)).map(([state, count]) => `${count} ${state}`);
   const { seconds, aloneSeconds } = sumCost(view.cohorts);
@@ -103,7 +120,9 @@ function describeView(view: SweepView): string {
     ['cost', `${formatDuration(seconds)} of cohorts${alone}`],
     ['best', describeBest(view)],
   ];
-  const parts = [formatTable(facts), formatTable(listCohorts(view)), formatTable(listPoints(view))];
+  const width = process.stdout.columns ?? Number.POSITIVE_INFINITY; // of a pipe nothing is known
+  const [labels, ...tables] = [facts, listCohorts(view), listPoints(view)];
+  const parts = [fitFacts(labels ?? [], width), ...tables.map((rows) => fitTable(rows, width))];
   const hidden = view.points.length - MAX_ROWS;
   if (hidden > 0) parts.push(`... and ${plural(hidden, 'more point')}; all are in \`sweep report\``);
   const failures = view.incidents.filter(({ isStop }) => !isStop);

@@ -5,11 +5,13 @@ import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from
 import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { type Change, describeChanges, explainChanges, findChanges, listChanges } from '../config/effects.ts';
+import { flatten } from '../config/keys.ts';
+import type { Config } from '../config/load.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { readFormat } from '../config/stored-format.ts';
 import { firstSettings, isPlain, recordCohort } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
-import { RunFolder } from './folder.ts';
+import { isUpstreamFile, RunFolder, readCheckpoint } from './folder.ts';
 
 /** What keeps a run folder's checkpoints from being continued with this cohort. */
 function findRunChanges(folder: RunFolder, cohort: CohortFile): Change[] {
@@ -112,5 +114,35 @@ export function refuseOtherBackbone(dir: string, cohort: CohortFile, sha256: str
         `${theirs.slice(0, 16)}... there, ${sha256.slice(0, 16)}... here). Put the old file back, or start another ` +
         'sweep with another --run-dir.',
     );
+  }
+}
+
+/** What the shapes of trained tensors follow from, and how they are used. Dropout and first values are of no account. */
+const MODEL_KEYS =
+  /^model\.(temporal\.|decoder\.(num_layers|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.num_classes$/;
+
+/** Raises UserError with each key that says another model than the one of the checkpoint. */
+export function refuseOtherModel(checkpoint: string, stored: Config, config: Config): void {
+  const before = new Map(flatten(stored, ''));
+  const hasPositions = stored.model.temporal.position_embedding;
+  const problems = flatten(config, '')
+    .filter(([key]) => MODEL_KEYS.test(key) || (key === 'data.num_frames' && hasPositions)) // one position a frame
+    .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(before.get(key)))
+    .map(
+      ([key, value]) =>
+        `${key}  is ${JSON.stringify(value)}, and the checkpoint was trained with ${JSON.stringify(before.get(key))}.`,
+    );
+  if (problems.length === 0) return;
+  throw new UserError([...problems, `${checkpoint}  holds another model. Take its values, or another checkpoint.`]);
+}
+
+/** The same of the trials that are to go on from a checkpoint. What it holds no trial of is Python's to tell. */
+export function refuseOtherCheckpoint(checkpoint: string, cohort: CohortFile): void {
+  if (isUpstreamFile(checkpoint)) return; // it says nothing of its model
+  const { folder, header } = readCheckpoint(checkpoint);
+  const where = { file: join(folder, 'checkpoint.json'), format: header.format };
+  for (const { name, settings } of cohort.trials) {
+    const stored = header.config[name];
+    if (stored !== undefined) refuseOtherModel(checkpoint, readStoredConfig(stored, where), settings);
   }
 }

@@ -43,6 +43,19 @@ export function refuseForeign(dir: string): void {
   );
 }
 
+/** Throws UserError where an evaluation's files would lie among the user's own. */
+export function refuseForeignResults(dir: string): void {
+  if (!existsSync(dir)) return;
+  if (!statSync(dir).isDirectory())
+    throw new UserError(`${showPath(dir)}  is a file, and a folder is needed. Name another place with --output.`);
+  const foreign = readdirSync(dir).filter((name) => !/^(.*\.)?scores\.npz$|^result\.json$|^\./.test(name));
+  if (foreign.length === 0) return;
+  const told = foreign.sort().slice(0, MAX_TOLD).join(', ');
+  throw new UserError(
+    `${showPath(dir)}  holds files that are no evaluation's (${told}). Name a new or empty folder with --output.`,
+  );
+}
+
 /** Throws UserError where the disk has no room for one checkpoint of so many trained numbers. */
 export function refuseSmallDisk(dir: string, numTrained: number, hasAverage: boolean): void {
   const bytes = 4 * numTrained * (COPIES + Number(hasAverage));

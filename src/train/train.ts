@@ -7,7 +7,7 @@ import { makeFolder } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/load.ts';
 import { type CheckedList, type CheckedLists, checkLists, loadInputs } from '../data/checks.ts';
-import { refuseChangedConfig } from '../run/changes.ts';
+import { refuseChangedConfig, refuseOtherCheckpoint } from '../run/changes.ts';
 import { firstSettings, plainCohort, readCohort } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import { findCheckpoint, RunFolder } from '../run/folder.ts';
@@ -70,6 +70,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   checkPlace(folder.dir);
   folder.refuseFenced();
   if (resume === 'auto') refuseChangedConfig(folder, cohort);
+  else if (resume !== 'never') refuseOtherCheckpoint(request.resume, cohort);
   if (resume === 'never') {
     const aside = folder.setAside();
     if (aside !== undefined) report.note(`The earlier run is kept in ${aside}`);
