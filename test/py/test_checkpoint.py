@@ -235,6 +235,24 @@ def test_numbers_that_are_not_finite_are_named_and_not_gone_on_with(
         restore(resumed, path)
 
 
+def test_an_optimizer_that_has_lost_something_does_not_begin_anew_in_silence(tmp_path: Path) -> None:
+    trained, name = make_cohort(main={}), "exp_avg.proj.2.weight"
+    trained.step(0, *make_batch(0))
+    path = save(tmp_path, trained, 1)
+    file = path / "main.optimizer.safetensors"
+    whole = load_file(file)
+    for changed in (
+        {key: tensor for key, tensor in whole.items() if key != name},
+        {**whole, name: whole[name][0].clone()},
+        {**whole, f"{name}.more": whole[name].clone()},
+    ):
+        save_file(changed, file)
+        with pytest.raises(UserError, match=rf"main\.optimizer\.safetensors  is not the optimizer's .*: {name}"):
+            restore(make_cohort(main={}), path)
+    untrained = make_cohort(main={})
+    assert restore(make_cohort(main={}), save(tmp_path, untrained, 2)) == 2  # all of its clips were unreadable
+
+
 def test_other_backbone_weights_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, make_cohort(main={}), 2)
     with pytest.raises(UserError, match="other backbone weights"):

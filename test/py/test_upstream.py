@@ -112,6 +112,16 @@ def test_states_numbered_by_other_groups_are_refused(tmp_path: Path) -> None:
         upstream.read(tmp_path / "b.pth")
 
 
+def test_moments_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    cohort = make_cohort(main={})
+    cohort.step(0, *make_batch(0))
+    cohort.trials[0].optimizer.state[cohort.trials[0].model.get_parameter("proj.2.bias")]["exp_avg"][1] = float("nan")
+    upstream.write(tmp_path / "a.pth", cohort.trials[0], 1)
+    with pytest.raises(UserError, match=r"not finite: exp_avg of proj\.2\.bias \(1 NaN, 0 infinite of 5\)"):
+        build.restore(make_cohort(main={}), tmp_path / "a.pth", "", None, True)
+    assert build.restore(make_cohort(main={}), tmp_path / "a.pth", "", None, False) == 1
+
+
 def test_written_keys_and_their_order_are_the_originals(tmp_path: Path) -> None:
     """The order is what ties optimizer states to parameters."""
     fixture = torch.load(FIXTURES / "case_finetune.pt", weights_only=True)

@@ -11,6 +11,7 @@ import torch
 
 from coldframe.backbones.clip import weights
 from coldframe.backbones.clip.model import Activation, VisionTransformer, fold, freeze, init_random
+from coldframe.backbones.clip.tower import check_finite
 from coldframe.data.clips import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
 from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
 from coldframe.decoders.evl.model import EVL
@@ -202,6 +203,9 @@ def _restore_upstream(cohort: Cohort, path: Path, training: bool, notes: list[st
                 f"Set train.steps: {stored.total_steps}, or start from its weights alone with run.init_from."
             )
         if training and stored.moments:
+            for moment, tensors in stored.moments.items():
+                numbered = {f"{moment} of {name}": tensor for name, tensor in tensors.items()}
+                check_finite(numbered, path, advice=checkpoint.OLDER)
             upstream.load_optimizer(stored, trial)
             notes += upstream.compare_rules(stored, trial, path)
     return stored.step if stored.moments else 0

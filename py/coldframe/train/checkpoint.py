@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coldframe.backbones.clip.tower import check_finite
+from coldframe.backbones.clip.tower import check_finite, some
 from coldframe.errors import UserError
 from coldframe.machine import files
 from coldframe.machine.files import remove, sync_folder, write_text, writing_folder
@@ -199,10 +199,11 @@ def put_weights(trial: Trial, weights: dict[str, Tensor], file: Path) -> None:
 
 def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]) -> None:
     """Puts what training goes on with, beside the weights, into a trial: Adam's state, the weights' running mean and
-    the gradient scaler that trial `source` of a checkpoint had."""
+    the gradient scaler that trial `source` of a checkpoint had. Raises UserError where some of Adam's state is missing
+    or is not that of the trial: it would go on all the same, to other numbers."""
     file = path / f"{source}.optimizer.safetensors"
     tensors = _load(file)
-    check_finite(tensors, file, advice=OLDER)
+    _check_moments(trial, tensors, file)
     state: dict[int, dict[str, Tensor]] = {}
     for index, name in enumerate(trial.optimizer_names()):
         moments = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS if f"{moment}.{name}" in tensors}
@@ -217,6 +218,25 @@ def load_optimizer(path: Path, trial: Trial, source: str, header: dict[str, Any]
     scaler = header["trials"][source]["scaler"]
     if scaler:  # empty: it was trained in another precision than fp16
         trial.scaler.load_state_dict(scaler)
+
+
+def _check_moments(trial: Trial, tensors: dict[str, Tensor], file: Path) -> None:
+    shapes = {
+        f"{moment}.{name}": torch.Size() if moment == "step" else parameter.shape
+        for name, parameter in trial.named_parameters()
+        for moment in MOMENTS
+    }
+    odd = sorted(
+        name
+        for name in shapes.keys() | tensors.keys()
+        if name not in tensors or tensors[name].shape != shapes.get(name)
+    )
+    if tensors and odd:  # without any: no step was taken before it
+        raise UserError(
+            f"{file}  is not the optimizer's state of the configured model: {some(odd)} are missing, left over or of "
+            "another size. Take an older checkpoint of the same run, or its weights alone with run.init_from."
+        )
+    check_finite(tensors, file, advice=OLDER)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
