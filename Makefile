@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 NODE_DONE := node_modules/.done
 
-.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages lint types jest pytest test-slurm test-ray parity clean
+.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages lint types jest pytest test-slurm test-ray mutants mutants-check parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -85,7 +85,7 @@ test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; 
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
 	yarn -s jest --testMatch '**/*.pages.ts'
 
-lint: setup
+lint: setup mutants-check
 	yarn -s lint
 	.venv/bin/lint-imports
 	.venv/bin/ruff check py test/py scripts
@@ -118,6 +118,12 @@ test-ray: setup .cache/ray-venv/.done ## the ray executor on a Ray of its own, i
 
 docs: setup ## what of docs/ is made from the sources
 	node --import tsx scripts/make_docs.ts
+
+mutants: setup ## plants some 120 small bugs, one at a time: fails when a test does not notice its own
+	.venv/bin/python scripts/mutants.py $(ARGS)
+
+mutants-check: setup # that each of them can still be planted
+	.venv/bin/python scripts/mutants.py --check
 
 parity: setup ## replays the fixtures of the original against this code
 	.venv/bin/python scripts/parity.py test/fixtures/parity

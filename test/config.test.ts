@@ -89,6 +89,15 @@ describe('defaults', () => {
       [0.1, 0.2, 0.3],
     ]);
     expect([data.train_root, data.val_root]).toEqual([join(folder, 'clips'), join(folder, 'other')]);
+    expect(load(`${TINY}data: {root: clips, train_root: other}\n`).data.val_root).toBe(join(folder, 'clips'));
+  });
+
+  test("what follows from other keys: the seed of the data, the decoder's heads", () => {
+    expect(load(`${TINY}train: {seed: 7}\n`).data.seed).toBe(7);
+    expect(load(`${TINY}train: {seed: 7}\ndata: {seed: 3}\n`).data.seed).toBe(3);
+    const sizes = 'width: 96, num_heads: 3, num_layers: 2, patch_size: 16';
+    const { model } = load(`model: {backbone: {preset: custom, ${sizes}}, decoder: {num_layers: 1}}\n`);
+    expect(model.decoder.num_heads).toBe(1); // of 64 channels, and no part of one
   });
 });
 

@@ -81,7 +81,7 @@ describe('the state', () => {
 
   test('keeps each attempt with its handle and its end', () => {
     const about = { cohort: 'c1', attempt: 1 };
-    const ending = { outcome: 'retry' as const, class: 'lost' as const, why: 'killed', seconds: 2 };
+    const ending = { outcome: 'retry' as const, class: 'lost' as const, why: 'killed', seconds: 2, step: 6 };
     const file = newFile();
     open(
       file,

@@ -1,9 +1,9 @@
 /** A closed terminal, a reader that leaves: the run is saved, or goes on. Ctrl-C and kills are in train.test.ts. */
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { CLIPS, Gate, makeClips, Running, readJson, writeConfig } from './support.ts';
+import { CLIPS, FIXTURES, Gate, makeClips, Running, readJson, until, writeConfig } from './support.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'signals-test-')));
 const config = writeConfig(folder);
@@ -22,6 +22,26 @@ test.each([
   expect((await running.ended).code).toBe(code);
   const last = running.events.at(-1);
   expect(last?.kind).toBe(code === 0 ? 'finished' : 'interrupted');
+});
+
+/** Twice: what saves when it is asked to ends at once when it is asked again. `weights fetch` is in weights.test.ts. */
+test.each([
+  ['train', 2, ['train', '--config', config, '--run-dir', join(folder, 'stuck')]],
+  ['evaluate', 1, ['evaluate', '--config', config, '--checkpoint', join(folder, 'checkpoint')]],
+  ['predict', 1, ['predict', '--checkpoint', join(folder, 'checkpoint'), config]],
+  ['features build', 2, ['features', 'build', '--config', config, '--set', `data.features=${join(folder, 'cache')}`]],
+  ['clips prepare', 2, ['clips', 'prepare', '--config', config, '--output', join(folder, 'ready')]],
+])('a closed terminal stops a long call of %s', async (name, times, args) => {
+  mkdirSync(join(folder, 'checkpoint'), { recursive: true });
+  const header = readFileSync(join(FIXTURES, 'format-1', 'checkpoint.json'), 'utf8').replaceAll('CLIPS', CLIPS);
+  writeFileSync(join(folder, 'checkpoint', 'checkpoint.json'), header);
+  const stuck = join(folder, `${name} is there`);
+  const running = new Running(args, { env: { COLDFRAME_PYTHONPATH: join(FIXTURES, 'stuck'), STUCK: stuck } });
+  await until(() => existsSync(stuck), 60);
+  running.signalGroup('SIGHUP');
+  if (times === 2) running.signalGroup('SIGTERM'); // another one: of two alike that wait a process is told once
+  expect(await running.ended).toMatchObject({ code: 130, signal: null });
+  expect(running.members()).toEqual([]);
 });
 
 test('a reader that leaves ends no run: Ctrl-C beside `tee` saves, and without it the run comes to its end', async () => {

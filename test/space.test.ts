@@ -120,6 +120,11 @@ describe('random draws', () => {
     expect(Math.abs(covariance / deviation(a, ma) / deviation(b, mb))).toBeLessThan(0.06);
   });
 
+  test('no point of a seed is one of another seed', () => {
+    const others = new Set(drawRandom(space, 20, 2).map(({ params }) => JSON.stringify(params)));
+    expect(points.slice(0, 20).filter(({ params }) => others.has(JSON.stringify(params)))).toEqual([]);
+  });
+
   test('no point comes twice, and a space with fewer gives all it has', () => {
     const found = drawRandom(CONDITIONAL, 50, 0);
     expect(found.map(({ name }) => name)).toEqual(makeGrid(CONDITIONAL).map(({ name }) => name));

@@ -22,6 +22,7 @@ import {
   Gate,
   hashFiles,
   makeClips,
+  PYTHON,
   Running,
   readEvents,
   readJson,
@@ -184,7 +185,12 @@ describe('a run that is stopped goes on to the same bytes', () => {
     expect(readJson(folder, 'headless', 'status.json')).toMatchObject({ state: 'failed' });
     expect(readEvents(join(folder, 'headless')).at(-1)).toMatchObject({ kind: 'failed', where: 'RuntimeFailure' });
 
-    const second = start('headless', ...set('launch.max_restarts=2'));
+    // The third of its starts fails: that is a restart, too.
+    const python = join(folder, 'python');
+    const fails = `echo >>${python}.starts; [ $(wc -l <${python}.starts) = 3 ] && exit 9`;
+    writeFileSync(python, `#!/bin/sh\n${fails}\nexec ${PYTHON} "$@"\n`, { mode: 0o755 });
+    const args = command('headless', ...set('launch.max_restarts=3'));
+    const second = new Running(args, { env: { COLDFRAME_PYTHON: python } });
     await second.event('step', 3);
     second.killPython('worker');
     expect(await second.event('restarted')).toMatchObject({ why: expect.stringMatching(/worker .*killed by signal/) });
@@ -192,7 +198,12 @@ describe('a run that is stopped goes on to the same bytes', () => {
     second.killPython('main');
     await second.ended;
     const restarts = second.events.filter(({ kind }) => kind === 'restarted').map(({ why }) => why);
-    expect(restarts).toEqual([expect.any(String), expect.stringContaining('SIGKILL')]);
+    const ends = [
+      expect.any(String),
+      expect.stringContaining('SIGKILL'),
+      expect.stringContaining('left with exit code 9'),
+    ];
+    expect(restarts).toEqual(ends);
     expect((await second.ended).code).toBe(0);
     expectSameCourse('headless');
   });

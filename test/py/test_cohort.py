@@ -259,6 +259,26 @@ def test_streams_of_different_places_differ() -> None:
     assert stream_seed(1, "init") == stream_seed(1, "init")
 
 
+def test_each_shard_of_each_step_has_dropout_of_its_own() -> None:
+    cohort = make_cohort(main={"train__seed": 5, "data__seed": 2, "train__micro_batches": 2})
+    seeds: list[int] = []
+    cohort.trials[0].model.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+    for step in range(2):
+        cohort.step(step, *make_batch(step))
+    assert seeds == [stream_seed(5, "dropout", step, shard) for step in range(2) for shard in range(2)]
+
+
+def test_scaled_gradients_are_unscaled_before_they_are_measured_and_clipped() -> None:
+    """What fp16 does on a GPU, with a scaler of the CPU."""
+    plain, scaled = (make_cohort(main={"train__clip_grad_norm": 0.01}) for _ in range(2))
+    scaled.trials[0].scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    one, other = (cohort.step(0, *make_batch(0))["main"] for cohort in (plain, scaled))
+    assert one.grad_norm > 0.02
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    for key, value in weights(plain, "main").items():
+        assert torch.allclose(value, weights(scaled, "main")[key], atol=1e-6), key
+
+
 def test_mixing_off_gives_the_labels_themselves() -> None:
     clips, labels = make_batch(0)
     mixed, targets = mix_batch(clips, labels, settings(), 0)

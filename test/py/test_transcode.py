@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from clips import cut_by_edit_list, make_clip, make_sound
 from coldframe.errors import UserError
 from coldframe.prepare.clips import Preparation, plan_targets, read_manifest
 from coldframe.prepare.processes import Workers
-from coldframe.prepare.transcode import Encoding, transcode
+from coldframe.prepare.transcode import Encoding, _encode, _verify, transcode
 from coldframe.video import frames as video
 from coldframe.video.frames import BadVideo, read_frames
 from coldframe.video.h264 import non_reference_test
@@ -149,6 +150,34 @@ def test_what_cannot_be_read_is_named_and_leaves_nothing(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([sound.name, cut.name])
 
 
+def test_what_comes_back_otherwise_is_refused(tmp_path: Path) -> None:
+    """A clip is held against files that are not what was written."""
+
+    def encode(name: str, **options: Any) -> tuple[Path, Any]:
+        clip = make_clip(tmp_path / f"{name}.mp4", **{"num_frames": 12, **options})
+        return (ready := tmp_path / f"{name}.ready.mp4"), _encode(str(clip), ready, ENCODING, None, by_time=True)
+
+    file, written = encode("plain")
+    shorter, _ = encode("shorter", num_frames=10)
+    later, _ = encode("later", times=UNEVEN)
+    inverse = replace(written, sampled={number: 255 - frame for number, frame in written.sampled.items()})
+    swapped = tmp_path / "swapped.mp4"
+    with av.open(str(file)) as source, av.open(str(swapped), "w") as output:
+        copy = output.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream, packet.pts, packet.dts = copy, number * 512, number * 512
+            output.mux(packet)
+    assert _verify("clip", file, written) > 27
+    for found, expected, words in (
+        (shorter, written, "10 of 12 frames come back"),
+        (later, written, "frame 2 comes back at another time"),
+        (file, inverse, "a frame differs from its original"),
+        (swapped, written, "its frames do not come back in their order"),
+    ):
+        with pytest.raises(BadVideo, match=words):
+            _verify("clip", found, expected)
+
+
 def test_names_do_not_collide() -> None:
     root = "/data/k"
     sources = [
@@ -237,6 +266,23 @@ def test_only_what_is_missing_torn_or_changed_is_done_again(request_: Request) -
     assert again == {Path(torn["target"]).name, Path(changed).name}
     assert request_.hashes() == {**hashes, changed: request_.hashes()[changed]} != hashes
     assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_a_source_replaced_by_one_of_the_same_size_is_done_again(request_: Request) -> None:
+    source = Path(request_.sources[0])
+
+    def make(seed: int) -> None:
+        make_clip(source, num_frames=12, seed=seed)
+        num_free = 50_000 - source.stat().st_size  # a box that readers pass over
+        source.write_bytes(source.read_bytes() + num_free.to_bytes(4, "big") + b"free" + bytes(num_free - 8))
+
+    make(0)
+    request_.run()
+    before = request_.hashes()
+    make(9)
+    assert source.stat().st_size == 50_000
+    request_.run()
+    assert [path for path, digest in request_.hashes().items() if digest != before[path]] == [str(source)]
 
 
 def test_other_settings_are_refused_by_name(request_: Request) -> None:

@@ -328,6 +328,31 @@ def test_a_damaged_packet_of_a_file_without_times_is_an_error_for_what_follows(t
         read_frames(str(path), lambda n: [30])
 
 
+def test_damage_in_the_first_frame_of_a_run_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file too large to be kept: its decoder paints over what it lacks, and what refers to that looks sound."""
+    monkeypatch.setattr("coldframe.video.packets._KEPT_BYTES", 1000)
+    path = make_clip(tmp_path / "long.mp4", num_frames=60, gop=15, options={"crf": "5"})
+    with av.open(str(path)) as container:
+        key = [packet for packet in container.demux(video=0) if packet.is_keyframe][1]
+    data = bytearray(path.read_bytes())
+    half = key.size // 2
+    data[key.pos + half : key.pos + key.size] = bytes(key.size - half)
+    path.write_bytes(data)
+    for wanted in ([15], [20], [29]):
+        with pytest.raises(BadVideo, match="frame 15 of 60 is damaged"):
+            read_frames(str(path), lambda n, wanted=wanted: wanted)
+    assert [read_number(frame) for frame in read_frames(str(path), lambda n: [14, 40])] == [14, 40]
+
+
+def test_equal_times_do_not_order_frames(tmp_path: Path) -> None:
+    def give_two_one_time(packets: Packets) -> Packets:
+        packets[7].pts = packets[7].dts = packets[6].pts
+        return packets
+
+    plain = make_clip(tmp_path / "plain.mp4", num_frames=12, b_frames=0)
+    assert len(assert_same_as_decoder(remux(plain, tmp_path / "a.mkv", give_two_one_time, "matroska"))) == 12
+
+
 def test_torchcodec_is_given_only_what_it_reads_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a stand-in that, like torchcodec, sorts frames by their times and knows nothing of the display matrix."""
     import sys
