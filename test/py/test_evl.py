@@ -33,8 +33,8 @@ LABELS = torch.tensor([3, 8])
 
 
 def choose_way(monkeypatch, on_gpu: bool) -> None:
-    for module in ("evl", "motion"):
-        monkeypatch.setattr(f"coldframe.{module}.on_gpu", lambda _: on_gpu)
+    for module in ("model", "motion"):
+        monkeypatch.setattr(f"coldframe.decoders.evl.{module}.on_gpu", lambda _: on_gpu)
 
 
 @pytest.fixture(params=["cpu", "gpu"], autouse=True)
