@@ -1,4 +1,4 @@
-/** How far an accuracy on so many videos can be trusted, and whether two of them differ at all. */
+/** Confidence intervals of accuracies, and whether two accuracies differ at all. */
 
 /** The 0.975 quantile of the normal distribution: 95 % between both ends. */
 const Z = 1.959963984540054;

@@ -1,4 +1,4 @@
-/** `FILE.lock`: one writer at a time, also when one was killed. Node has no lock of the kernel's. */
+/** A lock beside a file, `FILE.lock`: one writer at a time, also after one was killed. Node has no lock of the kernel's. */
 
 import { randomBytes } from 'node:crypto';
 import { closeSync, linkSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** Processes of this machine, told apart although their numbers are used again. Without /proc nothing is known of them. */
+/** Processes of this machine, known by number and time of birth, as numbers are used again. Without /proc nothing is known of them. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 

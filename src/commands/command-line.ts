@@ -1,4 +1,4 @@
-/** The words of a command line: put in the order that the parser knows, and explained where they are none of a command. */
+/** The words of a command line: put in the order that the parser knows; a word that no command knows is explained. */
 
 import { distance } from 'fastest-levenshtein';
 import { UserError } from '../base/errors.ts';

@@ -1,7 +1,7 @@
 /**
  * Reads a configuration: YAML, `extends`, environment and `--set` in, one fully explicit object out.
  *
- * All problems are reported at once, each where its value was written; keys and their defaults are in config-schema.ts.
+ * All problems are reported at once, each where its value was written; keys and their defaults are in schema.ts.
  */
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';

@@ -1,4 +1,4 @@
-/** Configurations that an earlier version stored, as this version has them: what they lack is filled in. */
+/** Reads configurations that an earlier version stored: keys that they lack are filled in. */
 
 import type { z } from 'zod';
 import { UserError } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-/** The names that other programs have for keys of ours: what someone writes who comes from there. */
+/** Names that other programs have for our keys, so that a mistake can name the right key. */
 
 const SYNONYMS: Readonly<Record<string, string>> = {
   ...{ learning_rate: 'train.lr', max_lr: 'train.lr', base_lr: 'train.lr', wd: 'train.weight_decay' },

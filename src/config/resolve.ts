@@ -1,7 +1,7 @@
 /**
  * What follows from the keys of a configuration that were given: sizes of presets, names of classes, seeds.
  *
- * Keys that do not fit each other are told to the checker, where they were written; config.ts reads and collects.
+ * Keys that do not fit each other are told to the checker, where they were written; load.ts reads and collects.
  */
 
 import { existsSync } from 'node:fs';

@@ -15,7 +15,7 @@ const perChannel = z.array(z.number()).length(3);
 
 const section = <Shape extends z.core.$ZodLooseShape>(shape: Shape) => z.strictObject(shape).prefault({} as never);
 
-/** A key that may be left out or null; its value then follows from others (`resolve` in config.ts). */
+/** A key that may be left out or null; its value then follows from others (resolve.ts). */
 const derived = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().default(null);
 
 export const CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073];

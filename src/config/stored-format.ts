@@ -1,6 +1,6 @@
 /**
  * The format of what is stored: config.json, checkpoint.json, cohort.json, sweep.json and journal.jsonl say it, and a
- * file without one is of format 1. A later version reads an older file; config-migrate.ts fills in the keys it lacks.
+ * file without one is of format 1. A later version reads an older file; migrate.ts fills in the keys it lacks.
  */
 import { UserError } from '../base/errors.ts';
 

@@ -1,7 +1,7 @@
 /**
  * YAML files and `--set` options as one flat table of dotted keys, each with the place it was written at.
  *
- * `extends` is followed and `${ENV}` is filled in here; what the keys mean is config.ts's business.
+ * `extends` is followed and `${ENV}` is filled in here; what the keys mean is load.ts's business.
  */
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';

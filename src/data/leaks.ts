@@ -1,4 +1,4 @@
-/** What two lists share: the same clip by its path, as links to one file, or as files of the same bytes. */
+/** Clips that two lists share: by their path, as links to one file, or as files of the same bytes. */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { resolve } from 'node:path';

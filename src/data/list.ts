@@ -1,4 +1,4 @@
-/** Checks lists of clips: what list-scan.ts finds in a list, and whether its clips are there. */
+/** Checks lists of clips: what scan.ts finds in a list, and whether its clips are there. */
 import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';

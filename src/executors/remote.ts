@@ -1,4 +1,4 @@
-/** What executors have in common whose jobs a controller elsewhere keeps: patience, and answers that are a little old. */
+/** What the executors for Slurm and Ray share: waiting for a controller that does not answer, and not asking it too often. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { JobState } from './executor.ts';

@@ -1,4 +1,4 @@
-/** The report's answer to what made the difference: complete without its script. */
+/** The part of the report's page that says what made the difference, as HTML. */
 
 import { plural } from '../base/words.ts';
 import type { SweepView } from '../sweep/folder.ts';

@@ -1,4 +1,4 @@
-/** The tables of the report: complete without its script. */
+/** The tables of the report's page as HTML: leaderboard, best configuration, rungs, cohorts, failures. */
 
 import { differ } from '../base/intervals.ts';
 import { formatDuration } from '../base/printer.ts';

@@ -1,4 +1,4 @@
-/** Whether what a status.json says still holds: a process that was killed leaves "running" behind. */
+/** Whether a run or sweep is alive: a process that was killed leaves "running" behind in its status.json. */
 
 import { existsSync, readdirSync } from 'node:fs';
 import { hostname } from 'node:os';

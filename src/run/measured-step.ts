@@ -1,4 +1,4 @@
-/** What a training step took here, where a run of the same work has been measured: a plan in hours needs one. */
+/** The time of a training step, measured by an earlier run of the same work: a plan in hours needs it. */
 
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';

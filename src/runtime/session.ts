@@ -240,7 +240,7 @@ export type Description = z.infer<typeof describeSchema>;
 export interface OpenRequest {
   mode: 'train' | 'evaluate' | 'predict';
   trials: { name: string; settings: object }[];
-  /** Checked lists in normalised form (data-list.ts). */
+  /** Checked lists in normalised form (src/data/list.ts). */
   lists: { train: string | null; val: string | null };
   classes: string[] | null;
   run_dir: string | null;

@@ -1,4 +1,4 @@
-/** What makes a transport a runtime: calls one by one, the process's death, the watchdog, the log, the reply's form. */
+/** What every transport to Python shares: calls one by one, the death of the process, the watchdog, the log, the form of replies. */
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';

@@ -1,4 +1,4 @@
-/** Apart from the rest of `bench`, as the help lists them. */
+/** The names of the bench programs: apart from the rest of `bench`, as the help lists them. */
 
 /** The programs of `bench`. */
 export const BENCHES = [

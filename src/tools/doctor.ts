@@ -1,4 +1,4 @@
-/** `doctor`: what this machine has for coldframe, and the mend for what it lacks. */
+/** `doctor`: what this machine has for coldframe, and the remedy for what it lacks. */
 
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-/** `train`: what is checked before a run begins, and what is left of one that never did. The loop is training-run.ts. */
+/** `train`: checks everything before a run begins, and clears away one that could not begin. The loop is loop.ts. */
 
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { basename, extname } from 'node:path';

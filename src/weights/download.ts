@@ -1,4 +1,4 @@
-/** A file over HTTP, known by its SHA-256: goes on where it stopped, and is whole and right under its name or not there. */
+/** Downloads a file over HTTP and checks its SHA-256: goes on where it stopped, and a file has its name only when it is whole and right. */
 
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';

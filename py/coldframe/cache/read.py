@@ -1,4 +1,4 @@
-"""The feature cache: what trials need of every clip, stored once, so that no decoding and no backbone pass is left.
+"""Reads a feature cache in the place of the backbone: what trials need of every clip was stored once.
 
 A cache is a folder: `features.json` (manifest.py) and shards, safetensors files with `clips` (a row a record) and
 `crc32`. Record r of part `train` is view r % V of clip r // V; record r of part `val` is video r, its views in a row.

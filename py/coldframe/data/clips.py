@@ -1,6 +1,5 @@
-# Lists, sampling order and clips.
 # Shapes: N clips, V views (spatial-major), 3 = RGB channels, T frames, H height, W width, S = size (pixels, square)
-"""Datasets whose every item is a function of (seed, step, position) and of nothing else."""
+"""Lists, the order in which clips are drawn, and datasets: each item follows from (seed, step, position) alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches, each decoded by all workers together, copied once, and ready before it is asked for."""
+"""Loads batches of clips: all workers decode one batch together, in shared memory, while the one before is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether videos are still those that something was made from: a few numbers of each, and how they are compared."""
+"""Whether videos have changed since something was made from them: a few numbers of each file, and their comparison."""
 
 from __future__ import annotations
 

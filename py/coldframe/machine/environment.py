@@ -1,4 +1,4 @@
-"""The machine: what it has."""
+"""What this machine has: processor, devices, memory, packages."""
 
 from __future__ import annotations
 

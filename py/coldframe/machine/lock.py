@@ -1,4 +1,4 @@
-"""One writer a folder."""
+"""The lock of a run folder: one writer at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What loader workers hand their clips over by: shared memory, and sockets in a folder for temporary files."""
+"""Shared memory, and sockets in a folder for temporary files: the way of clips from loader workers to the training."""
 
 from __future__ import annotations
 

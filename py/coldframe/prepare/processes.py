@@ -1,4 +1,4 @@
-"""Processes that do work given as JSON lines (transcode.py)."""
+"""Worker processes that take work as JSON lines and answer in such lines: transcode.py is one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,10 @@
-# Re-encodes one clip for training. Also a program: a worker that takes clips as JSON lines and answers in such lines.
 # Shapes: H height, W width, 3 = RGB
-"""The same frames at the same times, smaller, and so encoded that any one of them costs two or three to decode."""
+"""Re-encodes one clip for training: the same frames at the same times, smaller, and each quick to reach.
+
+So encoded that any frame costs two or three to decode.
+
+Also a program: a worker that takes clips as JSON lines and answers in such lines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic save, checked load.
+"""Checkpoints: saved whole or not at all, and checked when they are loaded.
 
 A checkpoint is a folder `step-N`: `checkpoint.json` (step, configuration, classes, backbone hash, scalar states), and
 for each trial `TRIAL.safetensors` (trained weights) and `TRIAL.optimizer.safetensors` (Adam's moments, step counts);

@@ -1,4 +1,4 @@
-"""The cohort: trials that share one stream of clips and one frozen backbone pass (DESIGN: the one idea).
+"""The cohort: trials that share one stream of clips and one frozen backbone pass.
 
 Every trial has its own decoder, optimizer, random streams and finite check, so that it comes out as it would alone.
 

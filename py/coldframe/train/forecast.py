@@ -111,7 +111,7 @@ def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[st
 
 
 def prevents_replay(settings: Settings) -> list[str]:
-    """Returns the keys, with their values, because of which a step's launches are not recorded (replay.py)."""
+    """Returns the keys, with their values, because of which a step's launches are not recorded (cuda_graphs.py)."""
     train, backbone = settings.train, settings.model.backbone
     reasons = {
         f"train.micro_batches: {train.micro_batches}": train.micro_batches > 1,
@@ -172,8 +172,8 @@ def _tokens(settings: Settings) -> tuple[int, int, int]:
 def count_multiply_adds(settings: Settings) -> tuple[int, int]:
     """Returns the multiply-adds of one view's forward pass in the backbone and in the decoder with its head.
 
-    Each is counted once, as the paper's GFLOPs are. The decoder is counted with its projections absorbed (evl.py), so
-    it is below the paper's. From stored features (data.features) only the blocks that run again count.
+    Each is counted once, as the paper's GFLOPs are. The decoder is counted with its projections absorbed
+    (evl/model.py), so it is below the paper's. From stored features (data.features) only the blocks that run again count.
     """
     backbone, decoder = settings.model.backbone, settings.model.decoder
     T, P, C = _tokens(settings)

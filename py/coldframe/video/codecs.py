@@ -1,4 +1,4 @@
-"""What can be decoded here."""
+"""Which codecs this machine decodes, tried for real."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-# Which frames of a video make a clip, and decoding just those.
 # Shapes: T frames, H height, W width, 3 = RGB
-"""Frame choice (upstream video_dataset/dataset.py) and exact, sparse decoding with PyAV."""
+"""Which frames of a video make a clip (upstream video_dataset/dataset.py), and decoding exactly those with PyAV."""
 
 from __future__ import annotations
 

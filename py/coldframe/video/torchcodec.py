@@ -1,4 +1,4 @@
-"""The decoders of `data.reader`: PyAV (video.py), or torchcodec where it is installed beside."""
+"""The decoders that `data.reader` may name: PyAV (frames.py), or torchcodec where it is installed."""
 
 from __future__ import annotations
 

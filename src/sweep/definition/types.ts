@@ -1,4 +1,4 @@
-/** What the rooms of the sweep hand each other: its space, its points, its resolved file. */
+/** The types of a sweep: its space, its points, its resolved file. */
 
 import type { Config, Draft, Params, Value } from '../../config/schema.ts';
 import type { SweepExecutor } from '../../executors/executor.ts';

@@ -1,4 +1,4 @@
-"""The query columns of the motion term (motion.py) in groups. Apart from it, as the forecast asks without torch."""
+"""How motion.py groups the query columns of the motion term. Apart from it, as the forecast asks without torch."""
 
 from __future__ import annotations
 
