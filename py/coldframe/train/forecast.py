@@ -173,7 +173,7 @@ def count_multiply_adds(settings: Settings) -> tuple[int, int]:
     """Returns the multiply-adds of one view's forward pass in the backbone and in the decoder with its head.
 
     Each is counted once, as the paper's GFLOPs are. The decoder is counted with its projections absorbed
-    (evl/model.py), so it is below the paper's. From stored features (data.features) only the blocks that run again count.
+    (evl/model.py), so it is below the paper's. From stored features (data.features) only blocks that run again count.
     """
     backbone, decoder = settings.model.backbone, settings.model.decoder
     T, P, C = _tokens(settings)
