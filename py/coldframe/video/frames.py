@@ -6,7 +6,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, cast
 
 import av
@@ -134,7 +134,7 @@ def _decode_by_time(path: str, stream: VideoStream, table: Table, wanted: set[in
     context = stream.codec_context
     positions = {table.order[index] for index in wanted}
     runs = _runs(table, positions)
-    if table.kept is not None and all(table.is_clean(first) for first, _ in runs):
+    if table.is_closed:
         # What replaces a missing reference depends on what was decoded before: an error, then, rather than a picture.
         context.options = {"err_detect": "explode"}
     index_of = {table.times[table.order[index]]: index for index in wanted}
@@ -142,13 +142,13 @@ def _decode_by_time(path: str, stream: VideoStream, table: Table, wanted: set[in
     packets = enumerate(table.source(path, stream))
     found: dict[int, Frames] = {}
     to_rgb = rgb_converter()
+    passed = 0
     for first, last in runs:
         whole = True
-        for position, packet in packets:
-            if position >= first and (position in positions or not droppable(packet)):
+        for position, packet in islice(packets, first - passed, last + 1 - passed):
+            if position in positions or not droppable(packet):
                 whole &= _collect(context, packet, table.times[first], index_of, found, to_rgb)
-            if position == last:
-                break
+        passed = last + 1
         whole &= _collect(context, None, table.times[first], index_of, found, to_rgb)
         context.flush_buffers()
         if not whole:

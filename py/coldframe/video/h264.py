@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import NamedTuple
 
 from av.video.codeccontext import VideoCodecContext
@@ -61,6 +62,7 @@ def _try_prefix(data: bytes) -> tuple[int, int] | None:
 
 
 _PREFIX_BITS = 11  # of nearly every slice: the first one of its picture, any type, one of the first few parameter sets
+_PREFIX_MASK = (1 << _PREFIX_BITS) - 1
 _PREFIXES = [_try_prefix((start << 16 - _PREFIX_BITS).to_bytes(2, "big")) for start in range(1 << _PREFIX_BITS)]
 
 
@@ -74,19 +76,61 @@ class _Sequence(NamedTuple):
     only_frames: bool
 
 
+class _Parameters:
+    """Parameter sets by their numbers, from the container and from the stream."""
+
+    def __init__(self, extradata: bytes) -> None:
+        self.sequences: dict[int, _Sequence | None] = {}
+        self.sequence_of: dict[int, int] = {}
+        if _length_size(extradata):
+            self._read_record(extradata)
+        else:
+            for start, end in walk_nal_units(memoryview(extradata), 0):
+                self.read(memoryview(extradata)[start:end])
+
+    def _read_record(self, data: bytes) -> None:
+        position = 5
+        for mask in (0x1F, 0xFF):  # numbers of sequence, then of picture parameter sets
+            count, position = data[position] & mask if position < len(data) else 0, position + 1
+            for _ in range(count):
+                size = int.from_bytes(data[position : position + 2], "big")
+                self.read(memoryview(data)[position + 2 : position + 2 + size])
+                position += 2 + size
+
+    def read(self, unit: memoryview) -> None:
+        with suppress(ValueError):  # a damaged one: pictures that need it cannot be placed
+            self._read_parameter_set(unit)
+
+    def _read_parameter_set(self, unit: memoryview) -> None:
+        if len(unit) < 2:
+            return
+        bits = Bits(unit[1:])
+        if unit[0] & 0x1F == _PPS:
+            picture = bits.read_ue()
+            self.sequence_of[picture] = bits.read_ue()
+        elif unit[0] & 0x1F == _SPS:
+            profile = bits.read(8)
+            bits.skip(16)
+            number = bits.read_ue()
+            self.sequences[number] = _read_sequence(bits, profile)
+
+
+@lru_cache(maxsize=64)
+def _read_container_parameters(extradata: bytes) -> tuple[dict[int, _Sequence | None], dict[int, int]]:
+    """Clips of one make have the same."""
+    found = _Parameters(extradata)
+    return found.sequences, found.sequence_of
+
+
 class H264Order:
     """Reads picture order counts (ITU-T H.264 8.2.1), packet by packet in the order of the file."""
 
     def __init__(self, extradata: bytes) -> None:
         self._length_size = _length_size(extradata)
-        self._sequences: dict[int, _Sequence | None] = {}
-        self._sequence_of: dict[int, int] = {}
+        self._parameters = _Parameters(b"")
+        for mine, known in zip(vars(self._parameters).values(), _read_container_parameters(extradata), strict=True):
+            mine.update(known)
         self._begin, self._msb, self._lsb, self._frame_num = 0, 0, 0, -1
-        if self._length_size:
-            self._read_record(extradata)
-        else:
-            for start, end in walk_nal_units(memoryview(extradata), 0):
-                self._read_parameters(memoryview(extradata)[start:end])
 
     def feed(self, packet: VideoPacket) -> int | None:
         """Returns the place of a packet's picture among all, in the order in which they are shown; None where that
@@ -98,7 +142,7 @@ class H264Order:
             for start, end in walk_nal_units(data, self._length_size):
                 kind = data[start] & 0x1F if start < end else 0
                 if kind in (_SPS, _PPS):
-                    self._read_parameters(data[start:end])
+                    self._parameters.read(data[start:end])
                 elif 1 <= kind <= _IDR:
                     return self._read_slice(bytes(data[start : min(end, start + HEADER_BYTES)]))
         except (ValueError, KeyError, IndexError):
@@ -107,77 +151,50 @@ class H264Order:
 
     def is_clean(self, packet: VideoPacket) -> bool:
         """Returns whether nothing from here on refers to, or is shown among, what lies before: an IDR picture."""
-        return _first_slice_header(memoryview(packet), self._length_size) & 0x1F == _IDR
+        data, size = memoryview(packet), self._length_size
+        # Nearly always it comes first: a NAL unit's lowest five bits are its type.
+        return bool(size < len(data) and size and data[size] & 0x1F == _IDR) or (
+            _first_slice_header(data, size) & 0x1F == _IDR
+        )
 
     def _read_slice(self, unit: bytes) -> int | None:
-        """Reads slice_header (7.3.3), with plain shifts: it runs for every packet, and `Bits` takes longer."""
-        header = unit[0]
+        """Reads slice_header (7.3.3) and counts (8.2.1.1, of the top field), with plain shifts and without calls: it
+        runs for every packet."""
         if b"\0\0\3" in unit:
             unit = unit.replace(b"\0\0\3", b"\0\0")
-        value, left = int.from_bytes(unit[1:], "big"), 8 * len(unit) - 8
-        length, picture = _PREFIXES[value >> left - _PREFIX_BITS & (1 << _PREFIX_BITS) - 1] or _read_prefix(unit[1:])
-        sequence = self._sequences[self._sequence_of[picture]]
+        value, left, header = int.from_bytes(unit, "big"), 8 * len(unit) - 8, unit[0]
+        length, picture = _PREFIXES[value >> left - _PREFIX_BITS & _PREFIX_MASK] or _read_prefix(unit[1:])
+        sequence = self._parameters.sequences[self._parameters.sequence_of[picture]]
         if sequence is None:
             return None
-        left -= length + 2 * sequence.has_colour_planes + sequence.frame_num_bits
-        frame_num = value >> left & (1 << sequence.frame_num_bits) - 1
-        if not sequence.only_frames:
+        has_colour_planes, frame_num_bits, poc_bits, has_gaps, only_frames = sequence
+        left -= length + 2 * has_colour_planes + frame_num_bits
+        frame_num = value >> left & (1 << frame_num_bits) - 1
+        if not only_frames:
             left -= 1
             if value >> left & 1:
                 return None
-        is_idr, is_reference = header & 0x1F == _IDR, header & 0x60 != 0
-        if is_idr:
+        if header & 0x1F == _IDR:
             rest = (value & (1 << left) - 1).bit_length()  # idr_pic_id, an Exp-Golomb number
             left -= 2 * (left - rest) + 1
             self._begin, self._msb, self._lsb = self._begin + PLACES, 0, 0
-        elif self._frame_num >= 0 and not sequence.has_gaps:
-            step = frame_num - self._frame_num & (1 << sequence.frame_num_bits) - 1
-            if step != 1:  # 7.4.3: the reference pictures between are not there
-                return None
+        elif not has_gaps and frame_num - self._frame_num & (1 << frame_num_bits) - 1 != 1 and self._frame_num >= 0:
+            return None  # 7.4.3: the reference pictures between are not there
+        is_reference = header & 0x60 != 0
         if is_reference or self._frame_num < 0:
             self._frame_num = frame_num
-        if sequence.poc_bits is None:
+        if poc_bits is None:
             self._msb += 1
             return self._begin + self._msb
-        lsb = value >> left - sequence.poc_bits & (1 << sequence.poc_bits) - 1
-        return self._begin + self._count(lsb, 1 << sequence.poc_bits, is_reference)
-
-    def _count(self, lsb: int, limit: int, is_reference: bool) -> int:
-        """Returns the picture order count (8.2.1.1, of the top field)."""
-        msb = self._msb
+        limit = 1 << poc_bits
+        lsb, msb = value >> left - poc_bits & limit - 1, self._msb
         if lsb < self._lsb and self._lsb - lsb >= limit // 2:
             msb += limit
         elif lsb > self._lsb and lsb - self._lsb > limit // 2:
             msb -= limit
         if is_reference:
             self._msb, self._lsb = msb, lsb
-        return msb + lsb
-
-    def _read_record(self, data: bytes) -> None:
-        position = 5
-        for mask in (0x1F, 0xFF):  # numbers of sequence, then of picture parameter sets
-            count, position = data[position] & mask if position < len(data) else 0, position + 1
-            for _ in range(count):
-                size = int.from_bytes(data[position : position + 2], "big")
-                self._read_parameters(memoryview(data)[position + 2 : position + 2 + size])
-                position += 2 + size
-
-    def _read_parameters(self, unit: memoryview) -> None:
-        with suppress(ValueError):  # a damaged one: pictures that need it cannot be placed
-            self._read_parameter_set(unit)
-
-    def _read_parameter_set(self, unit: memoryview) -> None:
-        if len(unit) < 2:
-            return
-        bits = Bits(unit[1:])
-        if unit[0] & 0x1F == _PPS:
-            picture = bits.read_ue()
-            self._sequence_of[picture] = bits.read_ue()
-        elif unit[0] & 0x1F == _SPS:
-            profile = bits.read(8)
-            bits.skip(16)
-            number = bits.read_ue()
-            self._sequences[number] = _read_sequence(bits, profile)
+        return self._begin + msb + lsb
 
 
 def _read_sequence(bits: Bits, profile: int) -> _Sequence | None:

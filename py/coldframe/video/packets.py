@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import sub
+from functools import cached_property
+from itertools import accumulate, islice
+from operator import lt, sub
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +28,7 @@ _KEPT_BYTES = 256 * 2**20
 # A file that lacks a larger part of what its header promises was cut off, and is no longer the video of its label.
 MAX_MISSING = 0.05
 _COUNTED = ("avi", "ivf")  # containers whose header counts the frames
+_LONGEST_WAIT = 17  # a decoder holds at most 16 frames back (ITU-T H.264 A.3.1, H.265 A.4.2)
 _VOP = b"\0\0\1\xb6"  # ISO/IEC 14496-2 table 6-3
 _LEAST_VOP_BYTES = 9  # a placeholder that stands for no frame is shorter
 
@@ -60,6 +62,14 @@ class Table:
         """Returns the number of the keyframe from which a packet is decoded."""
         return max(0, bisect_right(self.keys, position) - 1)
 
+    @cached_property
+    def is_closed(self) -> bool:
+        """Whether no group needs another one, nor shows frames among its."""
+        if self.reader is None or self.kept is None:
+            return self.kept is not None
+        is_clean, kept = self.reader.is_clean, self.kept
+        return all(map(is_clean, map(kept.__getitem__, self.keys)))
+
     def is_clean(self, key: int) -> bool:
         """Returns whether a keyframe is known to need nothing before it, and to show nothing among that."""
         return self.reader is None or self.kept is None or self.reader.is_clean(self.kept[key])
@@ -70,26 +80,40 @@ class Table:
             return False
         if self.reader is None:
             return True
-        if self.kept is not None and all(self.reader.is_clean(self.kept[key]) for key in self.keys):
-            groups = sorted({self.group_of(self.order[index]) for index in indices})
-            ends = [*self.keys[1:], len(self.times)]
-            return all(self._is_ascending(self.keys[group], ends[group], PLACES) for group in groups)
-        return self._is_ascending(0, len(self.times), 2)
+        if self.is_closed:
+            return self._is_ascending(self._needed(indices))
+        return self._is_ascending(range(len(self.times)), 2)
 
-    def _is_ascending(self, first: int, last: int, most: int) -> bool:
-        """Returns whether the decoder's order of packets first..last-1 is that of their times, `most` places apart or
-        in another coded sequence: groups that need the one before, and have another one there, are further apart."""
+    def _needed(self, indices: Iterable[int]) -> list[int]:
+        """Returns the positions that decide which frames these are: from the keyframe before each to so far behind all
+        that is shown before it that no decoder waits any longer."""
+        last_of = {self.group_of(self.order[index]): index for index in sorted(indices)}
+        ends = [*self.keys[1:], len(self.times)]
+        needed: list[int] = []
+        for group, index in last_of.items():
+            first, end = self.keys[group], ends[group]
+            end = min(end, max(self.order[: index + 1]) + _LONGEST_WAIT)
+            needed += range(first, end)
+        return needed
+
+    def _is_ascending(self, positions: Sequence[int], most: int | None = None) -> bool:
+        """Returns whether the decoder's order of these packets is that of their times, and at `most` so many places
+        apart or in another coded sequence: groups that need the one before, and have another one there, are further
+        apart."""
         if self.places is not None:
-            places = self.places[first:last]
+            found = [self.places[position] for position in positions]
         else:
             assert self.kept is not None
             assert self.reader is not None
-            places = [self.reader.feed(packet) for packet in self.kept[first:last]]
-        times = self.times[first:last]
-        shown = [places[i] for i in sorted(range(len(places)), key=times.__getitem__)]
-        known = [place for place in shown if place is not None]
-        gaps = map(sub, known[1:], known)
-        return len(known) == len(shown) and all(0 < gap <= most or gap > PLACES // 2 for gap in gaps)
+            feed, kept = self.reader.feed, self.kept
+            found = [feed(kept[position]) for position in positions]
+        if None in found:
+            return False
+        times = self.times
+        shown = [place for _, place in sorted(zip([times[i] for i in positions], cast(list[int], found), strict=True))]
+        if most is None:
+            return all(map(lt, shown, islice(shown, 1, None)))
+        return all(0 < gap <= most or gap > PLACES // 2 for gap in map(sub, shown[1:], shown))
 
 
 class _Scan:
@@ -190,10 +214,12 @@ def _is_orderly(order: list[int], found: _Scan, reader: H264Order | HevcOrder | 
         return False
     if reader is None:
         return order == found.shown
-    rank_of = dict(zip(found.shown, range(len(order)), strict=True))
-    furthest = list(accumulate(map(rank_of.__getitem__, order), max))
+    ranks, starts = order, found.keys
+    if len(order) != len(found.times):
+        rank_of = dict(zip(found.shown, range(len(order)), strict=True))
+        ranks, starts = [rank_of[position] for position in order], [rank_of[key] for key in starts if key in rank_of]
+    furthest = list(accumulate(ranks, max))
     depth = max(map(sub, furthest, range(len(order))))
-    starts = [rank_of[key] for key in found.keys if key in rank_of]
     return depth <= stream.codec_context.reorder_depth and all(furthest[s - 1] == s - 1 for s in starts if s)
 
 
