@@ -277,6 +277,7 @@ CUT = {
     "a.mkv": ({}, r"is cut off: \d+ of \d+ bytes are there. Up to 5%"),
     "a.webm": ({"codec": "libvpx-vp9", "b_frames": 0}, "is cut off"),
     "a.avi": ({"codec": "mpeg4"}, "is cut off"),
+    "a.flv": ({}, r"is cut off: \d+ of \d+ bytes are there"),
     "a.ivf": ({"codec": "libvpx", "b_frames": 0}, "is cut off"),
 }
 
@@ -304,6 +305,28 @@ def test_a_file_that_lacks_little_gives_what_is_there_and_says_so(tmp_path: Path
     assert (found["num_frames"], found["num_missing"]) == (97, 3)
     frames = read_frames(str(path), lambda n: list(range(n)))
     assert [read_number(frame) for frame in frames[:90]] == list(range(90))
+
+
+def test_a_header_that_counts_more_than_frames_is_not_taken_for_a_cut(tmp_path: Path) -> None:
+    """FFmpeg's copy of H.264 with B-frames into an AVI counts an empty chunk beside every frame."""
+    path = make_clip(tmp_path / "clip.avi", codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"strh") + 8 + 32
+    data[place : place + 4] = struct.pack("<I", 80)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 80
+    assert len(assert_same_as_decoder(path)) == 40
+    assert probe(str(path))["num_missing"] == 0
+
+
+def test_an_old_size_in_the_metadata_of_a_flash_video_is_not_taken_for_a_cut(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.flv")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"filesize\0") + 9
+    data[place : place + 8] = struct.pack(">d", 10 * len(data))
+    path.write_bytes(data)
+    assert len(read_frames(str(path), lambda n: list(range(n)))) == 40
 
 
 def test_an_edit_list_that_hides_much_is_not_taken_for_a_cut(tmp_path: Path) -> None:

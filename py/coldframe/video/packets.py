@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ _GUESSED_TIMES = {"avi"}
 _KEPT_BYTES = 256 * 2**20
 # A file that lacks a larger part of what its header promises was cut off, and is no longer the video of its label.
 MAX_MISSING = 0.05
-_COUNTED = ("avi", "ivf")  # containers whose header counts the frames
+_COUNTED = ("ivf",)  # containers whose header counts the frames. AVI counts those that repeat the one before, too.
+_UNKNOWN_SIZES = (0, 2**31 - 1, 2**32 - 1)  # of a RIFF that was written as a stream
 _LONGEST_WAIT = 17  # a decoder holds at most 16 frames back (ITU-T H.264 A.3.1, H.265 A.4.2)
 _VOP = b"\0\0\1\xb6"  # ISO/IEC 14496-2 table 6-3
 _LEAST_VOP_BYTES = 9  # a placeholder that stands for no frame is shorter
@@ -160,7 +163,8 @@ def scan(path: str, container: InputContainer, stream: VideoStream) -> Table:
     found.take(packets)
     if not is_kept and reader:
         places += [reader.feed(one) for one in packets]
-    missing = _count_missing(path, container, stream, len(found.times) + num_empty)
+    last = max((time for time in found.times if time is not None), default=0) * float(stream.time_base or 0)
+    missing = _count_missing(path, container, stream, len(found.times) + num_empty, last)
     if found.shown and found.corrupt == [len(found.times) - 1]:
         found.shown = [position for position in found.shown if position != found.corrupt[0]]  # half a packet at the end
     if len(found.shown) == 1 and is_picture_container(container):
@@ -244,12 +248,17 @@ def _demux_again(path: str, stream_index: int) -> Iterator[VideoPacket]:
 # ---- files that were cut off -----------------------------------------------------------------------------------------
 
 
-def _count_missing(path: str, container: InputContainer, stream: VideoStream, num_packets: int) -> int:
+def _count_missing(
+    path: str, container: InputContainer, stream: VideoStream, num_packets: int, last_seconds: float
+) -> int:
     """Returns how many packets the file's own header promises beyond those that are there. Raises BadVideo when that
-    is more than MAX_MISSING of them. Transport streams and the like promise nothing."""
+    is more than MAX_MISSING of them. Transport and program streams and NUT promise nothing."""
     name = container.format.name
-    if name == "matroska,webm":
-        whole = _matroska_bytes(path)
+    if name in ("matroska,webm", "avi", "flv"):
+        if name == "avi":
+            whole = _riff_bytes(path)
+        else:
+            whole = _flv_bytes(path, last_seconds) if name == "flv" else _matroska_bytes(path)
         size = Path(path).stat().st_size
         if whole is not None and size < whole * (1 - MAX_MISSING):
             raise BadVideo(path, f"is cut off: {size} of {whole} bytes are there{_MORE}")
@@ -280,3 +289,27 @@ def _matroska_bytes(path: str) -> int | None:
                 return None
             end = file.seek(size, 1)
     return end
+
+
+def _riff_bytes(path: str) -> int | None:
+    """Returns where the last RIFF chunk of an AVI ends (OpenDML has several), None where it was written as a stream."""
+    end = 0
+    with Path(path).open("rb") as file:
+        while (head := file.read(8))[:4] == b"RIFF":
+            size = int.from_bytes(head[4:], "little")
+            if size in _UNKNOWN_SIZES:
+                return None
+            end = file.seek(end + 8 + size)
+    return end or None
+
+
+def _flv_bytes(path: str, last_seconds: float) -> int | None:
+    """Returns the size that the metadata of a Flash video tell, None where they do not, or where its frames last as
+    long as they should: other programs leave the size of the file it was made from."""
+    with Path(path).open("rb") as file:
+        head = file.read(4096)
+    found = [re.search(key + rb"\0(.{8})", head, re.DOTALL) for key in (b"\0\x08duration", b"\0\x08filesize")]
+    if None in found:
+        return None
+    duration, size = (struct.unpack(">d", match[1])[0] for match in found if match)
+    return round(size) if last_seconds < duration * (1 - MAX_MISSING) and 0 < size < PLACES else None
