@@ -75,3 +75,18 @@ test('a head of 400 classes that nobody asked for is said', async () => {
   write('num_classes: 400');
   expect((await loadInputs(file, [], ['train'])).notes).toEqual([]);
 });
+
+test('problems of a sweep file, its base and its lists come at once', async () => {
+  write('num_classes: 2', 'train: {stepps: 3}\n');
+  const sweep = join(folder, 'sweep.yaml');
+  writeFileSync(sweep, 'base: my.yaml\nspace: {train.lrr: [1, 2]}\nselection: validation\n');
+  const { code, stderr } = await coldframe(['sweep', '--config', sweep, '--dry-run']);
+  expect(code).toBe(2);
+  for (const problem of [
+    'train.lrr: unknown key',
+    'train.stepps: unknown key',
+    'train.txt:2  label 2',
+    'val.txt:1  label',
+  ])
+    expect(stderr).toContain(problem);
+});

@@ -69,6 +69,22 @@ describe('before it is run', () => {
   });
 });
 
+test('a sweep that has begun is planned by what is left of it', async () => {
+  const table = await undisturbed();
+  const dir = join(folder, 'undisturbed', 'sweep');
+  const { sweep } = readSweep(join(folder, 'undisturbed', 'fake.yaml'));
+  const lines: string[] = [];
+  class Kept extends Silent {
+    override print(line: string): void {
+      lines.push(line);
+    }
+  }
+  await showPlan(sweep, dir, new Kept(), async (shapes: object[]) => shapes.map(() => FORECAST));
+  expect(lines.at(-1)).toBe(`begun      ${table.length} of 8 trials are done; the same command goes on with the rest`);
+  const other = { ...sweep, bracket: null };
+  await expect(showPlan(other, dir, new Kept(), async () => [])).rejects.toThrow(/bracket.*was planned with/s);
+});
+
 describe('a search', () => {
   test('asks for points in rounds; killed between two, it asks the same again', async () => {
     const search = 'method: tpe\ntrials: 5\ntpe: {round: 2}';

@@ -23,7 +23,11 @@ const sweepOptions = (command: Argv) =>
 async function runSweepCommand(args: Parsed<typeof sweepOptions>): Promise<void> {
   const report = new Report({ json: args.json });
   const { readSweep } = await import('../sweep/definition/file.ts');
-  const { sweep, notes } = readSweep(args.config, { set: args.set });
+  const { addListProblems } = await import('../data/checks.ts');
+  const read = async () => readSweep(args.config, { set: args.set });
+  const { sweep, notes } = await read().catch(async (error: unknown) => {
+    throw await addListProblems(error, ['train', 'val']); // all problems at once
+  });
   const { chooseSweepDir } = await import('../sweep/lock.ts');
   // That it starts anew is its first line: what else there is to say comes after it.
   const dir = args['run-dir'] ?? chooseSweepDir(sweep, (text) => report.note(text));

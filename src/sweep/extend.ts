@@ -53,7 +53,8 @@ export function compareSweeps(dir: string, after: Sweep): SweepChanges {
   return changes;
 }
 
-function readState(dir: string): SweepState {
+/** Returns what the journal of a folder says; without one, of a sweep that has not begun. */
+export function readState(dir: string): SweepState {
   const state = emptyState();
   const file = join(dir, 'journal.jsonl');
   const text = existsSync(file) ? readFileSync(file, 'utf8') : '';

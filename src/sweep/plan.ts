@@ -26,7 +26,7 @@ import { describeParams, finalConfig, makeTrials, planPoints, roundSize } from '
 import { identifyParams, namePoint } from './definition/space.ts';
 import type { Told } from './definition/tpe.ts';
 import type { Point, Sweep } from './definition/types.ts';
-import { listKnown } from './extend.ts';
+import { compareSweeps, describeExtension, listKnown, readState, refuseChanges } from './extend.ts';
 import { type CohortLine, emptyState, type SweepState, type TrialResult } from './journal.ts';
 
 const USABLE_MEMORY = 0.8; // of a machine's: the rest is the system's, the page cache's and the runner's
@@ -258,15 +258,21 @@ export async function showPlan(
   report: Report,
   ask: AskForecasts = askForecasts,
 ): Promise<void> {
+  const changes = compareSweeps(dir, sweep);
+  refuseChanges(dir, changes);
+  const extension = describeExtension(dir, changes);
+  if (extension !== undefined) report.note(extension);
+  const begun = readState(dir);
   const state = emptyState();
   const points = await nextPoints(sweep, state);
   const { trials, lines } = await planRound(sweep, points, state, ask);
   await checkInputs(sweep, trials, report);
   const sum = sumPlan(lines);
-  const time = forecastTime(sweep, trials, sum);
+  const time = forecastTime(sweep, trials, sum, begun.results.size);
   const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));
   if (report.json) {
-    const plan = { sweep: sweep.name, run_dir: resolve(dir), num_points: points.length, ...sum, time };
+    const counts = { num_points: points.length, num_done: begun.results.size };
+    const plan = { sweep: sweep.name, run_dir: resolve(dir), ...counts, ...sum, time };
     report.event({ kind: 'planned', ...plan, cohorts: lines, trials: told });
     return;
   }
@@ -280,6 +286,10 @@ export async function showPlan(
   report.print(formatTable(lines.slice(0, MAX_SHOWN).map(describeCohort)));
   if (lines.length > MAX_SHOWN) report.print(`... ${plural(lines.length, 'cohort')} in all`);
   report.print(`\n${describePlan(sweep, dir, points.length, sum, time)}`);
+  if (begun.trials.size > 0)
+    report.print(
+      `begun      ${begun.results.size} of ${plural(trials.length, 'trial')} are done; the same command goes on with the rest`,
+    );
 }
 
 function describeCohort({ cohort, trials, forecast_bytes: bytes, cost }: CohortLine): string[] {
@@ -316,13 +326,14 @@ interface PlannedTime {
   measured_in: string;
 }
 
-/** Returns how long all trials will take, from a step of the base that was measured here; null where none was. */
-function forecastTime(sweep: Sweep, trials: Trial[], { cost }: PlanSum): PlannedTime | null {
+/** Returns how long the trials that are not done will take, from a step of the base that was measured here; null where none was. */
+function forecastTime(sweep: Sweep, trials: Trial[], { cost }: PlanSum, numDone: number): PlannedTime | null {
   const step = findMeasuredStep(sweep.base, sweep.config);
   if (step === null) return null;
   const numSteps = trials.reduce((total, { settings }) => total + settings.train.steps, 0);
   const alone = step.seconds * numSteps;
-  const seconds = (alone * cost.together) / cost.alone / sweep.executor.slots;
+  const left = Math.max(0, 1 - numDone / trials.length);
+  const seconds = (left * alone * cost.together) / cost.alone / sweep.executor.slots;
   return { seconds, step_seconds: step.seconds, measured_in: step.dir };
 }
 

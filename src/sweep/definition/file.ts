@@ -7,7 +7,7 @@ import { parseBytes } from '../../base/bytes.ts';
 import { showPath, UserError } from '../../base/errors.ts';
 import { plural } from '../../base/words.ts';
 import { checkKeys, describeAllowed, formatProblem, nest, refuseOtherKind, show } from '../../config/keys.ts';
-import { makeAbsolute, type OpenConfig, openConfig } from '../../config/load.ts';
+import { makeAbsolute, type OpenConfig, openConfig, UnfitConfig } from '../../config/load.ts';
 import { type Kept, resolveWith } from '../../config/resolve.ts';
 import type { Config, Params } from '../../config/schema.ts';
 import { FORMAT } from '../../config/stored-format.ts';
@@ -47,16 +47,23 @@ export function readSweep(
   const base = draft.base === '' ? undefined : openBase(draft.base, written, env);
   if (space.length === 0 && problems.length === 0) fail('space', 'nothing is varied. Give at least one key.');
   checkCounts(draft, space, fail);
-  if (base === undefined) throw new UserError([...new Set(problems)]);
+  if (base === undefined || base instanceof UnfitConfig) throw refuse(problems, base);
   const notes = [...base.notes];
   const selection = checkSelection(draft, base.config, fail, notes);
-  if (problems.length > 0) throw new UserError([...new Set(problems)]);
+  if (problems.length > 0) throw refuse(problems, base);
   const sweep = makeSweep(file, draft, space, base, selection, fail);
   const points = sweep.method === 'tpe' ? makeCorners(space) : planPoints(sweep);
   checkPoints(sweep, points, base, written);
   noteOdd(sweep, points.length, at, notes);
-  if (problems.length > 0) throw new UserError([...new Set(problems)]);
+  if (problems.length > 0) throw refuse(problems, base);
   return { sweep, notes };
+}
+
+/** Returns the error of a sweep file; with the base at hand its lists can be told at once (`addListProblems`). */
+function refuse(problems: string[], base: OpenConfig | UnfitConfig | undefined): UserError {
+  const all = [...new Set(problems)];
+  if (base === undefined) return new UserError(all);
+  return new UnfitConfig(all, base.config, base instanceof UnfitConfig ? base.refused : new Set());
 }
 
 /** `space.K` and all below it are one unit: values in one file replace a range of the file it extends. */
@@ -101,14 +108,14 @@ function parseOwn({ own, problems, at }: Written): SweepDraft {
   return hasBase ? draft : { ...draft, base: '' };
 }
 
-function openBase(file: string, written: Written, env: NodeJS.ProcessEnv): OpenConfig | undefined {
+function openBase(file: string, written: Written, env: NodeJS.ProcessEnv): OpenConfig | UnfitConfig | undefined {
   const required = ['data.train_list', 'data.val_list'];
   try {
     return openConfig(file, { env, changes: written.set, required });
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     written.problems.push(...error.problems);
-    return undefined;
+    return error instanceof UnfitConfig ? error : undefined;
   }
 }
 
