@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +18,17 @@ class Metrics:
     """One TensorBoard run a trial. Points after `step`, written by a run that was killed, are hidden by TensorBoard."""
 
     def __init__(self, run_dir: Path, step: int, tensorboard: bool, wandb: str | None, trials: dict[str, Any]) -> None:
+        self._folder = run_dir / "metrics"
         self._writers: dict[str, SummaryWriter] = {}
         self._wandb = _start_wandb(wandb, run_dir, trials) if wandb is not None else {}
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             purge_step = step + 1 if step else None
-            self._writers = {
-                name: SummaryWriter(str(run_dir / "metrics" / name), purge_step=purge_step) for name in trials
-            }
+            with self._named():
+                self._writers = {
+                    name: SummaryWriter(str(self._folder / name), purge_step=purge_step) for name in trials
+                }
 
     def write_step(self, step: int, results: dict[str, StepResult]) -> None:
         """Adds loss, rate, gradient norm and batch accuracy of one step (counted from 1)."""
@@ -45,8 +49,9 @@ class Metrics:
 
     def _write(self, step: int, name: str, values: dict[str, float]) -> None:
         if name in self._writers:
-            for tag, value in values.items():
-                self._writers[name].add_scalar(tag, value, step)
+            with self._named():
+                for tag, value in values.items():
+                    self._writers[name].add_scalar(tag, value, step)
         if name in self._wandb:
             self._wandb[name].log(values, step=step)
 
@@ -54,19 +59,32 @@ class Metrics:
         """Ends the curves of trials that left the cohort."""
         for name in names:
             if name in self._writers:
-                self._writers.pop(name).close()
+                with self._named():
+                    self._writers.pop(name).close()
             if name in self._wandb:
                 self._wandb.pop(name).finish()
 
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Gives errors of the disk the folder's name: a thread of TensorBoard's writes, and knows none."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(self._folder)
+            raise
+
     def flush(self) -> None:
         """Brings every point to the disk."""
-        for writer in self._writers.values():
-            writer.flush()
+        with self._named():
+            for writer in self._writers.values():
+                writer.flush()
 
     def close(self) -> None:
         """Ends the files and the remote runs."""
-        for writer in self._writers.values():
-            writer.close()
+        with self._named():
+            for writer in self._writers.values():
+                writer.close()
         for run in self._wandb.values():
             run.finish()
 
