@@ -38,9 +38,13 @@ def test_a_full_disk_is_told_with_the_folder_of_the_curves(tmp_path: Path, monke
     [file] = (tmp_path / "metrics" / "main").iterdir()
     file.unlink()
     file.symlink_to(FULL)  # it is opened anew for each piece
-    with pytest.raises(OSError, match="No space left") as raised:
+
+    def write_on() -> None:
         for step in range(1, 1000):
             metrics.write_evaluation(step, {"main": {"top1": 0.5, "top5": 0.5}})
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_on()
     assert raised.value.errno == errno.ENOSPC
     told = describe(raised.value)
     assert told["kind"] == "user"
