@@ -23,6 +23,7 @@ test.each([
   [1, 0.99, 200, false], // two of 200 videos
   [0.99, 1, 200, false],
   [1, 0.95, 200, true], // ten
+  [0.85, 0.7, 100, true], // though 76.7 to 90.7 and 60.4 to 78.1 % overlap
   [0.5, 0.5, 1e6, false],
   [0.51, 0.5, 1000, false],
   [0.51, 0.5, 100_000, true],

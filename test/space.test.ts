@@ -111,6 +111,11 @@ describe('random draws', () => {
     expect(counts.every((count) => Math.abs(count - 1 / values.length) < 0.04)).toBe(true);
   });
 
+  test('the first of whole numbers on a logarithmic range owns the half below it, too', () => {
+    const share = column('width').filter((width) => width === 2).length / 3000;
+    expect(Math.abs(share - Math.log(2.5 / 1.5) / Math.log(64.5 / 1.5))).toBeLessThan(0.03);
+  });
+
   test('columns are independent of each other', () => {
     const [a, b] = [column('lr').map(Math.log), column('decay')];
     const mean = (of: number[]) => of.reduce((sum, value) => sum + value, 0) / of.length;
@@ -280,6 +285,8 @@ describe('a cohort', () => {
     expect([left, right].map((half) => half.map(({ point }) => point).join(''))).toEqual(['p1p1', 'p2p2p3p3']);
     expect(splitCohort(left)?.map((half) => half.length)).toEqual([1, 1]);
     expect(splitCohort(left.slice(1))).toBe(null);
+    const uneven = splitCohort(makeTrials([[], []], 3).slice(2)); // two trials of the first point have left
+    expect(uneven?.map((half) => half.map(({ point }) => point).join(''))).toEqual(['p1', 'p2p2p2']);
   });
 
   test('saves all but one backbone pass, and a bracket more', () => {
@@ -304,6 +311,9 @@ describe('a cohort', () => {
     const cohorts = groupTrials(points, { ...NO_LIMIT, forecasts: [forecast(1)] });
     const { together } = forecastCost(cohorts, () => forecast(1), { rungs: [50], keep: 0.28 }); // 0.28 * 25 is above 7
     expect(together).toBe(50 * (900 + 25 * 300) + 50 * (900 + 7 * 300));
+    const fewer = groupTrials(points.slice(0, 10), { ...NO_LIMIT, forecasts: [forecast(1)] });
+    const cost = forecastCost(fewer, () => forecast(1), { rungs: [50], keep: 0.15 }); // of 1.5 two go on
+    expect(cost.together).toBe(50 * (900 + 10 * 300) + 50 * (900 + 2 * 300));
   });
 
   test('whose backbone is trained saves nothing', () => {

@@ -46,6 +46,7 @@ describe('the leaderboard', () => {
       trial('t2', 'lacks', { state: 'diverged', top1: null, step: 4 }),
       trial('t3', 'pruned', { state: 'pruned', step: 100, top1: 0.9 }),
       trial('t4', 'later', { state: 'pruned', step: 200, top1: 0.3 }),
+      trial('t8', 'later', { state: 'diverged', top1: null, step: 4 }), // that lacks a seed, and came further
       trial('t5', 'tie b', { top1: 0.6 }),
       trial('t6', 'tie a', { top1: 0.6 }),
       trial('t7', 'waits', { state: 'waiting', step: null, top1: null }),
