@@ -15,6 +15,14 @@ test('the tree has a line for each file, and for the right one', () => {
   expect(readFirstSentence('src/base/paths.ts')).toMatch(/^Where the parts of the checkout lie/);
 });
 
+test('where to change what: every file and folder that the page names is there', () => {
+  const named = [...read('docs/architecture.md').matchAll(/`((?:src|py|scripts|test|configs)\/[\w./-]*)`/g)].map(
+    ([, name]) => name ?? '',
+  );
+  expect(named).toContain('src/data/scan.ts');
+  expect(named.filter((name) => !existsSync(join(PROJECT, name)))).toEqual([]);
+});
+
 test('the README has at most 130 lines', () => expect(read('README.md').split('\n').length).toBeLessThanOrEqual(131));
 
 const pages = [
