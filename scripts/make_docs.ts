@@ -1,5 +1,5 @@
 /**
- * Writes the generated parts of docs/: the keys of a configuration and of a sweep file, and the tree by folder.
+ * Writes the generated parts of docs/: the keys of a configuration and of a sweep file, the events, and the tree by folder.
  *
  * `make docs` runs it; test/docs.test.ts holds what is committed equal to what it would write. Keys come from the schemas,
  * lines of the tree from the first sentence of each file. Folders are described below.
@@ -12,6 +12,7 @@ import { PROJECT } from '../src/base/paths.ts';
 import { describeAllowed, type KnownKeys } from '../src/config/keys.ts';
 import { SPACE_FIELDS, SWEEP_KEYS } from '../src/sweep/definition/schema.ts';
 import { listKeys } from '../src/tools/list-keys.ts';
+import { renderEvents } from './make_events_doc.ts';
 
 /** What each folder is for. One that is not here, or is here and nowhere else, is an error. */
 const FOLDERS: Record<string, string> = {
@@ -32,6 +33,7 @@ const FOLDERS: Record<string, string> = {
   'src/runtime': 'The bridge to Python: starting it, calling it, watching it.',
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',
+  'src/base/events': 'Events: their kinds with all fields, and how people read them.',
   'src/base': 'What everything stands on: errors, events, printing, files, locks, signals.',
   'py/coldframe': 'The Python runtime: computes.',
   'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics, forecasts.',
@@ -52,6 +54,7 @@ export function renderDocs(): Map<string, string> {
   return new Map([
     ['docs/configuration.md', fillIn('docs/configuration.md', 'keys', renderKeys())],
     ['docs/sweeps.md', fillIn('docs/sweeps.md', 'keys', renderSweepKeys())],
+    ['docs/events.md', renderEvents()],
     ['docs/architecture.md', fillIn('docs/architecture.md', 'tree', renderTree())],
   ]);
 }

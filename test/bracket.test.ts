@@ -159,18 +159,18 @@ describe('cohort.json', () => {
     expect(() => readCohort(write(make(), 'wrong.json'))).toThrow(message);
   });
 
-  test('and --config exclude each other; one is needed; a cohort takes neither --set nor --dry-run', () => {
+  test('and --config exclude each other; one is needed; a cohort takes neither --set nor --dry-run', async () => {
     const nothing = { config: undefined, cohort: undefined, set: [], 'dry-run': false, attempt: undefined };
     const file = write(cohortOf(trial('t1', 'p1')));
-    const read = (change: object) => () => readWork({ ...nothing, ...change }, () => {});
-    expect(read({})).toThrow(/Missing required argument/);
-    expect(read({ config, cohort: file })).toThrow(/Give one of them/);
-    expect(read({ cohort: file, set: ['train.lr=1'] })).toThrow(/--set {2}changes no cohort/);
-    expect(read({ cohort: file, 'dry-run': true })).toThrow(/sweep --dry-run/);
-    expect(read({ cohort: file, attempt: 1.5 })).toThrow(/--attempt {2}1\.5/);
-    expect(read({ cohort: join(folder, 'nothing.json') })).toThrow(/--cohort {2}no file/);
-    expect(read({ cohort: file })()).toMatchObject({ name: 'c1', config: settingsOf() });
-    expect(read({ config })()).toMatchObject({
+    const read = (change: object) => readWork({ ...nothing, ...change }, () => {});
+    await expect(read({})).rejects.toThrow(/Missing required argument/);
+    await expect(read({ config, cohort: file })).rejects.toThrow(/Give one of them/);
+    await expect(read({ cohort: file, set: ['train.lr=1'] })).rejects.toThrow(/--set {2}changes no cohort/);
+    await expect(read({ cohort: file, 'dry-run': true })).rejects.toThrow(/sweep --dry-run/);
+    await expect(read({ cohort: file, attempt: 1.5 })).rejects.toThrow(/--attempt {2}1\.5/);
+    await expect(read({ cohort: join(folder, 'nothing.json') })).rejects.toThrow(/--cohort {2}no file/);
+    expect(await read({ cohort: file })).toMatchObject({ name: 'c1', config: settingsOf() });
+    expect(await read({ config })).toMatchObject({
       name: 'small',
       cohort: plainCohort(settingsOf()),
     });
@@ -220,7 +220,7 @@ describe('an attempt', () => {
     const dir = join(folder, 'late');
     const run = new RunFolder(dir, 1);
     run.create();
-    const event = { time: '', kind: 'saved', step: 1 };
+    const event = { time: '', kind: 'saved' as const, step: 1, path: 'x' };
     run.append(event);
     run.writeJson('attempt.json', { attempt: 1, key: 'x-1' });
     run.append(event);

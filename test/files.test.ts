@@ -99,7 +99,7 @@ describe('on a full disk', () => {
     const run = new RunFolder(join(disk, 'run'));
     const journal = new Journal(join(disk, 'journal.jsonl'));
     makeFolder(run.dir);
-    const note = (n: number) => run.append({ time: '', kind: 'note', step: n, text: 'x'.repeat(900) });
+    const note = (n: number) => run.append({ time: '', kind: 'saved', step: n, path: 'x'.repeat(900) });
     const record = (n: number) => journal.append({ kind: 'finished', seconds: n }, { kind: 'finished', seconds: n });
     note(0);
     record(0);
@@ -113,7 +113,7 @@ describe('on a full disk', () => {
     note(1);
     record(1);
     expect(readLines(run.path('events.jsonl')).at(-1)).toMatchObject({ step: 1 });
-    expect(run.readEvents('note', 1)).toHaveLength(2 + numNotes);
+    expect(run.readEvents('saved', 1)).toHaveLength(2 + numNotes);
     expect(readLines(join(disk, 'journal.jsonl')).at(-1)).toMatchObject({ seconds: 1 });
     journal.close();
     writeFileSync(filler, '');

@@ -7,6 +7,8 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { z } from 'zod';
+import { EVENTS } from '../src/base/events/kinds.ts';
 
 export const PROJECT = fileURLToPath(new URL('..', import.meta.url));
 export const FIXTURES = join(PROJECT, 'test', 'fixtures');
@@ -106,6 +108,8 @@ export class Running {
   #changed: () => void = () => {};
   #isClosed = false;
   #stderr = '';
+  /** What a line of `--json` should not have been. */
+  #fault: Error | undefined;
 
   constructor(args: string[], { cwd, env, before = [] }: Options = {}) {
     const begin = performance.now();
@@ -126,18 +130,23 @@ export class Running {
       this.#stderr = notes.join('');
       this.#changed();
     });
-    this.ended = new Promise<Ended>((settle) => {
+    this.ended = new Promise<Ended>((settle, fail) => {
       child.on('close', (code, signal) => {
         this.#isClosed = true;
         this.#changed();
         const seconds = (performance.now() - begin) / 1000;
+        if (this.#fault !== undefined) fail(this.#fault);
         settle({ code, signal, stdout: lines.join(''), stderr: this.#stderr, seconds });
       });
     });
   }
 
   #take(line: string): void {
-    this.events.push(JSON.parse(line));
+    try {
+      this.events.push(checkEvent(JSON.parse(line)));
+    } catch (error) {
+      this.#fault ??= error as Error; // also of a line that is no JSON
+    }
     this.#changed();
   }
 
@@ -208,6 +217,16 @@ export class Gate {
   }
 }
 
+/** Returns the event. Throws where docs/events.md has none of its kind with exactly these fields. */
+export function checkEvent(event: Event): Event {
+  const { time, ...rest } = event;
+  const kinds = Object.values(EVENTS).flat();
+  const found = kinds.filter(({ shape }) => shape.kind.value === event.kind).map((schema) => schema.safeParse(rest));
+  if (!Number.isNaN(Date.parse(time)) && found.some(({ success }) => success)) return event;
+  const why = found.flatMap(({ error }) => (error === undefined ? [] : z.prettifyError(error)));
+  throw new Error(`${JSON.stringify(event)} is no event that docs/events.md describes: ${why.join('\n')}`);
+}
+
 /** Runs `coldframe` to its end. */
 export function coldframe(args: string[], options: Options = {}): Promise<Ended> {
   return new Running(args, options).ended;
@@ -244,7 +263,7 @@ export function readJson<T>(...parts: string[]): T {
 
 export function readEvents(runDir: string): Event[] {
   const lines = readFileSync(join(runDir, 'events.jsonl'), 'utf8').trimEnd().split('\n');
-  return lines.map((line) => JSON.parse(line));
+  return lines.map((line) => checkEvent(JSON.parse(line)));
 }
 
 /** SHA-256 of every file of a folder, by its path in there. */

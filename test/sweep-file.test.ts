@@ -3,8 +3,8 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { parseBytes } from '../src/base/bytes.ts';
 import { UserError } from '../src/base/errors.ts';
+import { parseBytes } from '../src/base/format.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { finalConfig, makeTrials, planPoints, readSweep, roundSize } from '../src/sweep/definition/file.ts';
 import { jsonSchema, SWEEP_KEYS } from '../src/sweep/definition/schema.ts';

@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Interrupted, UserError } from '../base/errors.ts';
-import { formatBytes, formatDuration, type Report } from '../base/printer.ts';
+import { formatBytes, formatDuration } from '../base/format.ts';
+import type { Report } from '../base/printer.ts';
 import { onStop } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
@@ -62,7 +63,7 @@ function countBad(video: BadVideo, bad: Set<string>, numVideos: number, config: 
 function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report: Report): void {
   const { features: folder } = config.data;
   const bad = num_bad > 0 ? `; ${num_bad} of them could not be read and are left out` : '';
-  if (report.json) report.event({ kind: 'features_built', folder, num_records: num_total, num_bad });
+  if (report.json) report.event({ kind: 'features_built', folder: folder ?? '', num_records: num_total, num_bad });
   else report.print(`built ${folder}: ${plural(num_total, 'record')}${bad}`);
 }
 

@@ -165,8 +165,15 @@ function collect(problems: string[], read: () => void): boolean {
   }
 }
 
+export interface ListIdentity {
+  file: string;
+  sha256: string;
+  size_bytes: number;
+  num_lines: number;
+}
+
 /** A list as results name it: two results can be compared when these agree. */
-export function describeList(list: CheckedList | undefined): object | null {
+export function describeList(list: CheckedList | undefined): ListIdentity | null {
   if (list === undefined) return null;
   return { file: list.file, sha256: list.sha256, size_bytes: list.sizeBytes, num_lines: list.numLines };
 }

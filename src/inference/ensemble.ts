@@ -21,7 +21,7 @@ export async function averageScores(paths: string[], report: Report): Promise<vo
   try {
     const files = stored.map(({ folder }) => join(folder, 'scores.npz'));
     const { members, mean, num_videos } = await new Session(runtime).ensemble(files);
-    const each = members.map(({ top1, top5 }, i) => ({ path: stored[i]?.folder, top1, top5 }));
+    const each = members.map(({ top1, top5 }, i) => ({ path: stored[i]?.folder ?? '', top1, top5 }));
     report.event({ kind: 'averaged', members: each, top1: mean.top1, top5: mean.top5, num_videos });
   } finally {
     await runtime.close();

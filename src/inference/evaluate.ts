@@ -121,7 +121,7 @@ function reportResults(
   }
 }
 
-function describeClasses(perClass: Result['per_class']): object[] {
+function describeClasses(perClass: Result['per_class']): { label: number; num_videos: number; top1: number }[] {
   return perClass.map(([label, videos, correct]) => ({ label, num_videos: videos, top1: correct / videos }));
 }
 

@@ -3,8 +3,9 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
+import { formatTable } from '../base/format.ts';
 import { differ, findInterval, showInterval } from '../base/intervals.ts';
-import { formatTable, type Report } from '../base/printer.ts';
+import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import type { Config } from '../config/schema.ts';
@@ -42,11 +43,11 @@ interface Run {
   environment: Record<string, unknown>;
 }
 
-interface Difference {
+type Difference = {
   key: string;
   /** One a run; undefined where the run does not have the key. */
   values: unknown[];
-}
+};
 
 /** What may change numbers without any key of the configuration. */
 const ENVIRONMENT = [

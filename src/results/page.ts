@@ -2,8 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { formatDuration } from '../base/format.ts';
 import { PROJECT, readLibrary } from '../base/paths.ts';
-import { formatDuration } from '../base/printer.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { shortenKeys } from '../sweep/leaderboard.ts';
 import { renderEffects } from './effects-html.ts';

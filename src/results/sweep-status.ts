@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { showPath } from '../base/errors.ts';
+import type { EventOf } from '../base/events/event.ts';
+import { formatDuration, formatTable } from '../base/format.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
-import { formatDuration, formatTable, type Report } from '../base/printer.ts';
+import type { Report } from '../base/printer.ts';
 import { plural, wrapWords } from '../base/words.ts';
 import { judgeRun, type RunStatus, readSavedStep } from '../run/liveness.ts';
 import { type Incident, isSweepFolder, readSweepFolder, type SweepView, sumCost } from '../sweep/folder.ts';
@@ -22,7 +24,7 @@ export async function showStatus(dir: string, report: Report, { watch }: { watch
   if (run !== undefined) return showRun(run, report);
   for (;;) {
     const view = readSweepFolder(dir);
-    if (report.json) report.event({ kind: 'sweep_status', ...summariseView(view) });
+    if (report.json) report.event(summariseView(view));
     else if (redraws) report.redraw(describeView(view));
     else report.print(describeView(view));
     if (!watch || view.state !== 'running') return;
@@ -65,11 +67,11 @@ export function countStates(view: SweepView): Record<string, number> {
   return counts;
 }
 
-function summariseView(view: SweepView): object {
+function summariseView(view: SweepView): EventOf<'sweep_status'> {
   const { sweep, state, message, began, updated, etaSeconds, cohorts, points, final, best, incidents } = view;
   const cost = sumCost(cohorts);
   return {
-    ...{ sweep: sweep.name, dir: view.dir, state, message, began, updated },
+    ...{ kind: 'sweep_status', sweep: sweep.name, dir: view.dir, state, message, began, updated },
     ...{ eta_seconds: etaSeconds, metric: sweep.metric, counts: countStates(view) },
     num_points: sweep.num_points,
     cost: { seconds: cost.seconds, alone_seconds: cost.aloneSeconds },
@@ -86,7 +88,7 @@ function summariseView(view: SweepView): object {
       num_seeds: numCounted,
       trials: trials.map(({ name }) => name),
     })),
-    incidents,
+    incidents: incidents.map((incident) => ({ ...incident })),
   };
 }
 

@@ -1,7 +1,7 @@
 /** The tables of the report's page as HTML: leaderboard, best configuration, rungs, cohorts, failures. */
 
+import { formatDuration } from '../base/format.ts';
 import { differ } from '../base/intervals.ts';
-import { formatDuration } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { type PointView, shortenKeys } from '../sweep/leaderboard.ts';

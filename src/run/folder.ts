@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, truncateSync, utimesSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Fenced, UserError } from '../base/errors.ts';
-import type { TimedEvent } from '../base/events.ts';
+import type { Kind, StoredEvent, TimedEvent } from '../base/events/event.ts';
 import { appendWhole, makeFolder, writeWhole } from '../base/files.ts';
 import { readFormat } from '../config/stored-format.ts';
 import { describeWriter, judgeRun, type Writer } from './liveness.ts';
@@ -112,7 +112,7 @@ export class RunFolder {
   }
 
   /** The events of a kind up to a step, the oldest first; a torn last line is none. */
-  readEvents(kind: string, step: number): TimedEvent[] {
+  readEvents(kind: Kind, step: number): StoredEvent[] {
     const file = this.path('events.jsonl');
     const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : [];
     const found = lines
@@ -156,9 +156,9 @@ export class RunFolder {
   }
 }
 
-function parseEvent(line: string, place: string): TimedEvent {
+function parseEvent(line: string, place: string): StoredEvent {
   try {
-    return JSON.parse(line) as TimedEvent;
+    return JSON.parse(line) as StoredEvent;
   } catch (error) {
     throw new UserError(`${place}  is not valid JSON: ${(error as Error).message}. Remove this line.`);
   }

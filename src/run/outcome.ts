@@ -3,8 +3,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { showPath } from '../base/errors.ts';
+import { formatTable } from '../base/format.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
-import { formatTable } from '../base/printer.ts';
 import { quoteWord } from '../base/shell-words.ts';
 import { plural } from '../base/words.ts';
 import { findDevices } from '../executors/local.ts';

@@ -3,7 +3,7 @@
 import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { asUserError, showPath, UserError } from '../base/errors.ts';
-import { formatBytes } from '../base/printer.ts';
+import { formatBytes } from '../base/format.ts';
 
 /** What a run that was killed at its very start has left, or a scheduler has put there. */
 const OURS = /^(lists|lock|runtime\.log|status\.json|cohort\.json|cohort\.log|checkpoints|evaluations|metrics)$/;

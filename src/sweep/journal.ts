@@ -91,6 +91,8 @@ export type Entry =
   | ({ kind: 'result' } & TrialResult)
   | ({ kind: 'final' } & FinalResult)
   | { kind: 'finished'; seconds: number };
+/** What is told, too, when it is written down. */
+export type ToldEntry = Exclude<Entry, { kind: 'sweep' | 'trials' | 'finished' }>;
 export type TimedEntry = { time: string } & Entry;
 
 export interface Attempt {

@@ -7,7 +7,7 @@ import { writeWhole } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
 import type { Executor, Job, JobState } from '../executors/executor.ts';
 import type { Heartbeat } from '../executors/heartbeat.ts';
-import type { Attempt, Ending, Entry, Journal } from './journal.ts';
+import type { Attempt, Ending, Journal, ToldEntry } from './journal.ts';
 
 const POLL_SECONDS = 0.25;
 
@@ -16,7 +16,7 @@ export type Ended = Extract<JobState, { state: 'ended' }>;
 
 /** What became of an attempt, and what the journal is to keep of it. */
 export interface Verdict extends Omit<Ending, 'seconds'> {
-  entries: Entry[];
+  entries: ToldEntry[];
   /** When it ended, where that was not now: nobody may have watched. */
   endedAt?: number;
 }
@@ -33,7 +33,7 @@ export interface Task {
   prepare(): void;
   judge(ended: Ended, attempt: number): Promise<Verdict>;
   /** What the journal keeps of a task that is given up while others go on; undefined where nothing can go on without it. */
-  abandon(why: string): Entry[] | undefined;
+  abandon(why: string): ToldEntry[] | undefined;
   /** Returns smaller tasks that do the same, undefined when it cannot be smaller. */
   shrink(): Smaller | undefined;
 }
@@ -41,7 +41,7 @@ export interface Task {
 export interface Smaller {
   tasks: Task[];
   /** Their lines in the journal, the `split` last. */
-  entries: Entry[];
+  entries: ToldEntry[];
 }
 
 export interface SchedulerOptions {
@@ -242,12 +242,12 @@ export class Scheduler {
     this.#record(...entries, { kind: 'ended', ...this.#about(task, attempt), ...ending, seconds });
   }
 
-  #record(...entries: Entry[]): void {
+  #record(...entries: ToldEntry[]): void {
     if (entries.length === 0) return;
     this.#options.journal.append(...entries);
     const results = entries.filter(({ kind }) => kind === 'result');
-    this.#options.report.events(results.map((entry) => ({ ...entry })));
-    for (const entry of entries) if (entry.kind !== 'result') this.#options.report.event({ ...entry });
+    this.#options.report.events(results);
+    for (const entry of entries) if (entry.kind !== 'result') this.#options.report.event(entry);
   }
 
   /** The first request to stop, or a failure under `kill`, lets the commands save and end; a second one does not. */

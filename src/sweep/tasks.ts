@@ -8,7 +8,7 @@ import { writeWhole } from '../base/files.ts';
 import type { CohortFile, Trial } from '../run/cohort-types.ts';
 import { readSavedStep } from '../run/liveness.ts';
 import { splitCohort } from './cohorts.ts';
-import type { CohortLine, Entry, FailureClass, FinalResult, TrialResult } from './journal.ts';
+import type { CohortLine, FailureClass, FinalResult, ToldEntry, TrialResult } from './journal.ts';
 import { type Ended, logOf, type Smaller, type Task, type Verdict } from './scheduler.ts';
 
 const NUM_LOG_LINES = 20;
@@ -114,7 +114,7 @@ export class CohortTask implements Task {
     return { outcome, class: failure, why, entries: [], step, ...endedAt };
   }
 
-  async #gatherResults(status: CohortStatus): Promise<Entry[]> {
+  async #gatherResults(status: CohortStatus): Promise<ToldEntry[]> {
     const evaluations = readEvaluations(join(this.dir, 'evaluations'));
     const reasons = await readDrops(join(this.dir, 'events.jsonl'));
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
@@ -136,11 +136,11 @@ export class CohortTask implements Task {
     top1: number | null,
     top5: number | null,
     more: Pick<TrialResult, 'rungs' | 'why'>,
-  ): Entry {
+  ): ToldEntry {
     return { kind: 'result', cohort: this.name, ...about, top1, top5, ...more };
   }
 
-  abandon(why: string): Entry[] {
+  abandon(why: string): ToldEntry[] {
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
       const about = { trial: name, point, state: 'failed' as const, step: null };
       return this.#result(about, null, null, { rungs: [], why });
@@ -174,7 +174,7 @@ export class CohortTask implements Task {
     return {
       tasks: lines.map((line) => new CohortTask(line, this.#context)),
       entries: [
-        ...lines.map((line): Entry => ({ kind: 'cohort', ...line })),
+        ...lines.map((line): ToldEntry => ({ kind: 'cohort', ...line })),
         { kind: 'split', cohort: this.name, into, why },
       ],
     };

@@ -7,8 +7,9 @@ import { execa } from 'execa';
 import { z } from 'zod';
 import { RuntimeFailure, showPath, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
+import { formatBytes } from '../base/format.ts';
 import { PROJECT } from '../base/paths.ts';
-import { formatBytes, type Report } from '../base/printer.ts';
+import type { Report } from '../base/printer.ts';
 import { readCommit } from '../data/checks.ts';
 import { BENCHES } from './bench-names.ts';
 

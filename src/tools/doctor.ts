@@ -4,8 +4,9 @@ import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { showPath, UserError } from '../base/errors.ts';
+import { formatBytes } from '../base/format.ts';
 import { PROJECT } from '../base/paths.ts';
-import { formatBytes, type Report } from '../base/printer.ts';
+import type { Report } from '../base/printer.ts';
 import { startRuntime } from '../runtime/runtime.ts';
 import { Session } from '../runtime/session.ts';
 

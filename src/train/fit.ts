@@ -1,8 +1,8 @@
 /** `fit`: the largest micro-batch that a memory budget holds, forecast first and confirmed by real steps. */
 
-import { parseBytes } from '../base/bytes.ts';
 import { RuntimeFailure, UserError } from '../base/errors.ts';
-import { formatBytes, type Report } from '../base/printer.ts';
+import { formatBytes, parseBytes } from '../base/format.ts';
+import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
 import { startRuntime } from '../runtime/runtime.ts';

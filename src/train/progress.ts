@@ -24,7 +24,7 @@ export class Pace {
   }
 
   /** The fields of a `step` event, over the steps since the last one. */
-  takeMeans(): object {
+  takeMeans() {
     const means = {
       clips_per_second: this.#clips / this.#stepSeconds,
       data_seconds: this.#dataSeconds / this.#steps,

@@ -14,8 +14,10 @@ import { findCheckpoint, RunFolder } from '../run/folder.ts';
 import { describeOutcome, describeStart } from '../run/outcome.ts';
 import { checkPlace } from '../run/place.ts';
 import { Session } from '../runtime/session.ts';
-import { TrainingRun } from './loop.ts';
+import { runAttempts, startPython } from './restarts.ts';
 import { StopRequest } from './stop-request.ts';
+import { lockFolder } from './take-over.ts';
+import { Training } from './training.ts';
 
 export interface TrainRequest {
   cohort: CohortFile;
@@ -79,7 +81,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   folder.create();
   report.say(describeStart(folder, cohort));
   const stop = new StopRequest(folder, (text) => report.note(text));
-  const run = new TrainingRun(cohort, folder, report, stop);
+  const run = new Training(cohort, folder, report, stop);
   try {
     await prepareAndRun(run, resume);
     report.say(describeOutcome(folder, cohort));
@@ -95,13 +97,13 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   }
 }
 
-async function prepareAndRun(run: TrainingRun, resume: string): Promise<void> {
+async function prepareAndRun(run: Training, resume: string): Promise<void> {
   const { cohort, folder, report } = run;
-  const starting = run.startRuntime();
+  const starting = startPython(run);
   try {
     const session = new Session(await starting);
     // Before `import torch`, whose seconds a bad list does not wait for: the lock needs none.
-    await run.lock(session);
+    await lockFolder(run, session);
     run.lists = await checkIn(
       folder,
       (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
@@ -111,7 +113,7 @@ async function prepareAndRun(run: TrainingRun, resume: string): Promise<void> {
     await starting.then((runtime) => runtime.close()).catch(() => {});
     throw error;
   }
-  await run.attempts(starting, resume);
+  await runAttempts(run, starting, resume);
 }
 
 /** Checks lists beside those of the run, and puts them in their place once the run may go on with them. */

@@ -1,6 +1,6 @@
 /** Where every trial of a cohort stands: what status.json shows, and what the last evaluation found. */
 
-import type { TimedEvent } from '../base/events.ts';
+import type { StoredEvent } from '../base/events/event.ts';
 
 export interface Accuracy {
   top1: number | null;
@@ -31,11 +31,11 @@ export class Standing {
   }
 
   /** Takes over what a checkpoint holds; `dropped` are the run's events up to its step, which say why others left. */
-  resume(step: number, opened: string[], dropped: TimedEvent[]): void {
+  resume(step: number, opened: string[], dropped: StoredEvent[]): void {
     this.#gone.clear();
     this.#accuracies.clear();
     for (const name of this.#names.filter((one) => !opened.includes(one))) {
-      const event = dropped.findLast(({ trial }) => trial === name) as Partial<Accuracy & TimedEvent> | undefined;
+      const event = dropped.findLast(({ trial }) => trial === name) as Partial<Accuracy & StoredEvent> | undefined;
       const accuracy = { top1: event?.top1 ?? null, top5: event?.top5 ?? null };
       const state = event?.reason === 'diverged' ? 'diverged' : 'pruned';
       this.#gone.set(name, { state, step: event?.step ?? step, ...accuracy });

@@ -5,8 +5,9 @@ import { basename, join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { Interrupted, showPath, UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
+import { formatBytes } from '../base/format.ts';
 import { lockFile } from '../base/lock.ts';
-import { formatBytes, type Report } from '../base/printer.ts';
+import type { Report } from '../base/printer.ts';
 import { onStop } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import { PRESETS } from '../config/schema.ts';
@@ -243,7 +244,7 @@ function choosePreset(backbone: Backbone): keyof typeof PRESETS | null {
 }
 
 /** The configuration's keys that fit, null where none do. */
-function chooseConfig({ backbone, evl, sha256 }: Inspected, path: string): object | null {
+function chooseConfig({ backbone, evl, sha256 }: Inspected, path: string): Record<string, unknown> | null {
   const data: Record<string, number> = {};
   const model: Record<string, object> = {};
   if (backbone !== null) {

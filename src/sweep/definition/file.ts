@@ -3,8 +3,8 @@
  * `extends`, environment, all problems at once, each with its place. Every point is resolved before anything starts.
  */
 import { basename } from 'node:path';
-import { parseBytes } from '../../base/bytes.ts';
 import { showPath, UserError } from '../../base/errors.ts';
+import { parseBytes } from '../../base/format.ts';
 import { plural } from '../../base/words.ts';
 import { checkKeys, describeAllowed, formatProblem, nest, refuseOtherKind, show } from '../../config/keys.ts';
 import { makeAbsolute, type OpenConfig, openConfig, UnfitConfig } from '../../config/load.ts';

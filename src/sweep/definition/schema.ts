@@ -6,7 +6,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { z } from 'zod';
-import { BYTES } from '../../base/bytes.ts';
+import { BYTES } from '../../base/format.ts';
 import { collectKeys, KEYS } from '../../config/keys.ts';
 
 const count = z.int().min(1);

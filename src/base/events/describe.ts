@@ -1,0 +1,152 @@
+/** Events in words: a line or two each, for people. */
+
+import { formatBytes, formatDuration, percent } from '../format.ts';
+import { findInterval, showInterval } from '../intervals.ts';
+import { plural } from '../words.ts';
+import type { EventOf, Kind, RunEvent } from './event.ts';
+
+type Words = { [K in Kind]?: (event: EventOf<K>) => string | undefined };
+
+/** What is not known shows as NaN. */
+const num = (value: number | null | undefined): number => value ?? Number.NaN;
+const interval = (share: number, count: number): string => showInterval(findInterval(share, count));
+
+const DESCRIBE: Words = {
+  started: (e) => {
+    const { total, trained } = e.parameters;
+    const millions = (count: number): string => `${(count / 1e6).toFixed(1)} M`;
+    const val = e.num_val === null ? '' : `, ${e.num_val} to evaluate on`;
+    const clips = e.num_train === null ? 'generated clips' : `${plural(e.num_train, 'clip')} to train on`;
+    return (
+      `${e.backbone}: ${millions(total)} parameters, ${millions(trained)} of them trained; ${e.device}, ${e.precision}\n` +
+      `${clips}${val}; ${plural(e.steps, 'step')} of ${plural(e.batch_size, 'clip')}` +
+      (e.step === 0 ? '' : `, going on at step ${e.step}`)
+    );
+  },
+  step: (e) => {
+    const waiting = e.data_seconds / e.step_seconds;
+    const trial = e.trial === 'main' ? '' : ` ${e.trial}`;
+    return (
+      `step ${e.step}/${e.steps}${trial}  loss ${num(e.loss).toFixed(4)}  top-1 ${percent(num(e.top1))}  lr ${e.lr.toExponential(2)}` +
+      `  ${e.clips_per_second.toFixed(1)} clips/s  waiting for data ${percent(waiting)}  ETA ${formatDuration(e.eta_seconds)}`
+    );
+  },
+  evaluated: (e) =>
+    `evaluated at step ${e.step}: top-1 ${percent(e.top1)} (95 %: ${interval(e.top1, e.num_videos)}), top-5 ${percent(e.top5)} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
+    (e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '') +
+    (e.trial === 'main' ? '' : ` (${e.trial})`) +
+    (e.output === undefined ? '' : `\nresult.json and scores.npz are in ${e.output}`),
+  averaged: ({ members, top1, top5 }) => {
+    const lines = [...members, { path: 'mean of all', top1, top5 }];
+    return lines.map((m) => `top-1 ${percent(m.top1)}, top-5 ${percent(m.top5)}  ${m.path}`).join('\n');
+  },
+  saved: (e) => `saved ${e.path}`,
+  bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
+  left_out: (e) =>
+    `step ${e.step}: no clip of the batch can be read, so it is left out (${plural(e.num_left_out, 'step')} so far)`,
+  dropped: (e) => `trial ${e.trial} dropped: ${e.why}`,
+  rung: (e) => `rung at step ${e.step}: ${e.num_left} of ${plural(e.num_points, 'point')} go on`,
+  restarted: (e) => `starting again at step ${e.step}: ${e.why}`,
+  interrupted: (e) => `interrupted at step ${e.step}; the same command goes on from there`,
+  finished: (e) => ('sweep' in e ? describeSweepEnd(e) : `finished at step ${e.step}`),
+  predicted: ({ path, classes }) =>
+    [path, ...classes.map((c) => `  ${percent(num(c.probability)).padStart(9)}  ${c.name}`)].join('\n'),
+  clips_prepared: (e) => {
+    const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
+    return `prepared ${plural(e.num_clips - e.num_bad, 'clip')}, ${formatBytes(e.size_bytes)}${bad}\nTrain with \`--config ${e.config}\`.`;
+  },
+  planned: (e) =>
+    'sweep' in e
+      ? `${e.sweep}: ${plural(e.num_trials, 'trial')} in ${plural(e.num_cohorts, 'cohort')}, ${num(e.ratio).toFixed(1)} times cheaper than each alone (forecast)`
+      : undefined,
+  attempt: () => undefined,
+  cohort: () => undefined,
+  launched: (e) => `${e.cohort} started${e.attempt > 1 ? ` (attempt ${e.attempt})` : ''}`,
+  ended: (e) => {
+    const why = e.why === null ? '' : `: ${e.why}`;
+    const isLost = e.outcome === 'retry' && e.class !== 'out_of_memory';
+    return `${e.cohort} ${isLost ? 'lost, to be tried again' : e.outcome} after ${formatDuration(e.seconds)}${why}`;
+  },
+  split: (e) => `${e.cohort} goes on as ${e.into.join(', ')}: ${e.why}`,
+  result: (e) => `${e.cohort} ${e.trial} ${e.state}: top-1 ${percent(num(e.top1))}${e.why ? ` (${e.why})` : ''}`,
+  final: (e) =>
+    `${e.trial} on the validation list: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${plural(e.num_videos, 'video')}`,
+  reported: (e) => `${plural(e.num_points, 'point')}: ${e.path} (${formatBytes(e.size_bytes)}), ${e.csv}, ${e.json}`,
+  failed: () => undefined, // printed once, by cli.ts, with what the user can do
+};
+
+type Summaries = { [K in Kind]?: (events: [EventOf<K>, ...EventOf<K>[]]) => string };
+
+/** One line for the trials of a cohort; the journal has each. */
+const SUMMARIZE: Summaries = {
+  step: (events) => {
+    const [e] = events;
+    const loss = spread(
+      events,
+      ({ loss }) => loss,
+      Math.min,
+      (value) => value.toFixed(4),
+    );
+    const top1 = spread(events, ({ top1 }) => top1, Math.max, percent);
+    const rate = `${e.clips_per_second.toFixed(1)} clips/s  waiting for data ${percent(e.data_seconds / e.step_seconds)}`;
+    return `step ${e.step}/${e.steps}  ${plural(events.length, 'trial')}  loss ${loss}  top-1 ${top1}  ${rate}  ETA ${formatDuration(e.eta_seconds)}`;
+  },
+  evaluated: (events) => {
+    const [e] = events;
+    const bad = e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '';
+    const top1 = spread(events, ({ top1 }) => top1, Math.max, percent);
+    return `evaluated ${plural(events.length, 'trial')} at step ${e.step}: top-1 ${top1} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}${bad}`;
+  },
+  result: (events) => {
+    const states = (['finished', 'pruned', 'diverged', 'failed'] as const).map(
+      (state) => [events.filter((event) => event.state === state).length, state] as const,
+    );
+    const told = states.filter(([number]) => number > 0).map((pair) => pair.join(' '));
+    const finished = events.filter((event) => event.state === 'finished' && event.top1 !== null);
+    const top1 = finished.length === 0 ? '' : `; top-1 ${spread(finished, (event) => event.top1, Math.max, percent)}`;
+    return `${events[0].cohort}: ${told.join(', ')}${top1}`;
+  },
+  dropped: (events) => `dropped ${events.map(({ trial }) => trial).join(', ')}`,
+};
+
+type SweepEnd = Extract<EventOf<'finished'>, { sweep: string }>;
+
+function describeSweepEnd({ best, final, ...e }: SweepEnd): string {
+  const params = Object.entries(e.params ?? {}).map(([key, value]) => `${key} ${value}`);
+  const where = e.selection === 'validation' ? 'the validation list, which it was chosen on' : 'the selection list';
+  const lines = [
+    `${e.sweep} finished: ${e.run_dir}, ${formatDuration(e.seconds)} of training and evaluation`,
+    best && `best: ${best.point} (${params.join(', ')}), ${e.metric} ${percent(best.mean)} on ${where}`,
+    final &&
+      `its trial ${best?.trial}: top-1 ${percent(num(final.top1))} (95 %: ${interval(num(final.top1), final.num_videos)}) on ${plural(final.num_videos, 'video')} of the validation list`,
+    e.num_failed > 0 && `${plural(e.num_failed, 'trial')} failed: see \`coldframe sweep report ${e.run_dir}\``,
+  ];
+  return lines.filter(Boolean).join('\n');
+}
+
+function spread<Event extends { trial: string }>(
+  events: Event[],
+  read: (event: Event) => number | null,
+  choose: (...values: number[]) => number,
+  show: (value: number) => string,
+): string {
+  const known = events.filter((event) => read(event) !== null);
+  const values = known.map((event) => num(read(event)));
+  const best = choose(...values);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return `best ${show(best)} (${known[values.indexOf(best)]?.trial}), mean ${show(mean)}`;
+}
+
+/** Returns what a person reads of an event; undefined: nothing, since another line says it. */
+export function describeEvent(event: RunEvent): string | undefined {
+  const describe = DESCRIBE[event.kind] as ((event: RunEvent) => string | undefined) | undefined;
+  return describe === undefined ? JSON.stringify(event) : describe(event);
+}
+
+/** Returns one line for events of one kind, undefined where each has its own. */
+export function summarizeEvents(events: RunEvent[]): string | undefined {
+  const [first] = events;
+  if (first === undefined) return undefined;
+  const summarize = SUMMARIZE[first.kind] as ((events: RunEvent[]) => string) | undefined;
+  return summarize?.(events);
+}

@@ -1,0 +1,357 @@
+/**
+ * Every kind of event with its fields: the lines of events.jsonl and of `--json`. docs/events.md is made of it, and what
+ * the program prints is tested against it. Fields may be added; the ones that are here stay.
+ */
+
+import { z } from 'zod';
+
+type Fields = z.core.$ZodLooseShape;
+
+/** An event of a run, at an optimizer step. */
+const at = <const Kind extends string, Shape extends Fields>(kind: Kind, about: string, fields: Shape) =>
+  z.strictObject({ kind: z.literal(kind), step: z.number().describe('optimizer step'), ...fields }).describe(about);
+
+/** An event that belongs to no step; its `step` is null. */
+const plain = <const Kind extends string, Shape extends Fields>(kind: Kind, about: string, fields: Shape) =>
+  z.strictObject({ kind: z.literal(kind), step: z.null().optional(), ...fields }).describe(about);
+
+const text = z.string();
+const count = z.number();
+const maybe = z.number().nullable();
+const bytes = z.number();
+const seconds = z.number();
+const anything = z.record(z.string(), z.unknown());
+const metric = z.enum(['top1', 'top5']);
+const share = z.number().describe('0..1');
+const maybeShare = share.nullable();
+
+const list = z
+  .object({ file: text, sha256: text, size_bytes: bytes, num_lines: count })
+  .nullable()
+  .describe('the list; results of the same SHA-256 can be compared');
+const badVideo = { path: text, reason: text, num_bad: count.describe('so far'), num_videos: count };
+const state = z.enum(['finished', 'pruned', 'diverged', 'failed']);
+const params = z
+  .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
+  .describe('dotted keys of the sweep, with their values');
+const seeded = { name: text, point: text, params, seed: count };
+const cohort = text.describe('c0001 ..., or `final`: the evaluation of the best trial');
+const attempt = count.describe('from 1');
+const cost = z.object({ together: count, alone: count }).describe('multiply-adds, as cohorts and each trial alone');
+const final = { trial: text, point: text, seed: count, top1: maybeShare, top5: maybeShare, num_videos: count };
+const cohortFields = {
+  cohort: text,
+  trials: z.array(text),
+  forecast_bytes: bytes.nullable(),
+  cost: cost.nullable(),
+  micro_batches: count.optional().describe('set where a trial did not fit into memory otherwise'),
+};
+const range = z.object({ estimate: count, low: count, high: count });
+
+const RUN = [
+  at('started', 'A run begins, or goes on.', {
+    run_dir: text,
+    steps: count,
+    batch_size: count,
+    backbone: text,
+    num_train: maybe.describe('clips; null: generated'),
+    num_val: maybe,
+    resumed_from: text.nullable().describe('checkpoint'),
+    device: text,
+    precision: text,
+    parameters: z.object({ total: count, trained: count }),
+    trials: z.array(text).describe('of a plain run `main`'),
+  }),
+  at('step', 'One trial, every `run.print_every` steps.', {
+    steps: count.describe('of the whole run'),
+    trial: text,
+    loss: maybe,
+    lr: count,
+    grad_norm: maybe,
+    top1: maybeShare.describe('of the batch'),
+    clips_per_second: count,
+    data_seconds: seconds.describe('waiting for data, a step'),
+    step_seconds: seconds,
+    eta_seconds: seconds,
+  }),
+  at('evaluated', 'One trial, in a run or by `evaluate`.', {
+    trial: text,
+    top1: share,
+    top5: share,
+    num_videos: count,
+    num_bad: count.describe('videos that could not be read'),
+    views: count,
+    list,
+    list_sha256: text.optional().describe('of `evaluate`, as what follows'),
+    output: text.optional().describe('folder of result.json and scores.npz'),
+    per_class: z.array(z.object({ label: count, num_videos: count, top1: share })).optional(),
+  }),
+  at('saved', 'A checkpoint is complete.', { path: text }),
+  z
+    .strictObject({ kind: z.literal('bad_video'), step: z.number().nullable().optional(), ...badVideo })
+    .describe('A video that cannot be read, once each.'),
+  at('left_out', 'A step without a clip that could be read.', { num_left_out: count.describe('so far') }),
+  at('dropped', 'A trial ends before the others.', {
+    trial: text,
+    why: text,
+    reason: z.enum(['pruned', 'diverged']),
+    top1: maybeShare.describe('at its last evaluation'),
+    top5: maybeShare,
+    point: text.optional().describe('of a pruned one, as what follows'),
+    rank: count.optional(),
+    num_points: count.optional(),
+    metric: share.optional().describe('mean over the seeds of the point'),
+  }),
+  at('rung', 'The points at a rung, best first.', {
+    metric,
+    num_points: count,
+    num_left: count,
+    points: z.array(z.object({ point: text, rank: count, metric: share, trials: z.array(text), stays: z.boolean() })),
+  }),
+  at('restarted', 'The runtime died and is started again.', { why: text }),
+  at('interrupted', 'Asked to stop: the state is saved.', {}),
+  at('finished', 'A run is done.', {
+    trials: z.record(z.string(), z.object({ top1: maybeShare, top5: maybeShare })).describe('those that are left'),
+  }),
+  z
+    .strictObject({
+      kind: z.literal('failed'),
+      step: z.number().nullable().optional(),
+      where: text.describe('kind of error'),
+      class: z
+        .enum(['user', 'bug', 'lost', 'out_of_memory', 'cancelled'])
+        .optional()
+        .describe('in events.jsonl: what a scheduler may do about it'),
+      message: text,
+    })
+    .describe('How a command ended.'),
+] as const;
+
+const SWEEP = [
+  plain('planned', 'A round of a sweep, or what `sweep --dry-run` plans.', {
+    sweep: text,
+    run_dir: text,
+    num_points: count,
+    num_trials: count,
+    num_cohorts: count,
+    cost,
+    ratio: maybe.describe('times cheaper than each trial alone'),
+    time: z
+      .object({ seconds, step_seconds: seconds, measured_in: text })
+      .nullable()
+      .optional()
+      .describe('of a dry run, as what follows'),
+    cohorts: z.array(z.object(cohortFields)).optional(),
+    trials: z.array(z.object(seeded)).optional(),
+  }),
+  plain('cohort', 'A cohort that takes the place of another one.', cohortFields),
+  plain('attempt', 'A cohort is about to be started.', { cohort, attempt, key: text.describe('finds it again') }),
+  plain('launched', 'It was handed to the executor.', { cohort, attempt, handle: text.describe("the executor's") }),
+  z
+    .strictObject({
+      kind: z.literal('ended'),
+      step: z.number().nullable().optional().describe('that the next attempt goes on from'),
+      cohort,
+      attempt,
+      outcome: z.enum(['finished', 'retry', 'failed', 'cancelled']),
+      class: z.enum(['user', 'bug', 'lost', 'out_of_memory', 'cancelled']).nullable(),
+      why: text.nullable(),
+      seconds,
+    })
+    .describe('An attempt has ended.'),
+  plain('split', 'A cohort did not fit into memory.', { cohort, into: z.array(text), why: text }),
+  z
+    .strictObject({
+      kind: z.literal('result'),
+      step: z.number().nullable(),
+      trial: text,
+      point: text,
+      cohort: text,
+      state,
+      top1: maybeShare,
+      top5: maybeShare,
+      rungs: z.array(z.object({ step: count, top1: maybeShare, top5: maybeShare })),
+      why: text.nullable(),
+    })
+    .describe('What a trial came to.'),
+  plain('final', 'The best trial on the validation list.', { ...final, list: text.nullable() }),
+  plain('finished', 'A sweep is done.', {
+    sweep: text,
+    run_dir: text,
+    metric,
+    best: z.object({ point: text, mean: share, trial: text.optional() }).optional(),
+    params: params.optional(),
+    final: z.object({ ...final, list: text.nullable() }).nullable(),
+    num_failed: count,
+    selection: z.enum(['separate', 'validation']),
+    seconds: seconds.describe('of all attempts'),
+  }),
+  plain('sweep_status', '`sweep status` of a sweep.', {
+    sweep: text,
+    dir: text,
+    state: text,
+    message: text.nullable(),
+    began: text,
+    updated: text,
+    eta_seconds: maybe,
+    metric,
+    counts: z.record(z.string(), count).describe('trials by state'),
+    num_points: maybe,
+    cost: z.object({ seconds, alone_seconds: maybe }),
+    best: text.nullable().describe('point'),
+    final: z.object({ ...final, list: text.nullable() }).nullable(),
+    cohorts: z.array(anything),
+    leaderboard: z.array(anything),
+    incidents: z.array(anything),
+  }),
+  plain('reported', '`sweep report` has written its files.', {
+    path: text,
+    csv: text,
+    json: text,
+    num_points: count,
+    num_drawn: count,
+    size_bytes: bytes,
+  }),
+] as const;
+
+const USE = [
+  plain('predicted', '`predict`: one video.', {
+    path: text,
+    classes: z.array(z.object({ label: count, name: text, probability: maybeShare })),
+  }),
+  plain('averaged', '`ensemble`.', {
+    members: z.array(z.object({ path: text, top1: share, top5: share })),
+    top1: share,
+    top5: share,
+    num_videos: count,
+  }),
+  plain('compared', '`compare`.', {
+    runs: z.array(anything),
+    config: z.array(anything).describe('differences: {key, values}'),
+    environment: z.array(anything),
+    comparable: z.boolean(),
+    warnings: z.array(text),
+    notes: z.array(text),
+  }),
+  at('run_status', '`sweep status` of one run.', {
+    dir: text,
+    state: text,
+    ...{ pid: maybe.optional(), host: text.nullable().optional(), updated: text.nullable().optional() },
+    steps: count,
+    saved_step: maybe,
+    trials: anything.optional(),
+  }),
+] as const;
+
+const PREPARE = [
+  plain('planned', '`train --dry-run`.', {
+    config: anything.describe('the whole configuration'),
+    model: anything.describe('sizes, operations and memory'),
+    lists: z.object({ train: count, val: count }).describe('lines'),
+    features: anything.nullable().describe('what the feature cache holds'),
+  }),
+  plain('fitted', '`fit`.', {
+    batch_size: count,
+    micro_batches: count,
+    micro_batch: count,
+    forecast_bytes: bytes,
+    measured_bytes: bytes.nullable(),
+    workers_bytes: bytes,
+    budget_bytes: bytes,
+    set: text.describe('the option to use it'),
+  }),
+  plain('fetched', '`weights fetch`.', {
+    path: text,
+    url: text,
+    sha256: text,
+    is_new: z.boolean(),
+    config: anything.describe('the keys that use the file'),
+  }),
+  plain('inspected', '`weights inspect`.', {
+    path: text,
+    format: text,
+    dtypes: z.array(text),
+    size_bytes: bytes,
+    sha256: text.nullable(),
+    backbone: anything.nullable(),
+    evl: anything.nullable(),
+    checkpoint: anything.nullable(),
+    notes: z.array(text),
+    published: text.nullable().describe('name of the public file that it is'),
+    config: anything.nullable(),
+  }),
+  plain('features_forecast', '`features forecast`, and before building.', {
+    folder: text,
+    form: text,
+    precision: text,
+    num_layers: count,
+    clip_bytes: bytes,
+    num_clips: z.record(z.string(), count),
+    bytes: z.object({ train: count, val: count, total: count }),
+    remaining_bytes: bytes,
+    free_bytes: bytes,
+    fits: z.boolean(),
+    seconds: z
+      .object({
+        build: seconds,
+        epoch_without: seconds,
+        epoch_with: seconds,
+        pay_back_epochs: maybe,
+        measured_clips: count,
+      })
+      .nullable()
+      .describe('null: everything is built'),
+  }),
+  plain('features_built', '`features build`.', { folder: text, num_records: count, num_bad: count }),
+  plain('clips_forecast', '`clips prepare`, before it begins.', {
+    folder: text,
+    encoding: z.object({ short_side: maybe, gop: count, crf: count, preset: text }),
+    num_clips: count,
+    num_todo: count,
+    source_bytes: bytes,
+    bytes: range,
+    seconds: range,
+    num_workers: count,
+    measured_clips: count,
+    psnr: maybe.describe('worst of the measured clips, dB'),
+    free_bytes: bytes,
+    fits: z.boolean(),
+  }),
+  plain('clips_prepared', '`clips prepare`.', {
+    folder: text,
+    config: text.describe('the file to train with'),
+    num_clips: count,
+    num_bad: count,
+    size_bytes: bytes,
+  }),
+  plain('key', '`keys`.', { key: text, allowed: text, default: z.unknown(), about: text }),
+  plain('flag', '`flags`.', { flag: text, key: text.nullable(), how: text }),
+  plain('imported', '`import-command`.', { path: text.nullable(), yaml: text }),
+  plain('examined', '`doctor`.', { name: text, ok: z.boolean(), found: text, repair: text.nullable() }),
+  z
+    .looseObject({
+      kind: z.literal('bench'),
+      step: z.null().optional(),
+      name: text,
+      bench: text,
+      ratio: maybe.optional(),
+      low: count.optional(),
+      high: count.optional(),
+      least: maybe.optional(),
+      goal: maybe.optional(),
+      most: maybe.optional(),
+      holds: z.boolean().nullable(),
+      skipped: text.optional().describe('why there is no figure'),
+    })
+    .describe('`bench`: one figure, with what its program adds.'),
+] as const;
+
+/** By what they are of, for the documentation. */
+export const EVENTS = {
+  'Of a run': RUN,
+  'Of a sweep': SWEEP,
+  'Of results': USE,
+  'Of what comes before': PREPARE,
+} as const;
+
+export type RunEvent = z.infer<(typeof RUN | typeof SWEEP | typeof USE | typeof PREPARE)[number]>;

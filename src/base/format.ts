@@ -1,0 +1,41 @@
+/** Shares, times, sizes and tables as people read them, and sizes as people write them. */
+
+export const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+
+export function formatDuration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return '?';
+  const total = Math.round(seconds);
+  const parts = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
+  return parts.map((part) => String(part).padStart(2, '0')).join(':');
+}
+
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, bytes)) / 10)));
+  return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
+
+/** Returns rows as lines of left-aligned columns. */
+export function formatTable(rows: string[][]): string {
+  const widths = rows.reduce<number[]>((most, row) => row.map((cell, i) => Math.max(most[i] ?? 0, cell.length)), []);
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+const UNITS: Record<string, number> = { '': 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
+for (const [power, unit] of ['KiB', 'MiB', 'GiB', 'TiB'].entries()) UNITS[unit] = 1024 ** (power + 1);
+export const BYTES = /^(\d+(?:\.\d+)?) ?([KMGT]?i?B)$/;
+
+/** Returns the bytes that `8GiB` or `500 MB` are, a plain number as it is, else undefined. */
+export function parseBytes(size: string | number): number | undefined {
+  if (typeof size === 'number') return size;
+  const [, number, unit] = BYTES.exec(size) ?? [];
+  const factor = UNITS[unit ?? '?'];
+  return factor === undefined ? undefined : Math.round(Number(number) * factor);
+}
