@@ -18,6 +18,8 @@ import { renderEvents } from './make_events_doc.ts';
 const FOLDERS: Record<string, string> = {
   src: 'The program: decides what runs.',
   'src/commands': 'The command line: options, help, and the call into the rooms below.',
+  'src/commands/train-and-use': 'What `coldframe --help` names so: a file a verb, its options and its call.',
+  'src/commands/get-ready': 'The same of what comes before training.',
   'src/results': 'What people look at afterwards: `sweep status`, `sweep report` and its page, `compare`.',
   'src/results/report-page': 'Style and script of the page of `sweep report`.',
   'src/sweep': 'A sweep from its file to its result.',

@@ -2,23 +2,24 @@
 
 import yargs, { type Argv } from 'yargs';
 import { Report } from './base/printer.ts';
+import { checkpoint } from './commands/checkpoint.ts';
 import { arrangeWords, explainMistake, Mistake, refuseSwitchValues } from './commands/command-line.ts';
-import { checkpointCommands, clipsCommands, featuresCommands, weightsCommands } from './commands/groups.ts';
-import {
-  begin,
-  CHECKPOINT,
-  CONFIG,
-  DRY_RUN,
-  JSON_LINES,
-  names,
-  number,
-  type Parsed,
-  SET,
-  TRIAL,
-  text,
-} from './commands/options.ts';
-import { compareOptions, runCompare, sweepCommands } from './commands/sweep.ts';
-import { BENCHES } from './tools/bench-names.ts';
+import { completion } from './commands/completion.ts';
+import { bench } from './commands/get-ready/bench.ts';
+import { clips } from './commands/get-ready/clips.ts';
+import { doctor } from './commands/get-ready/doctor.ts';
+import { features } from './commands/get-ready/features.ts';
+import { fit } from './commands/get-ready/fit.ts';
+import { keys } from './commands/get-ready/keys.ts';
+import { weights } from './commands/get-ready/weights.ts';
+import { flags, importCommand } from './commands/import-command.ts';
+import { JSON_LINES } from './commands/options.ts';
+import { sweep } from './commands/sweep.ts';
+import { compare } from './commands/train-and-use/compare.ts';
+import { ensemble } from './commands/train-and-use/ensemble.ts';
+import { evaluate } from './commands/train-and-use/evaluate.ts';
+import { predict } from './commands/train-and-use/predict.ts';
+import { train } from './commands/train-and-use/train.ts';
 
 /** The commands in the order of a project's life; the first help shows them so. */
 const VERBS: Readonly<Record<string, string[]>> = {
@@ -88,190 +89,26 @@ function groupVerbs(help: string): string {
   return `${before}${lines.join('\n')}${after}`.trimEnd();
 }
 
-function addCommands(parser: Argv, words: string[]): Argv {
-  const hasCohort = words.some((word) => /^--cohort(=|$)/.test(word));
-  return parser
-    .command(
-      'train',
-      'train a classifier; run again, it goes on where it stopped',
-      (command: Argv) => trainOptions(command, !hasCohort),
-      runTrain,
-    )
-    .command('evaluate', 'multi-view test of a checkpoint', evaluateOptions, runEvaluate)
-    .command('sweep', 'many trials for the price of little more than one', sweepCommands)
-    .command('compare <runs..>', 'metrics and settings of runs, side by side', compareOptions, runCompare)
-    .command('ensemble <results..>', 'average the scores of several evaluations', ensembleOptions, runEnsemble)
-    .command('predict <videos..>', 'name the classes of videos', predictOptions, runPredict)
-    .command('checkpoint', 'checkpoints in and out', checkpointCommands)
-    .command('weights', 'backbone weights: fetch public files, or see what a file is', weightsCommands)
-    .command('features', 'the feature cache: train without decoding or a backbone pass', featuresCommands)
-    .command('clips', 'videos made ready for training', clipsCommands)
-    .command('import-command', "the original's command line as a configuration", importOptions, runImportCommand)
-    .command(
-      'flags',
-      "the original's flags, and the keys they became",
-      (command: Argv) => begin(command, 'flags'),
-      runFlags,
-    )
-    .command('keys [pattern]', 'the keys of a configuration: type, default, meaning', keysOptions, runKeys)
-    .command('fit', 'the largest micro-batch that memory holds', fitOptions, runFit)
-    .command('bench <name>', 'measure this machine: ratios to the plain way', benchOptions, runBench)
-    .command('doctor', 'what is installed here, and how to mend what is not', doctorOptions, runDoctor)
-    .command(
-      'completion [shell]',
-      'a script that completes commands in bash or zsh',
-      completionOptions,
-      showCompletion,
-    );
-}
+/** The commands, in the order in which completion shows them. */
+const COMMANDS = [
+  train,
+  evaluate,
+  sweep,
+  compare,
+  ensemble,
+  predict,
+  checkpoint,
+  weights,
+  features,
+  clips,
+  importCommand,
+  flags,
+  keys,
+  fit,
+  bench,
+  doctor,
+  completion,
+];
 
-const trainOptions = (command: Argv, needsConfig = true) =>
-  begin(command, 'train')
-    .option('config', { ...CONFIG, demandOption: needsConfig })
-    .option('cohort', text('cohort', 'cohort.json of a sweep: many trials on one stream of clips', { hidden: true }))
-    .option('set', SET)
-    .option('run-dir', text('run-dir', 'run folder (default runs/<name of the file>)', {}))
-    .option(
-      'resume',
-      text('resume', 'auto: go on where the run stopped; never: start anew; or a checkpoint to go on from', {
-        default: 'auto',
-      }),
-    )
-    .option('attempt', {
-      ...number('attempt', 'number of this start, from a scheduler: a higher one in RUN/attempt.json ends this one'),
-      hidden: true,
-    })
-    .option('dry-run', DRY_RUN('check all, print the plan, train nothing'));
-
-async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
-  const report = new Report({ json: args.json });
-  const { chooseRunDir } = await import('./run/changes.ts');
-  const { readWork, train } = await import('./train/train.ts');
-  const notes: string[] = [];
-  const { cohort, config, name } = await readWork(args, (text) => notes.push(text));
-  // That a run starts anew is its first line: what else there is to say comes after it.
-  const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
-  for (const note of notes) report.note(note);
-  if (args['dry-run']) {
-    const { planTraining } = await import('./train/dry-run.ts');
-    return planTraining(config, runDir, report);
-  }
-  report.enableProgress();
-  await train({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
-}
-
-const evaluateOptions = (command: Argv) =>
-  begin(command, 'evaluate')
-    .option('checkpoint', CHECKPOINT)
-    .option('config', text('config', 'YAML configuration (default: the one that the checkpoint was trained with)', {}))
-    .option('set', SET)
-    .option('trial', TRIAL)
-    .option('output', text('output', 'folder for result.json and scores.npz (default: in the run folder)', {}));
-
-async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> {
-  const report = new Report({ json: args.json });
-  report.enableProgress();
-  const { evaluate } = await import('./inference/evaluate.ts');
-  await evaluate(args, report);
-}
-
-const ensembleOptions = (command: Argv) =>
-  begin(command, 'ensemble').positional('results', names('folders that evaluate wrote'));
-
-async function runEnsemble(args: Parsed<typeof ensembleOptions>): Promise<void> {
-  const { averageScores } = await import('./inference/ensemble.ts');
-  await averageScores(args.results, new Report({ json: args.json }));
-}
-
-const predictOptions = (command: Argv) =>
-  begin(command, 'predict')
-    .positional('videos', names('video files; - reads a list from stdin, a path a line'))
-    .option('checkpoint', CHECKPOINT)
-    .option('trial', TRIAL)
-    .option('top', { ...number('top', 'how many classes to name', { least: 1 }), default: 5 })
-    .option('set', SET);
-
-async function runPredict(args: Parsed<typeof predictOptions>): Promise<void> {
-  const { predict } = await import('./inference/evaluate.ts');
-  await predict(args, new Report({ json: args.json }));
-}
-
-const fitOptions = (command: Argv) =>
-  begin(command, 'fit')
-    .option('config', CONFIG)
-    .option('memory', text('memory', 'budget of the Python process, such as 8GiB (default: what is free now)', {}))
-    .option('set', SET);
-
-async function runFit(args: Parsed<typeof fitOptions>): Promise<void> {
-  const report = new Report({ json: args.json });
-  const { loadConfig } = await import('./config/load.ts');
-  const { config, notes } = loadConfig(args.config, { set: args.set });
-  for (const note of notes) report.note(note);
-  const { fitBatch, readBudget } = await import('./train/fit.ts');
-  await fitBatch({ config, budgetBytes: readBudget(args.memory) }, report);
-}
-
-const benchOptions = (command: Argv) =>
-  begin(command, 'bench')
-    .usage('$0 bench <name> [-- options of the program]')
-    .positional('name', {
-      type: 'string',
-      demandOption: true,
-      choices: [...BENCHES, 'all'] as const,
-      describe: 'what to measure',
-    })
-    .option('quick', { type: 'boolean', default: false, describe: 'fewer rounds: a first look' });
-
-async function runBench(args: Parsed<typeof benchOptions> & { _: (string | number)[] }): Promise<void> {
-  const { bench } = await import('./tools/bench.ts');
-  const { name, quick } = args;
-  await bench({ name, quick, args: args._.slice(1).map(String) }, new Report({ json: args.json }));
-}
-
-const doctorOptions = (command: Argv) => begin(command, 'doctor');
-
-async function runDoctor(args: Parsed<typeof doctorOptions>): Promise<void> {
-  const { examine } = await import('./tools/doctor.ts');
-  await examine(new Report({ json: args.json }));
-}
-
-const importOptions = (command: Argv) =>
-  begin(command, 'import-command')
-    .usage('$0 import-command -- python -m torch.distributed.run --nproc_per_node 8 main.py --num_frames 8 ...')
-    .option('script', text('script', 'read the command from a shell script', {}))
-    .option('output', text('output', 'file to write (default: print it)', {}));
-
-async function runImportCommand(args: Parsed<typeof importOptions> & { _: (string | number)[] }): Promise<void> {
-  const { runImport } = await import('./tools/import-command.ts');
-  const { script, output } = args;
-  runImport({ words: args._.slice(1).map(String), script, output }, new Report({ json: args.json }));
-}
-
-async function runFlags(args: { json: boolean }): Promise<void> {
-  const { showFlags } = await import('./tools/import-command.ts');
-  showFlags(new Report({ json: args.json }));
-}
-
-const keysOptions = (command: Argv) =>
-  begin(command, 'keys').positional('pattern', {
-    type: 'string',
-    describe: 'part of a key or of its meaning (default: all keys)',
-  });
-
-async function runKeys(args: Parsed<typeof keysOptions>): Promise<void> {
-  const { showKeys } = await import('./tools/list-keys.ts');
-  showKeys(args.pattern, new Report({ json: args.json }));
-}
-
-const completionOptions = (command: Argv) =>
-  begin(command, 'completion').positional('shell', {
-    type: 'string',
-    choices: ['bash', 'zsh'] as const,
-    describe: 'whose script (default: that of $SHELL)',
-  });
-
-/** The parser writes the script for the shell of the environment. */
-function showCompletion(args: Parsed<typeof completionOptions>): void {
-  if (args.shell !== undefined) process.env.SHELL = args.shell;
-  yargs([]).scriptName('coldframe').showCompletionScript();
-}
+const addCommands = (parser: Argv, words: string[]): Argv =>
+  COMMANDS.reduce<Argv>((all, add) => add(all, words), parser);

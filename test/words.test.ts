@@ -1,7 +1,8 @@
 /** How counts and other people's names are written. */
 import { describe, expect, jest, test } from '@jest/globals';
 import { showPath, UserError } from '../src/base/errors.ts';
-import { formatTable, Report, reportError } from '../src/base/printer.ts';
+import { formatTable } from '../src/base/format.ts';
+import { Report, reportError } from '../src/base/printer.ts';
 import { makeSafe, plural } from '../src/base/words.ts';
 import { fitTable } from '../src/results/sweep-status.ts';
 

@@ -1,12 +1,15 @@
-/** `sweep`, what shows one, and `compare`. */
+/** `sweep`, and what shows one. */
 
 import type { Argv } from 'yargs';
 import { Report } from '../base/printer.ts';
-import { begin, CONFIG, DRY_RUN, JSON_LINES, name, names, type Parsed, SET, text } from './options.ts';
+import { begin, CONFIG, DRY_RUN, JSON_LINES, name, type Parsed, SET, text } from './options.ts';
+
+export const sweep = (parser: Argv) =>
+  parser.command('sweep', 'many trials for the price of little more than one', sweepCommands);
 
 const DIR = name('folder of the sweep');
 
-export const sweepCommands = (command: Argv) =>
+const sweepCommands = (command: Argv) =>
   begin(command, 'sweep')
     .command('status <dir>', 'where a sweep stands', statusOptions, runStatus)
     .command('report <dir>', 'one HTML page, a CSV and a JSON of all results', reportOptions, runReport)
@@ -59,12 +62,4 @@ const reportOptions = (command: Argv) =>
 async function runReport(args: Parsed<typeof reportOptions>): Promise<void> {
   const { writeReport } = await import('../results/sweep-report.ts');
   await writeReport(args.dir, new Report({ json: args.json }), { output: args.output });
-}
-
-export const compareOptions = (command: Argv) =>
-  begin(command, 'compare').positional('runs', names('run folders, sweep folders, or RUN:TRIAL'));
-
-export async function runCompare(args: Parsed<typeof compareOptions>): Promise<void> {
-  const { compareRuns } = await import('../results/compare.ts');
-  await compareRuns(args.runs, new Report({ json: args.json }));
 }

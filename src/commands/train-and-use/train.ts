@@ -1,0 +1,46 @@
+/** `train`. */
+
+import type { Argv } from 'yargs';
+import { Report } from '../../base/printer.ts';
+import { begin, CONFIG, DRY_RUN, number, type Parsed, SET, text } from '../options.ts';
+
+export const train = (parser: Argv, words: string[]) => {
+  const hasCohort = words.some((word) => /^--cohort(=|$)/.test(word));
+  const options = (command: Argv) => trainOptions(command, !hasCohort);
+  return parser.command('train', 'train a classifier; run again, it goes on where it stopped', options, runTrain);
+};
+
+const trainOptions = (command: Argv, needsConfig = true) =>
+  begin(command, 'train')
+    .option('config', { ...CONFIG, demandOption: needsConfig })
+    .option('cohort', text('cohort', 'cohort.json of a sweep: many trials on one stream of clips', { hidden: true }))
+    .option('set', SET)
+    .option('run-dir', text('run-dir', 'run folder (default runs/<name of the file>)', {}))
+    .option(
+      'resume',
+      text('resume', 'auto: go on where the run stopped; never: start anew; or a checkpoint to go on from', {
+        default: 'auto',
+      }),
+    )
+    .option('attempt', {
+      ...number('attempt', 'number of this start, from a scheduler: a higher one in RUN/attempt.json ends this one'),
+      hidden: true,
+    })
+    .option('dry-run', DRY_RUN('check all, print the plan, train nothing'));
+
+async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  const { chooseRunDir } = await import('../../run/changes.ts');
+  const { readWork, train: trainWork } = await import('../../train/train.ts');
+  const notes: string[] = [];
+  const { cohort, config, name } = await readWork(args, (text) => notes.push(text));
+  // That a run starts anew is its first line: what else there is to say comes after it.
+  const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
+  for (const note of notes) report.note(note);
+  if (args['dry-run']) {
+    const { planTraining } = await import('../../train/dry-run.ts');
+    return planTraining(config, runDir, report);
+  }
+  report.enableProgress();
+  await trainWork({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
+}
