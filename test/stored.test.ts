@@ -96,7 +96,7 @@ describe('a stored configuration', () => {
 
   test('that lacks sections is filled in as its format meant them, and not as today', () => {
     const migrations = [
-      { format: 2, before: { 'train.seed': 3, 'eval.batch_size': 5 } },
+      { format: 2, before: { 'train.seed': 3, 'train.lr': 2, 'eval.batch_size': 5 } },
       { format: 3, before: { 'eval.batch_size': 6, 'data.stride': 9 } },
     ];
     const found = (format: number) => {

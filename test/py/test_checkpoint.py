@@ -91,6 +91,15 @@ def test_latest_is_the_last_one_saved_and_only_the_newest_are_kept(tmp_path: Pat
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-6"
 
 
+def test_a_run_that_was_taken_back_keeps_what_it_writes(tmp_path: Path) -> None:
+    cohort = make_cohort(main={})
+    for step in (2, 4, 6):
+        save(tmp_path, cohort, step)
+    save(tmp_path, cohort, 2, keep=1)
+    assert checkpoint.find_latest(tmp_path) == tmp_path / "step-2"
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step-2", "step-4", "step-6"]
+
+
 def test_what_a_killed_save_left_is_cleared_and_a_replaced_checkpoint_comes_back(tmp_path: Path) -> None:
     cohort = make_cohort(main={})
     save(tmp_path, cohort, 2)
