@@ -115,7 +115,7 @@ describe('a sweep', () => {
     const { code, stderr } = await coldframe(['sweep', '--config', file, '--run-dir', join(folder, 'lists')]);
     expect([code, existsSync(join(folder, 'lists'))]).toEqual([2, false]);
     expect(stderr).toContain(`${lists[1]}:1  label 99 is outside 0..7`);
-    expect(stderr).toContain(`no file at ${lists[2]}`);
+    expect(stderr).toContain(`${lists[2]}  no such file.`);
     expect(stderr.match(/label 99/g)).toHaveLength(1);
   });
 
