@@ -50,6 +50,11 @@ export class Report {
     process.stdout.write(`${colour === undefined ? safe : paint(safe, colour, process.stdout)}\n`);
   }
 
+  /** Characters of a line on stdout; of a pipe nothing is known. */
+  get width(): number {
+    return process.stdout.columns ?? Number.POSITIVE_INFINITY;
+  }
+
   /** What only a person wants to know, on stdout. */
   say(text: string): void {
     if (!this.json) this.print(text);

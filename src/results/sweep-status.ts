@@ -25,8 +25,8 @@ export async function showStatus(dir: string, report: Report, { watch }: { watch
   for (;;) {
     const view = readSweepFolder(dir);
     if (report.json) report.event(summariseView(view));
-    else if (redraws) report.redraw(describeView(view));
-    else report.print(describeView(view));
+    else if (redraws) report.redraw(describeView(view, report.width));
+    else report.print(describeView(view, report.width));
     if (!watch || view.state !== 'running') return;
     await sleep(REDRAW_SECONDS * 1000);
   }
@@ -109,7 +109,7 @@ export function fitTable(rows: string[][], width: number): string {
   return rest.map((row) => wrapWords(describe(row), width)).join('\n');
 }
 
-function describeView(view: SweepView): string {
+function describeView(view: SweepView, width: number): string {
   const counts = Object.entries(countStates(view)).map(([state, count]) => `${count} ${state}`);
   const { seconds, aloneSeconds } = sumCost(view.cohorts);
   const times = aloneSeconds === null ? '' : ` (${(aloneSeconds / seconds).toFixed(1)} times)`;
@@ -122,7 +122,6 @@ function describeView(view: SweepView): string {
     ['cost', `${formatDuration(seconds)} of cohorts${alone}`],
     ['best', describeBest(view)],
   ];
-  const width = process.stdout.columns ?? Number.POSITIVE_INFINITY; // of a pipe nothing is known
   const [labels, ...tables] = [facts, listCohorts(view), listPoints(view)];
   const parts = [fitFacts(labels ?? [], width), ...tables.map((rows) => fitTable(rows, width))];
   const hidden = view.points.length - MAX_ROWS;
