@@ -184,6 +184,7 @@ describe('a mistake in the configuration', () => {
     const { code, stdout, stderr } = await coldframe(['train', '--config', 'wrong.yaml'], withoutPython);
     expect([code, stdout]).toEqual([2, '']);
     expect(stderr.trimEnd().split('\n').sort()).toEqual([
+      expect.stringMatching(/^data\.train_list {2}is not set/), // the problems of its lists come along
       expect.stringMatching(
         /^wrong\.yaml:1:\d+ {2}model\.decoder\.layers: unknown key\. Did you mean model\.decoder\.num_layers\?/,
       ),
