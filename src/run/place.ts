@@ -43,12 +43,14 @@ export function refuseForeign(dir: string): void {
   );
 }
 
-/** Throws UserError where an evaluation's files would lie among the user's own. */
+/** Throws UserError where an evaluation's files would lie among the user's own. A sweep has its own two beside them. */
 export function refuseForeignResults(dir: string): void {
   if (!existsSync(dir)) return;
   if (!statSync(dir).isDirectory())
     throw new UserError(`${showPath(dir)}  is a file, and a folder is needed. Name another place with --output.`);
-  const foreign = readdirSync(dir).filter((name) => !/^(.*\.)?scores\.npz$|^result\.json$|^\./.test(name));
+  const foreign = readdirSync(dir).filter(
+    (name) => !/^(.*\.)?scores\.npz$|^result\.json$|^attempt\.json$|^cohort\.log$|^\./.test(name),
+  );
   if (foreign.length === 0) return;
   const told = foreign.sort().slice(0, MAX_TOLD).join(', ');
   throw new UserError(

@@ -273,7 +273,7 @@ export async function showPlan(
   const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));
   if (report.json) {
     const counts = { num_points: points.length, num_done: begun.results.size };
-    const plan = { sweep: sweep.name, run_dir: resolve(dir), ...counts, ...sum, time };
+    const plan = { sweep: sweep.name, run_dir: resolve(dir), ...counts, ...sum, duration: time };
     report.event({ kind: 'planned', ...plan, cohorts: lines, trials: told });
     return;
   }

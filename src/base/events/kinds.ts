@@ -132,11 +132,12 @@ const SWEEP = [
     sweep: text,
     run_dir: text,
     num_points: count,
+    num_done: count.optional().describe('of a dry run: trials of a begun sweep'),
     num_trials: count,
     num_cohorts: count,
     cost,
     ratio: maybe.describe('times cheaper than each trial alone'),
-    time: z
+    duration: z
       .object({ seconds, step_seconds: seconds, measured_in: text })
       .nullable()
       .optional()
