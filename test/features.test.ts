@@ -164,6 +164,7 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
 
 test('a build writes what it has by the clock, long before a shard is full: a kill takes no more', async () => {
   const timed = join(folder, 'timed');
+  renameSync(join(videos, 'train-away'), join(videos, 'train'));
   const more = [`data.features=${timed}`, 'features.train_views=400', 'run.save_minutes=1e-9'];
   const running = new Running(['features', 'build', ...options(...more)]);
   const shards = (): string[] =>
@@ -172,6 +173,7 @@ test('a build writes what it has by the clock, long before a shard is full: a ki
   running.signalGroup('SIGKILL');
   await running.ended;
   expect(statSync(join(timed, shards()[0] ?? '')).size).toBeLessThan(2 ** 27); // a full one has twice that
+  renameSync(join(videos, 'train'), join(videos, 'train-away'));
 });
 
 test('a sweep trains from the cache, chooses on a list of its own and ends on the validation list', async () => {
