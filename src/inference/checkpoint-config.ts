@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
+import { quoteWord } from '../base/shell-words.ts';
 import { type Config, loadConfig, patchConfig } from '../config/load.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { adviseFetch } from '../config/weights-file.ts';
@@ -34,7 +35,10 @@ export function openCheckpoint(args: CheckpointArguments, note: (text: string) =
   for (const one of given?.notes ?? []) note(one);
   if (isUpstreamFile(checkpoint)) {
     if (given === undefined)
-      throw new UserError(`${checkpoint}  is a checkpoint of the original: say with --config which model it is.`);
+      throw new UserError(
+        `${checkpoint}  is a checkpoint of the original, which holds no configuration. evaluate and checkpoint convert say with --config which model it is; ` +
+          `for predict convert it first: coldframe checkpoint convert ${quoteWord(checkpoint)} --to coldframe --config FILE --output DIR`,
+      );
     return { path, name: 'main', config: given.config, classes: null };
   }
   const { header } = readCheckpoint(checkpoint);
