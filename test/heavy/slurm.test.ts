@@ -238,7 +238,7 @@ describe('a sweep', () => {
 
   test('tries a job again that somebody has cancelled, and gives up after max_attempts', async () => {
     const sweep = new Sweep('cancelled', executorOf('max_attempts: 2'));
-    const running = sweep.run({ plan: { c0001: ['wait'] } });
+    const running = sweep.run({ plan: { c0001: ['hang', 'hang'] } }); // it saves nothing: one that gets on is no loss
     for (const numStarts of [1, 2]) {
       await until(() => sweep.done('start c0001').length === numStarts, 60);
       await until(() => sweep.entries('launched').filter(({ cohort }) => cohort === 'c0001').length === numStarts, 60);
