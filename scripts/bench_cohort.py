@@ -19,10 +19,12 @@ from pathlib import Path
 import torch
 
 from bench_features import BACKBONES, make_settings
+from coldframe.build import models
 from coldframe.machine.device import choose_device
+from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
-from coldframe.train import build
-from coldframe.train.cohort import DTYPES, Cohort
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import build_trial
 from timing import Ratio, describe_gpu, emit, measure, pace, place, ratio
 
 
@@ -38,9 +40,9 @@ def vary(settings: Settings, number: int) -> Settings:
 class Step:
     """A training step of a cohort of these settings on a batch of noise."""
 
-    def __init__(self, trials: list[Settings], backbone: build.VisionTransformer, precision: str) -> None:
+    def __init__(self, trials: list[Settings], backbone: models.VisionTransformer, precision: str) -> None:
         device = backbone.class_embedding.device
-        built = [build.build_trial(str(i), settings, backbone, device, precision) for i, settings in enumerate(trials)]
+        built = [build_trial(str(i), settings, backbone, device, precision) for i, settings in enumerate(trials)]
         self.cohort, self.number = Cohort(built, backbone, device, precision), 0
         data, batch_size = trials[0].data, trials[0].train.batch_size
         self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size).to(device)
@@ -65,7 +67,7 @@ def main() -> None:
     precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (8 if on_cpu else 16)
     with tempfile.TemporaryDirectory(prefix="coldframe-") as name:
         settings = make_settings(preset, args.frames, batch, Path(name))
-    backbone, _, _ = build.build_backbone(settings, torch.device(choose_device(args.device)), precision)
+    backbone, _, _ = models.build_backbone(settings, torch.device(choose_device(args.device)), precision)
     seeds = [replace(settings, train=replace(settings.train, seed=i)) for i in range(args.trials)]
     steps = {
         "one": Step([settings], backbone, precision),

@@ -20,13 +20,15 @@ from pathlib import Path
 
 import torch
 
+from coldframe.build import models
 from coldframe.cache.read import Cache, StoredFeatures, open_cache
 from coldframe.cache.write import Extraction
 from coldframe.data.clips import Batch
 from coldframe.data.loader import to_device
+from coldframe.machine.precision import DTYPES
 from coldframe.settings import Features, Settings
-from coldframe.train import build
-from coldframe.train.cohort import DTYPES, Cohort
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import build_trial
 from timing import describe_gpu, emit, measure, pace, place, ratio
 
 BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config/schema.ts, PRESETS)
@@ -73,8 +75,8 @@ class FullStep:
 
     def __init__(self, settings: Settings) -> None:
         device, precision = torch.device(settings.launch.device), settings.train.precision
-        backbone, _, _ = build.build_backbone(settings, device, precision)
-        trial = build.build_trial("main", settings, backbone, device, precision)
+        backbone, _, _ = models.build_backbone(settings, device, precision)
+        trial = build_trial("main", settings, backbone, device, precision)
         self.cohort, self.step = Cohort([trial], backbone, device, precision), 0
         data, batch_size = settings.data, settings.train.batch_size
         self.clips_NCTHW = torch.randn(batch_size, 3, data.num_frames, data.size, data.size).to(device)
@@ -98,7 +100,7 @@ class CachedStep:
         extraction.close()
         self.cache: Cache = open_cache([settings], next(iter(extraction.manifest.key.values())), lists)
         self.device, precision = extraction.device, extraction.precision
-        trial = build.build_trial("main", settings, extraction.backbone, self.device, precision)
+        trial = build_trial("main", settings, extraction.backbone, self.device, precision)
         source = StoredFeatures(self.cache.layout, extraction.backbone)
         self.cohort, self.step = Cohort([trial], source, self.device, precision), 0
         pin, list_file = self.device.type == "cuda", str(folder / "list.txt")

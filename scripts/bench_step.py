@@ -27,8 +27,8 @@ import torch
 
 from bench_features import BACKBONES, make_settings
 from coldframe.machine.device import choose_device, cpu_has_bf16
+from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
-from coldframe.train.cohort import DTYPES
 from sides import Matmuls, Ours, Plain
 from timing import describe_gpu, emit, measure, pace, place, ratio
 

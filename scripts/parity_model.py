@@ -18,7 +18,8 @@ from coldframe.backbones.clip.weights import from_public, load_backbone, put_bac
 from coldframe.decoders.evl.model import EVL
 from coldframe.settings import Settings, Train
 from coldframe.train import upstream
-from coldframe.train.cohort import Cohort, Trial
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import Trial
 
 Fixture = dict[str, Any]
 TIGHTER = 0.1  # what comes before the logits is held ten times closer than the fixture's limit for logits, in float32

@@ -4,6 +4,7 @@ the machine's own rate of matrix products."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from torch.nn import functional as F
 
 import plain_model
 from coldframe.backbones.clip.model import VisionTransformer, neighbour_maps
+from coldframe.build import models
+from coldframe.machine.precision import DTYPES, autocast
 from coldframe.settings import Settings
-from coldframe.train import build
-from coldframe.train.cohort import DTYPES, Cohort
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import build_trial
 
 CPU = torch.device("cpu")
 
@@ -23,8 +26,8 @@ class Ours:
 
     def __init__(self, settings: Settings, precision: str, device: torch.device = CPU) -> None:
         self.settings, self.precision, self.device = settings, precision, device
-        self.backbone, _, _ = build.build_backbone(settings, device, precision)
-        self.trial = build.build_trial("main", settings, self.backbone, device, precision)
+        self.backbone, _, _ = models.build_backbone(settings, device, precision)
+        self.trial = build_trial("main", settings, self.backbone, device, precision)
         fill_zeros(self.trial.model)
         self.cohort = Cohort([self.trial], self.backbone, device, precision)
         data, batch_size = settings.data, settings.train.batch_size
@@ -33,30 +36,31 @@ class Ours:
         self.clips_NCTHW = clips_NCTHW.to(device)
         self.labels_N = torch.arange(batch_size, device=device)
 
+    def autocast(self) -> AbstractContextManager[object]:
+        return autocast(self.device, self.precision)
+
     def step(self) -> None:
         self.cohort.step(0, self.clips_NCTHW, self.labels_N)
 
     def run_backbone(self) -> object:
-        with self.cohort.autocast():
-            return self.cohort.features(self.clips_NCTHW)
+        num_layers, with_maps = self.cohort.needs()
+        with torch.no_grad(), self.autocast():
+            return self.backbone(self.clips_NCTHW, num_layers=num_layers, with_maps=with_maps)
 
     def decode(self, features: object) -> None:
-        self.trial.model.train()
-        self.trial.zero_grad()
-        with self.cohort.autocast():
-            logits = self.trial.logits(features)  # type: ignore[arg-type]
-        self.trial.accumulate(logits, self.labels_N, 1.0)
+        self.trial.begin()
+        self.trial.learn(features, self.labels_N, 1.0)  # type: ignore[arg-type]
 
     def make_maps(self, layers: list[plain_model.Layer]) -> None:
         """The neighbour maps, which the plain algorithm computes in its decoder, of the layers that the decoder has."""
-        with self.cohort.autocast():
+        with self.autocast():
             for layer in layers[len(layers) - self.settings.model.decoder.num_layers :]:
                 query, key = layer["q"].transpose(1, 2), layer["k"].transpose(1, 2)
                 neighbour_maps(query, key, self.settings.data.num_frames)
 
     def logits(self) -> Tensor:
         self.trial.model.eval()
-        with torch.no_grad(), self.cohort.autocast():
+        with torch.no_grad(), self.autocast():
             return self.trial.logits(self.cohort.features(self.clips_NCTHW))
 
 
@@ -70,7 +74,7 @@ def fill_zeros(model: nn.Module) -> None:
 
 def plain_weights(ours: Ours) -> dict[str, Tensor]:
     """Returns the backbone's weights as they are in its file, all but the norms' in the precision."""
-    backbone, _, _ = build.build_backbone(ours.settings, ours.device, "fp32")
+    backbone, _, _ = models.build_backbone(ours.settings, ours.device, "fp32")
     dtype = DTYPES[ours.precision]
     return {name: value if "ln_" in name else value.to(dtype) for name, value in backbone.state_dict().items()}
 
@@ -104,7 +108,7 @@ class Plain:
         self.scaler.update()
 
     def run_backbone(self) -> list[plain_model.Layer]:
-        with torch.no_grad(), self.ours.cohort.autocast():
+        with torch.no_grad(), self.ours.autocast():
             return plain_model.backbone(self.weights, self.ours.clips_NCTHW, **self.backbone_sizes)
 
     def decode(self, layers: list[plain_model.Layer]) -> None:
@@ -118,7 +122,7 @@ class Plain:
 
     def _decode(self, layers: list[plain_model.Layer], **dropout: float) -> Tensor:
         decoder, num_frames = self.ours.settings.model.decoder, self.ours.settings.data.num_frames
-        with self.ours.cohort.autocast():
+        with self.ours.autocast():
             features = plain_model.gather_features(layers, decoder.num_layers, num_frames)
             heads, grid = decoder.num_heads, self.ours.backbone.grid
             return plain_model.decoder(self.trained, features, num_heads=heads, grid=grid, **dropout)

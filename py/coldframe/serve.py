@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import json
 import math
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldframe import errors, heartbeat
+from coldframe.machine.parent import die_with_parent
 
 if TYPE_CHECKING:
     from coldframe.session import Session
@@ -45,7 +44,6 @@ VERBS = (
     "prepare_clips",
     "close",
 )
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _session: Session | None = None
 
@@ -124,7 +122,7 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if verb not in VERBS:
         raise LookupError(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
     if verb == "forecast":  # it is asked of sizes alone: neither a session nor `import torch`
-        from coldframe.train.forecast import describe_models
+        from coldframe.build.forecast import describe_models
 
         return describe_models(**arguments)
     if verb == "lock":  # before anything else is done with a run folder: torch would take seconds
@@ -172,9 +170,7 @@ def _encode_error(error: BaseException) -> str:
 
 def _leave_with(parent: int) -> None:
     """Makes the kernel (elsewhere a thread) kill this process when Node is gone, be it in the middle of a call."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
+    if not die_with_parent():
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it died before the kernel was told
         os._exit(1)

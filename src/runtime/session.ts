@@ -1,4 +1,4 @@
-/** The session's verbs with the types of what they take and give: the TypeScript side of py/coldframe/session.py. */
+/** The session's verbs with the types of what they take and give: the TypeScript side of py/coldframe/session/. */
 
 import { z } from 'zod';
 import type { Runtime } from './runtime.ts';

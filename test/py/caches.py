@@ -61,7 +61,7 @@ def extract(settings: dict[str, Any], lists: dict[str, str]) -> dict[str, Any]:
 def train(settings: dict[str, Any], lists: dict[str, str], step: int = 0) -> list[float]:
     session = Session()
     session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
-    session.step = step
+    session.running.step = step
     losses = [step["trials"]["main"]["loss"] for step in session.advance(6)["steps"]]
     session.close()
     return losses

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from coldframe.build import models
 from coldframe.errors import UserError
-from coldframe.train import build, checkpoint
+from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort
 from small import settings_json
 from test_cohort import make_batch, make_cohort, weights
@@ -25,7 +26,7 @@ from test_cohort import make_batch, make_cohort, weights
 def save(folder: Path, cohort: Cohort, step: int, keep: int | None = 3, digest: str | None = None) -> Path:
     header: dict[str, Any] = {
         "step": step,
-        "backbone_sha256": digest or build.hash_weights(cohort.backbone),  # as loaded, before any training
+        "backbone_sha256": digest or models.hash_weights(cohort.backbone),  # as loaded, before any training
         "classes": ["a", "b", "c", "d", "e"],
         "config": {trial.name: settings_json() for trial in cohort.trials},
     }
@@ -33,7 +34,7 @@ def save(folder: Path, cohort: Cohort, step: int, keep: int | None = 3, digest: 
 
 
 def restore(cohort: Cohort, path: Path, classes: list[str] | None = None) -> int:
-    return build.restore(cohort, path, build.hash_weights(cohort.backbone), classes, True)
+    return resume.restore(cohort, path, models.hash_weights(cohort.backbone), classes, True)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def restore(cohort: Cohort, path: Path, classes: list[str] | None = None) -> int
 )
 def test_a_run_that_stops_and_goes_on_ends_with_the_same_bytes(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, first, second = (make_cohort(main=changes) for _ in range(3))
-    digest = build.hash_weights(whole.backbone)
+    digest = models.hash_weights(whole.backbone)
     for step in range(5):
         whole.step(step, *make_batch(step))
     for step in range(2):
@@ -68,7 +69,7 @@ def test_the_mean_of_the_weights_is_what_a_checkpoint_is_used_for_outside_of_tra
     for step in range(2):
         trained.step(step, *make_batch(step))
     path = save(tmp_path, trained, 2)
-    build.restore(evaluated, path, build.hash_weights(evaluated.backbone), None, False)
+    resume.restore(evaluated, path, models.hash_weights(evaluated.backbone), None, False)
     restore(resumed, path)
     average = trained.trials[0].average
     assert not torch.equal(average["proj.2.weight"], weights(trained, "main")["proj.2.weight"])

@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from coldframe.train import build, checkpoint
-from coldframe.train.cohort import Cohort, Trial, learning_rate, stream_seed
+from coldframe.build import models
+from coldframe.train import checkpoint, resume
+from coldframe.train.cohort import Cohort
 from coldframe.train.mixup import mix_batch
+from coldframe.train.schedule import learning_rate, stream_seed
+from coldframe.train.trial import Trial, build_trial
 from small import settings
 
 CPU = torch.device("cpu")
@@ -20,10 +23,8 @@ CPU = torch.device("cpu")
 
 def make_cohort(**trials: dict[str, Any]) -> Cohort:
     built = {name: settings(**changes) for name, changes in trials.items()}
-    backbone, _, _ = build.build_backbone(next(iter(built.values())), CPU, "fp32")
-    return Cohort(
-        [build.build_trial(name, s, backbone, CPU, "fp32") for name, s in built.items()], backbone, CPU, "fp32"
-    )
+    backbone, _, _ = models.build_backbone(next(iter(built.values())), CPU, "fp32")
+    return Cohort([build_trial(name, s, backbone, CPU, "fp32") for name, s in built.items()], backbone, CPU, "fp32")
 
 
 def make_batch(step: int, num_clips: int = 4) -> tuple[Tensor, Tensor]:
@@ -82,13 +83,13 @@ def test_a_trial_in_a_cohort_equals_the_trial_alone_whatever_it_differs_in() -> 
 def test_a_trial_that_stops_goes_on_and_loses_others_on_its_way_equals_the_trial_alone(tmp_path: Path) -> None:
     trials = DIFFERENT_TRIALS | {"wild": {"train__lr": 1e30}}
     first, second = make_cohort(**trials), make_cohort(**DIFFERENT_TRIALS)
-    digest = build.hash_weights(first.backbone)
+    digest = models.hash_weights(first.backbone)
     for step in range(3):
         results = first.step(step, *make_batch(step))
         first.drop([name for name, result in results.items() if result.diverged is not None])
     assert "wild" not in [trial.name for trial in first.trials]
     header = {"step": 3, "backbone_sha256": digest, "classes": None}
-    build.restore(second, checkpoint.save(tmp_path, first, header, None), digest, None, True)
+    resume.restore(second, checkpoint.save(tmp_path, first, header, None), digest, None, True)
     second.drop(["plain"])
     for step in range(3, 6):
         second.step(step, *make_batch(step))
@@ -205,10 +206,10 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight_though_its_loss_is() ->
 
 def test_frozen_means_frozen_no_graph_and_the_same_bytes() -> None:
     cohort = make_cohort(main={})
-    digest = build.hash_weights(cohort.backbone)
+    digest = models.hash_weights(cohort.backbone)
     assert all(layer.out_NTLC.grad_fn is None for layer in cohort.features(make_batch(0)[0]))
     train(cohort)
-    assert build.hash_weights(cohort.backbone) == digest
+    assert models.hash_weights(cohort.backbone) == digest
     assert all(parameter.grad is None for parameter in cohort.backbone.parameters())
     assert not any(name.startswith("backbone") for name, _ in cohort.trials[0].named_parameters())
 
@@ -313,8 +314,8 @@ def test_a_step_with_mixed_targets_trains() -> None:
 def test_bfloat16_scores_are_close_to_float32_and_float32_themselves() -> None:
     whole = make_cohort(main={})
     half_settings = settings(train__precision="bf16")
-    backbone, _, _ = build.build_backbone(half_settings, CPU, "bf16")
-    half = Cohort([build.build_trial("main", half_settings, backbone, CPU, "bf16")], backbone, CPU, "bf16")
+    backbone, _, _ = models.build_backbone(half_settings, CPU, "bf16")
+    half = Cohort([build_trial("main", half_settings, backbone, CPU, "bf16")], backbone, CPU, "bf16")
     clips, labels = make_batch(0)
     scores, rough = whole.scores(clips)["main"], half.scores(clips)["main"]
     assert rough.dtype == torch.float32

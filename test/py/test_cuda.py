@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from caches import evaluate, extract, make_request, make_videos, train
+from coldframe.build import models
 from coldframe.data.clips import DummyClips
 from coldframe.data.loader import train_loader
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.machine.environment import describe_environment, describe_memory
 from coldframe.session import Session
-from coldframe.train import build, checkpoint
-from coldframe.train.cohort import Cohort, stream_seed
+from coldframe.train import checkpoint, resume
+from coldframe.train.cohort import Cohort
+from coldframe.train.schedule import stream_seed
+from coldframe.train.trial import build_trial
 from small import settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -32,9 +35,9 @@ NO_DROPOUT = {"model__decoder__mlp_dropout": 0.0, "model__head__dropout": 0.0}  
 def make_cohort(device: str = "cuda", precision: str = "fp16", **trials: dict[str, Any]) -> Cohort:
     place = torch.device(device)
     built = {name: settings(**changes) for name, changes in trials.items()}
-    backbone, _, _ = build.build_backbone(next(iter(built.values())), place, precision)
-    models = [build.build_trial(name, one, backbone, place, precision) for name, one in built.items()]
-    return Cohort(models, backbone, place, precision)
+    backbone, _, _ = models.build_backbone(next(iter(built.values())), place, precision)
+    built_trials = [build_trial(name, one, backbone, place, precision) for name, one in built.items()]
+    return Cohort(built_trials, backbone, place, precision)
 
 
 def step(cohort: Cohort, number: int, num_clips: int = 4) -> dict[str, float]:
@@ -111,7 +114,7 @@ def test_a_run_that_stops_and_goes_on_ends_with_the_same_bytes(tmp_path: Path) -
         step(stopped, number)
     header = {"step": 3, "backbone_sha256": "a", "classes": None, "config": {}}
     path = checkpoint.save(tmp_path, stopped, header, None)
-    assert build.restore(resumed, path, "a", None, training=True) == 3
+    assert resume.restore(resumed, path, "a", None, training=True) == 3
     for number in range(3, 6):
         assert step(straight, number) == step(resumed, number), number
     for name in TRIALS:
@@ -125,7 +128,7 @@ def test_a_run_may_go_on_in_another_precision(before: str, after: str, tmp_path:
     step(cohort, 0)
     path = checkpoint.save(tmp_path, cohort, {"step": 1, "backbone_sha256": "a", "classes": None, "config": {}}, None)
     resumed = make_cohort(precision=after, one={})
-    assert build.restore(resumed, path, "a", None, training=True) == 1
+    assert resume.restore(resumed, path, "a", None, training=True) == 1
     assert all(torch.equal(value, weights(cohort, "one")[key]) for key, value in weights(resumed, "one").items())
     step(resumed, 1)
 
@@ -204,7 +207,7 @@ def test_blocks_of_the_backbone_learn_in_half_precision() -> None:
 
 
 def test_a_forecast_is_of_the_device_and_its_precision() -> None:
-    from coldframe.train.forecast import describe_model
+    from coldframe.build.forecast import describe_model
 
     memory = describe_model(settings(launch__device="cuda", train__precision="auto"))["memory"]
     assert (memory["device"], memory["precision"]) == ("cuda:0", "fp16")

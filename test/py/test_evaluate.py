@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from coldframe.build import batches
 from coldframe.data.clips import normalize_
 from coldframe.errors import UserError
 from coldframe.evaluate.evaluation import Evaluation, accuracy, ensemble
 from coldframe.machine.lock import RunLock
-from coldframe.train import build
 from coldframe.train.metrics import Metrics
 from small import settings
 from test_cohort import CPU, make_cohort
@@ -59,14 +59,14 @@ def test_every_video_is_counted_once_and_scores_are_the_mean_over_views(tmp_path
     cohort = make_cohort(main={})
     list_file = tmp_path / "val.tsv"
     list_file.write_text("".join(f"/nowhere/{i}.mp4\t{i % 5}\n" for i in range(7)))
-    batches, num_videos = build.evaluation_batches(chosen, str(list_file), CPU)
-    evaluation = Evaluation(cohort, batches, lambda x: normalize_(x, chosen.data.mean, chosen.data.std), num_videos, 2)
+    found, num_videos = batches.evaluation_batches(chosen, str(list_file), CPU)
+    evaluation = Evaluation(cohort, found, lambda x: normalize_(x, chosen.data.mean, chosen.data.std), num_videos, 2)
     while not evaluation.advance(0.0001, lambda: None):
         pass
     assert sorted(evaluation.indices) == list(range(7))
     results = evaluation.results()["main"]
     assert (results["num_videos"], results["num_bad"], results["views"]) == (7, 0, 2)
-    again, _ = build.evaluation_batches(chosen, str(list_file), CPU)
+    again, _ = batches.evaluation_batches(chosen, str(list_file), CPU)
     first = next(again)
     views = normalize_(first.clips[0], chosen.data.mean, chosen.data.std)
     by_hand = torch.stack([cohort.scores(view[None])["main"][0] for view in views]).mean(dim=0)
@@ -77,8 +77,8 @@ def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
     list_file = tmp_path / "val.tsv"
     list_file.write_text("/nowhere/a.mp4\t0\n")
     chosen = settings(data__dummy=False)
-    batches, num_videos = build.evaluation_batches(chosen, str(list_file), CPU)
-    evaluation = Evaluation(make_cohort(main={}), batches, lambda x: x, num_videos, 2)
+    found, num_videos = batches.evaluation_batches(chosen, str(list_file), CPU)
+    evaluation = Evaluation(make_cohort(main={}), found, lambda x: x, num_videos, 2)
     assert evaluation.advance(60, lambda: None)
     assert [path for path, _ in evaluation.bad] == ["/nowhere/a.mp4"]
     with pytest.raises(UserError, match="none of the 1 videos"):
@@ -118,8 +118,8 @@ def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: py
 
 def evaluate(cohort: Any, list_file: Path) -> Evaluation:
     list_file.write_text("".join(f"/nowhere/{i}.mp4\t{i % 5}\n" for i in range(4)))
-    batches, num_videos = build.evaluation_batches(settings(), str(list_file), CPU)
-    evaluation = Evaluation(cohort, batches, lambda x: x / 255, num_videos, 2)
+    found, num_videos = batches.evaluation_batches(settings(), str(list_file), CPU)
+    evaluation = Evaluation(cohort, found, lambda x: x / 255, num_videos, 2)
     assert evaluation.advance(60, lambda: None)
     return evaluation
 

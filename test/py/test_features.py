@@ -11,14 +11,15 @@ import torch
 
 from caches import NUM_CLIPS, NUM_VIEWS, evaluate, extract, make_request, make_videos, shard_of, train
 from coldframe.backbones.clip.model import LayerFeatures
+from coldframe.build import batches, models
 from coldframe.cache.read import StoredFeatures, choose_view, open_cache, read_fully
 from coldframe.cache.write import CLIPS_A_PASS, Extraction
 from coldframe.data.clips import normalize_, read_list
 from coldframe.errors import UserError
 from coldframe.session import Session
 from coldframe.settings import Settings
-from coldframe.train import build
 from coldframe.train.cohort import Cohort
+from coldframe.train.trial import build_trial
 
 CPU = torch.device("cpu")
 FORMS = ("maps", "inputs", "one")
@@ -34,10 +35,10 @@ class LiveFeatures(StoredFeatures):
     for: what comes in are the numbers of records."""
 
     def __init__(self, settings: Settings, lists: dict[str, str]) -> None:
-        super().__init__(Extraction(settings, dict(lists)).layout, build.build_backbone(settings, CPU, "fp32")[0])
+        super().__init__(Extraction(settings, dict(lists)).layout, models.build_backbone(settings, CPU, "fp32")[0])
         self.settings = settings
-        self.whole, _, _ = build.build_backbone(settings, CPU, "fp32")
-        self.clips = build.training_clips(settings, read_list(lists["train"]))
+        self.whole, _, _ = models.build_backbone(settings, CPU, "fp32")
+        self.clips = batches.training_clips(settings, read_list(lists["train"]))
 
     def forward(self, records_N1: torch.Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
         each = [self.of_record(int(record), num_layers) for record in records_N1.flatten()]
@@ -60,9 +61,9 @@ class LiveFeatures(StoredFeatures):
 
 def train_live(settings: Settings, lists: dict[str, str]) -> list[float]:
     """Returns the losses of training on the stored views, drawn as a cache draws them, features computed live."""
-    backbone, digest, _ = build.build_backbone(settings, CPU, "fp32")
+    backbone, digest, _ = models.build_backbone(settings, CPU, "fp32")
     cache = open_cache([settings], digest, dict(lists))
-    trial = build.build_trial("main", settings, backbone, CPU, "fp32")
+    trial = build_trial("main", settings, backbone, CPU, "fp32")
     cohort = Cohort([trial], LiveFeatures(settings, lists), CPU, "fp32")
     losses = []
     for step, batch in enumerate(cache.training_batches(settings, lists["train"], 0, False)):
@@ -135,13 +136,13 @@ def test_trials_of_a_cohort_come_out_of_a_deeper_cache_as_they_do_alone(folder, 
 def test_every_view_is_drawn_and_a_step_does_not_depend_on_where_training_began(caches):
     settings, lists = caches["maps fp32"]
     parsed = Settings.from_json(settings)
-    cache = open_cache([parsed], build.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
+    cache = open_cache([parsed], models.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
     batches = list(cache.training_batches(parsed, lists["train"], 0, False))
     later = list(cache.training_batches(parsed, lists["train"], 4, False))
     assert [batch.indices.tolist() for batch in batches[4:]] == [batch.indices.tolist() for batch in later]
     assert all(torch.equal(a.clips, b.clips) for a, b in zip(batches[4:], later, strict=True))
     live = list(
-        build.training_batches(replace(parsed, data=replace(parsed.data, features=None)), lists["train"], 0, CPU)
+        batches.training_batches(replace(parsed, data=replace(parsed.data, features=None)), lists["train"], 0, CPU)
     )
     assert [batch.indices.tolist() for batch in batches] == [batch.indices.tolist() for batch in live]
     assert {choose_view(5, step, i, NUM_VIEWS) for step in range(6) for i in range(4)} == set(range(NUM_VIEWS))
@@ -151,7 +152,7 @@ def test_clips_of_one_video_are_different_views_of_it(caches):
     settings, lists = caches["maps fp32"]
     settings = {**settings, "data": {**settings["data"], "clips_per_video": 2}}
     parsed = Settings.from_json(settings)
-    cache = open_cache([parsed], build.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
+    cache = open_cache([parsed], models.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
     for batch in cache.training_batches(parsed, lists["train"], 0, False):
         assert batch.indices[0::2].tolist() == batch.indices[1::2].tolist()
         assert not any(torch.equal(a, b) for a, b in zip(batch.clips[0::2], batch.clips[1::2], strict=True))
@@ -165,16 +166,16 @@ def test_a_batch_has_the_rows_of_its_good_records_in_their_order(folder, tmp_pat
     settings, lists = make_request(folder, tmp_path, "torn", **changes)
     extract(settings, lists)
     parsed = Settings.from_json(settings)
-    cache = open_cache([parsed], build.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
+    cache = open_cache([parsed], models.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
     evaluation, num_videos = cache.evaluation_batches(parsed, lists["val"], pin)
     kept = {
         "train": list(cache.training_batches(parsed, lists["train"], 0, pin)),
         "val": list(evaluation),
     }
     assert num_videos == NUM_CLIPS + 1
-    for name, batches in kept.items():
-        assert {len(batch.bad) for batch in batches} == {0, 1}
-        for batch in batches:
+    for name, found in kept.items():
+        assert {len(batch.bad) for batch in found} == {0, 1}
+        for batch in found:
             assert len(batch.clips) == len(batch.labels) == len(batch.indices)
             assert batch.clips.is_pinned() == batch.labels.is_pinned() == pin
             for index, clip in zip(batch.indices.tolist(), batch.clips, strict=True):
@@ -256,7 +257,7 @@ def test_a_cache_built_without_cross_attention_serves_training_with_it(folder, t
 def test_the_view_of_a_video_is_that_of_its_first_place_in_the_batch(caches):
     settings, lists = caches["maps fp32"]
     parsed = Settings.from_json({**settings, "data": {**settings["data"], "clips_per_video": 2}})
-    cache = open_cache([parsed], build.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
+    cache = open_cache([parsed], models.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
     for step, batch in enumerate(cache.training_batches(parsed, lists["train"], 0, False)):
         for place, (index, clip) in enumerate(zip(batch.indices.tolist(), batch.clips, strict=True)):
             view = (choose_view(5, step, place - place % 2, NUM_VIEWS) + place % 2) % NUM_VIEWS

@@ -14,16 +14,18 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_videos, shard_of, train, write_lists
+from coldframe.build import batches, models
+from coldframe.build.forecast import count_pass
 from coldframe.cache.manifest import read_manifest
 from coldframe.cache.read import StoredFeatures, open_cache
 from coldframe.cache.write import CLIPS_A_PASS, Extraction, choose_pass
 from coldframe.data.clips import read_list, sample_order
 from coldframe.errors import UserError, explain
 from coldframe.session import Session
+from coldframe.session.stored import train_on
 from coldframe.settings import Settings
-from coldframe.train import build
 from coldframe.train.cohort import Cohort
-from coldframe.train.forecast import count_pass
+from coldframe.train.trial import build_trial
 
 CPU = torch.device("cpu")
 
@@ -130,7 +132,7 @@ def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evalu
 def test_the_forecast_has_the_bytes_that_are_then_written(folder, tmp_path):
     settings, lists = make_request(folder, tmp_path, features__precision="fp16")
     extraction = Extraction(Settings.from_json(settings), dict(lists))
-    forecast = extraction.forecast(lambda: None)
+    forecast = extraction.forecast(lambda: None, train_on)
     assert forecast["seconds"]["measured_clips"] == CLIPS_A_PASS["cpu"]
     assert forecast["seconds"]["build"] > 0
     assert forecast["fits"]
@@ -138,7 +140,7 @@ def test_the_forecast_has_the_bytes_that_are_then_written(folder, tmp_path):
     extract(settings, lists)
     written = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
     assert forecast["bytes"]["total"] <= written < forecast["bytes"]["total"] + 3000  # headers, checksums, sources
-    assert Extraction(Settings.from_json(settings), dict(lists)).forecast(lambda: None)["seconds"] is None
+    assert Extraction(Settings.from_json(settings), dict(lists)).forecast(lambda: None, train_on)["seconds"] is None
 
 
 def test_numbers_too_large_for_half_precision_are_refused(folder, tmp_path):
@@ -207,7 +209,7 @@ def test_reasons_of_two_bad_videos_stay_with_their_videos(folder, tmp_path):
     write_lists(folder, "two", [folder / "text.mp4", folder / "short.mp4", folder / "0.mp4"])
     settings, lists = make_request(folder, tmp_path, "two", features__train_views=1)
     reply = extract(settings, lists)
-    clips = build.evaluation_clips(Settings.from_json(settings), read_list(lists["val"]))
+    clips = batches.evaluation_clips(Settings.from_json(settings), read_list(lists["val"]))
     reasons = {video.path: video.reason for video in (clips[0].clip, clips[1].clip)}
     assert len(set(reasons.values())) == 2
     assert {video["path"]: video["reason"] for video in reply["bad"]} == reasons
@@ -246,9 +248,9 @@ def change_row(file: Path, row: int, *, true_checksum: bool) -> None:
 def train_without_last(settings: dict, lists: dict, num_listed: int) -> list[float]:
     """Returns the losses of the batches of a list of `num_listed` videos whose last one the cache knows nothing of."""
     parsed = Settings.from_json(settings)
-    backbone, digest, _ = build.build_backbone(parsed, CPU, "fp32")
+    backbone, digest, _ = models.build_backbone(parsed, CPU, "fp32")
     cache = open_cache([parsed], digest, dict(lists))
-    trial = build.build_trial("main", parsed, backbone, CPU, "fp32")
+    trial = build_trial("main", parsed, backbone, CPU, "fp32")
     cohort = Cohort([trial], StoredFeatures(cache.layout, backbone), CPU, "fp32")
     losses = []
     for step in range(parsed.train.steps):
@@ -286,11 +288,11 @@ def test_a_damaged_record_ends_training_before_its_numbers_are_used_and_is_mende
     session = Session()
     session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
     assert session.advance(1)["steps"][0]["trials"]["main"]["loss"] == losses[0]
-    before = [parameter.clone() for _, parameter in session.cohort.trials[0].named_parameters()]
+    before = [parameter.clone() for _, parameter in session.running.cohort.trials[0].named_parameters()]
     with pytest.raises(UserError, match=f"{TRAIN}  record {record} is damaged. `coldframe features build` mends"):
         session.advance(1)
-    after = [parameter for _, parameter in session.cohort.trials[0].named_parameters()]
-    assert session.step == 1
+    after = [parameter for _, parameter in session.running.cohort.trials[0].named_parameters()]
+    assert session.running.step == 1
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     session.close()
     extract(settings, lists)

@@ -18,9 +18,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import small
+from coldframe.build import forecast, models
+from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
-from coldframe.train import build, forecast
-from coldframe.train.cohort import DTYPES, Cohort, Trial
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import Trial, build_trial
 
 CPU = torch.device("cpu")
 # Large enough that weights and small vectors do not hide what grows with the clips.
@@ -66,8 +68,8 @@ class LiveBytes(TorchDispatchMode):
 
 
 def build_cohort(settings: Settings) -> Cohort:
-    backbone, _, _ = build.build_backbone(settings, CPU, "fp32")
-    return Cohort([build.build_trial("main", settings, backbone, CPU, "fp32")], backbone, CPU, "fp32")
+    backbone, _, _ = models.build_backbone(settings, CPU, "fp32")
+    return Cohort([build_trial("main", settings, backbone, CPU, "fp32")], backbone, CPU, "fp32")
 
 
 def weights_of(trial: Trial, cohort: Cohort) -> list[torch.Tensor]:
@@ -138,7 +140,7 @@ def test_the_tensors_of_an_evaluation_are_those_forecast() -> None:
 def test_parameters_and_trial_bytes_are_those_of_the_real_model(switch: str, num_layers: int) -> None:
     settings = small.settings(**{f"model__temporal__{switch}": False, "model__decoder__num_layers": num_layers})
     cohort = build_cohort(settings)
-    described, counted = forecast.describe_model(settings), build.count_parameters(cohort)
+    described, counted = forecast.describe_model(settings), cohort.count_parameters()
     assert described["parameters_total"] == counted["total"]
     assert described["parameters_trained"] == counted["trained"]
     assert described["memory"]["trial_bytes"] == 3 * 4 * counted["trained"]
@@ -160,7 +162,7 @@ def test_parameters_of_a_backbone_are_those_of_the_real_one(sizes: tuple[float, 
     changes = {f"model__backbone__{key}": size for key, size in zip(keys, sizes, strict=True)}
     backbone = small.settings(**changes).model.backbone
     with torch.device("meta"):
-        real = build.build_vision(backbone)
+        real = models.build_vision(backbone)
     assert forecast.count_backbone(backbone) == sum(parameter.numel() for parameter in real.parameters())
 
 
@@ -172,7 +174,7 @@ def test_parameters_trained_follow_the_blocks_that_are() -> None:
     for train_blocks in (None, 1, 2):
         changes = {"model__backbone__freeze": False, "model__backbone__train_blocks": train_blocks}
         settings = small.settings(**changes)
-        counted = build.count_parameters(build_cohort(settings))["trained"]
+        counted = build_cohort(settings).count_parameters()["trained"]
         assert forecast.describe_model(settings)["parameters_trained"] == counted
 
 

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from coldframe.backbones.clip.model import VisionTransformer, init_random
-from coldframe.backbones.clip.weights import load_backbone, put_backbone, sha256_file, to_upstream
+from coldframe.backbones.clip.weights import load_backbone, put_backbone, to_upstream
 from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
+from coldframe.machine.files import hash_file
 from coldframe.train.inspection import ACTIVATION_NOTE, identify
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
@@ -72,7 +73,7 @@ def test_every_format_is_named_with_the_same_sizes(tmp_path, visual, name, suffi
     assert found["format"] == name
     assert found["backbone"] == FOUND
     assert found["dtypes"] == ["float32"]
-    assert found["sha256"] == sha256_file(file)
+    assert found["sha256"] == hash_file(file)
     assert found["size_bytes"] == file.stat().st_size
     *activation, heads = found["notes"]
     assert activation == ([] if "original EVL" in name else [ACTIVATION_NOTE])

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from coldframe.backbones.clip.model import VisionTransformer
+from coldframe.build import models
 from coldframe.errors import UserError
-from coldframe.train import build, checkpoint, upstream
+from coldframe.train import checkpoint, upstream
 from coldframe.train.cohort import Cohort
 from coldframe.train.initial import initialize
+from coldframe.train.trial import build_trial
 from small import settings, settings_json
 from test_cohort import CPU, make_batch, make_cohort, weights
 
@@ -21,7 +23,7 @@ TRAINED = {"model__backbone__freeze": False}
 
 
 def digest_of(cohort: Cohort) -> str:
-    return build.hash_weights(cohort.backbone)
+    return models.hash_weights(cohort.backbone)
 
 
 def save(folder: Path, cohort: Cohort, digest: str, classes: list[str] | None = CLASSES, **changes: Any) -> Path:
@@ -51,7 +53,7 @@ def test_what_fits_is_taken_and_what_does_not_is_said(tmp_path: Path, trained: C
     assert torch.equal(weights(other, "main")["proj.0.weight"], weights(trained, "main")["proj.0.weight"])
     assert "Fresh are proj.2.bias, proj.2.weight." in notes
     wide = settings(model__backbone__width=64, model__decoder__qkv_dim=48, data__num_classes=6)
-    fresh = build.build_trial("main", wide, trained.backbone, CPU, "fp32")
+    fresh = build_trial("main", wide, trained.backbone, CPU, "fp32")
     with pytest.raises(UserError, match="holds no weight that fits"):
         initialize(fresh, path, digest_of(trained), None)
 

@@ -35,7 +35,7 @@ def train(folder: Path, list_file: str, stops: list[int], *seeds: int, **changes
     for stop in stops:
         session = Session()
         session.open("train", trials, lists, None, str(folder), "auto")
-        replies.append(session.advance(stop - session.step))
+        replies.append(session.advance(stop - session.running.step))
         session.save()
         session.close()
     return replies

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import small
+from coldframe.build import batches as building
+from coldframe.build.forecast import describe_models
 from coldframe.data import loader
 from coldframe.data.clips import DummyClips
 from coldframe.errors import UserError, describe
 from coldframe.machine import sharing
 from coldframe.settings import Settings
-from coldframe.train import build
-from coldframe.train.forecast import describe_models
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])
@@ -179,14 +179,14 @@ def test_what_evaluations_will_lack_is_told_before_a_training_begins(tmp_path, m
         data__dummy=False, data__num_workers=1, data__num_frames=8, train__steps=9, train__batch_size=4
     )
     asked = []
-    monkeypatch.setattr(build, "refuse_small", asked.append)
-    build.refuse_lacking(settings, "train", lists)
+    monkeypatch.setattr(building, "refuse_small", asked.append)
+    building.refuse_lacking(settings, "train", lists)
     data, views = settings.data, settings.eval
     frame = 4 * 3 * data.size**2
     most = min(10, 2 * views.batch_size)
     assert asked == [frame * data.num_frames * (2 * 4 + most * views.spatial_views * views.temporal_views)]
-    build.refuse_lacking(settings, "evaluate", lists)
-    build.refuse_lacking(small.settings(data__dummy=False, data__num_workers=0), "train", lists)
+    building.refuse_lacking(settings, "evaluate", lists)
+    building.refuse_lacking(small.settings(data__dummy=False, data__num_workers=0), "train", lists)
     assert len(asked) == 1
 
 
@@ -194,7 +194,7 @@ def test_a_reader_that_is_not_there_is_told_before_anything_is_built(monkeypatch
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     settings = small.settings_json(data__dummy=False, data__reader="torchcodec")
     for ask in (
-        lambda: build.refuse_lacking(Settings.from_json(settings), "evaluate", {}),
+        lambda: building.refuse_lacking(Settings.from_json(settings), "evaluate", {}),
         lambda: describe_models([settings]),
     ):
         with pytest.raises(UserError, match=r"data\.reader  is torchcodec, .*not installed.*pip install torchcodec"):

@@ -14,7 +14,7 @@ import coldframe.backbones.clip.weights
 import coldframe.data.augment
 import coldframe.data.clips
 import coldframe.decoders.evl.motion
-import coldframe.train.cohort
+import coldframe.train.trial
 import coldframe.train.upstream
 import coldframe.video.frames
 import parity
@@ -154,7 +154,7 @@ def test_a_changed_optimizer_is_noticed_after_resuming(tmp_path, monkeypatch):
 
 
 def test_a_changed_schedule_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(coldframe.train.cohort, "learning_rate", lambda step, train: train.lr)
+    monkeypatch.setattr(coldframe.train.trial, "learning_rate", lambda step, train: train.lr)
     found = failures(copy(["traj_upstream_init.pt"], tmp_path))
     assert {"losses", "learning rates", "losses after resuming", "final weights, mean of the worst tensor"} <= found
 

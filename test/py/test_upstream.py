@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coldframe.errors import UserError
-from coldframe.train import build, upstream
+from coldframe.train import resume, upstream
 from test_cohort import make_batch, make_cohort, weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -23,7 +23,7 @@ def test_a_trial_written_for_the_original_comes_back_and_goes_on_with_the_same_b
     for step in range(2):
         whole.step(step, *make_batch(step))
     upstream.write(tmp_path / "checkpoint-2.pth", whole.trials[0], 2)
-    assert build.restore(other, tmp_path / "checkpoint-2.pth", "", None, True) == 2
+    assert resume.restore(other, tmp_path / "checkpoint-2.pth", "", None, True) == 2
     for step in range(2, 4):
         one, two = (cohort.step(step, *make_batch(step))["main"] for cohort in (whole, other))
         assert one.loss == two.loss
@@ -51,7 +51,7 @@ def test_groups_of_parameters_are_written_as_they_are_and_come_back(tmp_path: Pa
     for group, base, last in zip(groups, stored["lr_sched"]["base_lrs"], stored["lr_sched"]["_last_lr"], strict=True):
         assert (base, last) == (group["initial_lr"], group["lr"])
     told: list[str] = []
-    assert build.restore(other, path, "", None, True, told) == 2
+    assert resume.restore(other, path, "", None, True, told) == 2
     assert told == []
     for step in range(2, 4):
         one, two = (cohort.step(step, *make_batch(step))["main"] for cohort in (whole, other))
@@ -59,7 +59,7 @@ def test_groups_of_parameters_are_written_as_they_are_and_come_back(tmp_path: Pa
     for name, value in weights(whole, "main").items():
         assert torch.equal(value, weights(other, "main")[name]), name
     plain = make_cohort(main={"model__backbone__freeze": False})
-    build.restore(plain, path, "", None, True, told)
+    resume.restore(plain, path, "", None, True, told)
     assert "was trained with another weight decay or rate" in told[0]
 
 
@@ -118,8 +118,8 @@ def test_moments_that_are_not_finite_are_named(tmp_path: Path) -> None:
     cohort.trials[0].optimizer.state[cohort.trials[0].model.get_parameter("proj.2.bias")]["exp_avg"][1] = float("nan")
     upstream.write(tmp_path / "a.pth", cohort.trials[0], 1)
     with pytest.raises(UserError, match=r"not finite: exp_avg of proj\.2\.bias \(1 NaN, 0 infinite of 5\)"):
-        build.restore(make_cohort(main={}), tmp_path / "a.pth", "", None, True)
-    assert build.restore(make_cohort(main={}), tmp_path / "a.pth", "", None, False) == 1
+        resume.restore(make_cohort(main={}), tmp_path / "a.pth", "", None, True)
+    assert resume.restore(make_cohort(main={}), tmp_path / "a.pth", "", None, False) == 1
 
 
 def test_written_keys_and_their_order_are_the_originals(tmp_path: Path) -> None:

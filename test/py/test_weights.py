@@ -16,10 +16,10 @@ from coldframe.backbones.clip.weights import (
     interpolate_positions,
     load_backbone,
     put_backbone,
-    sha256_file,
     to_upstream,
 )
 from coldframe.errors import UserError
+from coldframe.machine.files import hash_file
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 HUGGING_FACE = (
@@ -323,4 +323,4 @@ def test_a_smaller_grid_is_a_mean_of_what_it_covers():
 
 def test_sha256_is_the_files(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

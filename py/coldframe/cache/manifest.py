@@ -16,13 +16,13 @@ from torch import Tensor
 
 from coldframe.data.clips import read_list
 from coldframe.errors import UserError
-from coldframe.machine.files import write_text
+from coldframe.machine.files import hash_file, write_text
 from coldframe.settings import Settings
 
 FORMAT = 2
 MANIFEST = "features.json"
 _ANEW = "Remove the folder and build the cache again."
-DTYPES: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+STORED_DTYPES: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Layout:
 
     @property
     def clip_bytes(self) -> int:
-        return self.numbers * DTYPES[self.precision].itemsize
+        return self.numbers * STORED_DTYPES[self.precision].itemsize
 
     def split(self, stored_NS: Tensor) -> list[list[Tensor]]:
         """Returns views of the tensors of each stored layer, (N, ...) each."""
@@ -197,7 +197,7 @@ def describe_parts(settings: Settings, lists: dict[str, str | None]) -> dict[str
     parts = {}
     if lists["train"] is not None:
         key = {
-            "data.train_list (SHA-256)": _hash_file(data.train_list),
+            "data.train_list (SHA-256)": hash_file(str(data.train_list)),
             "data.train_root": data.train_root or data.root,
             "features.train_views": settings.features.train_views,
             "data.seed": data.seed,
@@ -208,7 +208,7 @@ def describe_parts(settings: Settings, lists: dict[str, str | None]) -> dict[str
         }
         parts["train"] = Part("train", len(read_list(lists["train"])) * settings.features.train_views, 1, key, [], {})
     if lists["val"] is not None:
-        digest = _hash_file(data.val_list)
+        digest = hash_file(str(data.val_list))
         key = {
             "data.val_list (SHA-256)": digest,
             "data.val_root": data.val_root or data.root,
@@ -218,12 +218,6 @@ def describe_parts(settings: Settings, lists: dict[str, str | None]) -> dict[str
         num_views = views.spatial_views * views.temporal_views
         parts[f"val-{digest[:12]}"] = Part("val", len(read_list(lists["val"])), num_views, key, [], {})
     return parts
-
-
-def _hash_file(path: str | None) -> str:
-    assert path is not None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_differences(have: Manifest, wanted: Manifest) -> list[str]:

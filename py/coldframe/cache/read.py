@@ -236,7 +236,7 @@ class _Reading:
                 self.clips[place] = self.clips[i]
         labels = torch.tensor([self.items[i][1] for i in good], dtype=torch.int64, pin_memory=pin)
         indices = torch.tensor([self.indices[i] for i in good], dtype=torch.int64)
-        return Batch(self.clips[: len(good)], labels, indices, bad, 0.0)
+        return Batch(self.clips[: len(good)], labels, indices, bad)
 
 
 def choose_view(seed: int, step: int, position: int, num_views: int) -> int:

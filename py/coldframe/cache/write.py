@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +20,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from coldframe.build import batches, models
+from coldframe.build.forecast import count_pass
 from coldframe.cache.manifest import (
-    DTYPES,
+    STORED_DTYPES,
     Layout,
     Manifest,
     Part,
@@ -40,13 +40,10 @@ from coldframe.data.source import describe_source
 from coldframe.errors import UserError
 from coldframe.machine import environment
 from coldframe.machine.device import choose_device, choose_precision
-from coldframe.machine.files import writing
+from coldframe.machine.files import hash_file, writing
 from coldframe.machine.lock import RunLock
+from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
-from coldframe.train import build
-from coldframe.train.cohort import DTYPES as COMPUTE_DTYPES
-from coldframe.train.cohort import Cohort
-from coldframe.train.forecast import count_pass
 from coldframe.video.frames import BadVideo
 
 SHARD_BYTES = 256 * 2**20
@@ -79,6 +76,10 @@ class Records(Dataset[Item]):
         return replace(item, index=record)
 
 
+# Training stands above this room: it gives a function of the rows of a pass, which gives a step on them.
+TrainOn = Callable[["Extraction", Tensor], Callable[[], object]]
+
+
 class Extraction:
     """A cache that is being built."""
 
@@ -89,7 +90,7 @@ class Extraction:
         self.settings = replace(settings, data=replace(settings.data, clips_per_video=1))  # each view by itself
         self.device = torch.device(choose_device(settings.launch.device))
         self.precision, self.notes = choose_precision(settings.train.precision, str(self.device))
-        self.backbone, self._backbone_sha256, more = build.build_backbone(settings, self.device, self.precision)
+        self.backbone, self._backbone_sha256, more = models.build_backbone(settings, self.device, self.precision)
         self.notes += more
         self.manifest = self._take_up()
         self.layout = self.manifest.layout
@@ -124,6 +125,10 @@ class Extraction:
             )
         return replace(have, parts=parts | have.parts)
 
+    def stored_features(self) -> StoredFeatures:
+        """Returns what training reads the rows with."""
+        return StoredFeatures(self.layout, self.backbone)
+
     @property
     def parts(self) -> dict[str, Part]:
         """The parts to build, train and val; the cache may hold others."""
@@ -131,9 +136,9 @@ class Extraction:
 
     # --- forecast ---
 
-    def forecast(self, progress: Callable[[], None]) -> dict[str, Any]:
+    def forecast(self, progress: Callable[[], None], train_on: TrainOn) -> dict[str, Any]:
         """Returns bytes (whole, and still to be built), the free disk's, and seconds measured on a few of the clips;
-        None for the seconds when everything is built."""
+        None for the seconds when everything is built. `train_on` gives a step on rows, to be timed."""
         parts, clip_bytes = self.parts, self.layout.clip_bytes
         sizes = {name: part.num_records * part.num_views * clip_bytes for name, part in parts.items()}
         missing = {name: part.num_missing * part.num_views for name, part in parts.items()}
@@ -150,15 +155,15 @@ class Extraction:
             "remaining_bytes": remaining,
             "free_bytes": free,
             "fits": remaining <= free,
-            "seconds": self._measure(sum(missing.values()), progress) if remaining else None,
+            "seconds": self._measure(sum(missing.values()), progress, train_on) if remaining else None,
             "notes": self.notes,
         }
 
-    def _measure(self, num_missing: int, progress: Callable[[], None]) -> dict[str, Any]:
+    def _measure(self, num_missing: int, progress: Callable[[], None], train_on: TrainOn) -> dict[str, Any]:
         """Returns seconds to build what is missing, and seconds of a training epoch without and with the cache."""
         clips, item_seconds = self._try_clips()
         stored, pass_seconds = self._time(lambda: self._encode(clips), progress)
-        step_seconds = self._time_ready_step(stored, progress)
+        _, step_seconds = self._time(train_on(self, stored), progress)
         num_cpus = environment.count_cpus()
         workers = max(1, environment.count_workers(self.settings.data.num_workers))
         decode, encode, ready = item_seconds / workers, pass_seconds / len(clips), step_seconds / len(clips)
@@ -187,12 +192,6 @@ class Extraction:
             raise UserError(f"{items[0].clip}. None of {len(items)} videos that were tried could be read.")
         clips = torch.cat([item.clip.view(-1, *item.clip.shape[-4:])[:1] for item in good])  # type: ignore[union-attr]
         return clips[: self.clips_a_pass], sum(item.seconds for item in good) / len(good)
-
-    def _time_ready_step(self, stored_NS: Tensor, progress: Callable[[], None]) -> float:
-        trial = build.build_trial("main", self.settings, self.backbone, self.device, self.precision)
-        cohort = Cohort([trial], StoredFeatures(self.layout, self.backbone), self.device, self.precision)
-        labels = torch.zeros(len(stored_NS), dtype=torch.int64, device=self.device)
-        return self._time(lambda: cohort.step(0, stored_NS.to(self.device), labels), progress)[1]
 
     def _time(self, work: Callable[[], Any], progress: Callable[[], None]) -> tuple[Any, float]:
         work()  # imports and allocations of the first time
@@ -261,7 +260,7 @@ class Extraction:
         for name, part in self.parts.items():
             for shard in list(part.shards):
                 file = self.folder / shard.file
-                if not file.is_file() or _sha256(file) != shard.sha256:
+                if not file.is_file() or hash_file(file) != shard.sha256:
                     part.drop(shard)
                 yield
             replaced = find_replaced_records(self.folder, part, read_list(str(self.lists[name])))
@@ -275,8 +274,8 @@ class Extraction:
         assert list_file is not None
         items = read_list(list_file)
         if name == "train":
-            return Records(build.training_clips(self.settings, items), records, self.settings.features.train_views)
-        return Records(build.evaluation_clips(self.settings, items), records, None)
+            return Records(batches.training_clips(self.settings, items), records, self.settings.features.train_views)
+        return Records(batches.evaluation_clips(self.settings, items), records, None)
 
     def _fill(self, name: str, gap: range) -> Iterator[None]:
         """Computes the records of a gap; yields after every pass."""
@@ -284,13 +283,13 @@ class Extraction:
         records_a_pass = max(1, self.clips_a_pass // part.num_views)
         limit = max(1, SHARD_BYTES // (part.num_views * self.layout.clip_bytes * records_a_pass)) * records_a_pass
         shape = (min(limit, len(gap)), part.num_views * self.layout.numbers)
-        self._part, self._rows, self._num_pending = name, np.empty(shape, DTYPES[self.layout.precision]), 0
+        self._part, self._rows, self._num_pending = name, np.empty(shape, STORED_DTYPES[self.layout.precision]), 0
         self._sources = np.empty((shape[0], 3), np.int64)
         items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
         dataset = cast(EvalViews, self._dataset(name, gap))  # a loader asks for length, items and shape
         num_workers = environment.count_workers(self.settings.data.num_workers)
-        batches = eval_loader(dataset, batch_size=records_a_pass, num_workers=num_workers)
-        for start, batch in zip(range(gap.start, gap.stop, records_a_pass), batches, strict=True):
+        loaded = eval_loader(dataset, batch_size=records_a_pass, num_workers=num_workers)
+        for start, batch in zip(range(gap.start, gap.stop, records_a_pass), loaded, strict=True):
             num_records = min(records_a_pass, gap.stop - start)
             good = (batch.indices - start).tolist()
             missing = sorted(set(range(num_records)) - set(good))
@@ -326,7 +325,7 @@ class Extraction:
         rows = []
         for part in clips_NCTHW.split(self.clips_a_pass):  # type: ignore[no-untyped-call]
             clips = normalize_(part.to(self.device, copy=True), self.settings.data.mean, self.settings.data.std)
-            with self._autocast():
+            with autocast(self.device, self.precision):
                 tensors = self._features(clips) if self.layout.form == "maps" else self._inputs(clips)
             numbers = torch.cat([tensor.reshape(len(part), -1) for tensor in tensors], dim=1)
             rows.append(numbers.to(torch.float16 if self.layout.precision == "fp16" else torch.float32).cpu())
@@ -334,11 +333,6 @@ class Extraction:
         if not rows_NS.isfinite().all():
             raise UserError("features.precision  is fp16, and a feature is too large for it. Set fp32.")
         return rows_NS
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, COMPUTE_DTYPES[self.precision])
 
     def _features(self, clips_NCTHW: Tensor) -> list[Tensor]:
         features = self.backbone(clips_NCTHW, num_layers=self.layout.num_layers, with_maps=self.layout.has_maps)
@@ -368,7 +362,7 @@ class Extraction:
             sources = self._sources[: self._num_pending]
             save_file({"clips": rows, "crc32": checksums, "sources": sources}, partial)
             partial.chmod(0o644)  # safetensors writes for the owner alone
-            shard = Shard(file.name, first, len(rows), partial.stat().st_size, _sha256(partial))
+            shard = Shard(file.name, first, len(rows), partial.stat().st_size, hash_file(partial))
         part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
         self._num_pending = 0
         self.manifest.write(self.folder)
@@ -387,11 +381,6 @@ def choose_pass(settings: Settings, precision: str, free_bytes: int) -> int:
     while size > 1 and count_pass(settings, size, precision) > free_bytes:
         size //= 2
     return size
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _existing(folder: Path) -> Path:

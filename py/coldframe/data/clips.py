@@ -35,13 +35,12 @@ class Item:
 
 class Batch(NamedTuple):
     """What was asked for, less the bad videos: clips (N, 3, T, S, S) in training, (N, V, 3, T, S, S) in evaluation,
-    float32 in 0..255; labels and indices (N,) int64; bad; item_seconds: time spent in items, over all workers."""
+    float32 in 0..255; labels and indices (N,) int64."""
 
     clips: Tensor
     labels: Tensor
     indices: Tensor
     bad: list[BadVideo]
-    item_seconds: float
 
 
 # ---- lists and order -------------------------------------------------------------------------------------------------

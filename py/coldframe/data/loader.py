@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import signal
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from coldframe.data.clips import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
 from coldframe.errors import UserError, WorkerDied, describe
+from coldframe.machine.parent import die_with_parent
 from coldframe.machine.sharing import (
     SMALL_BYTES,
     NoRoom,
@@ -31,7 +29,6 @@ from coldframe.machine.sharing import (
 from coldframe.video.frames import BadVideo
 
 T = TypeVar("T")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 DEATH_SECONDS = 1.0
 
 
@@ -237,13 +234,7 @@ def _collate(shape: tuple[int, ...], items: list[Item] | Exception) -> Batch | E
         torch.stack([clip for clip, _, _ in good], out=clips)
         labels[:] = torch.tensor([label for _, label, _ in good])
         indices[:] = torch.tensor([index for _, _, index in good])
-    return Batch(
-        clips,
-        labels,
-        indices,
-        [item.clip for item in items if isinstance(item.clip, BadVideo)],
-        sum(item.seconds for item in items),
-    )
+    return Batch(clips, labels, indices, [item.clip for item in items if isinstance(item.clip, BadVideo)])
 
 
 def _clip_bytes(shape: tuple[int, ...]) -> int:
@@ -274,7 +265,7 @@ def _join(parts: list[Batch], pin_memory: bool) -> Batch:
     clips, labels, indices = (
         _concatenate(column, pin_memory) if pin_memory or len(parts) > 1 else column[0] for column in columns
     )
-    return Batch(clips, labels, indices, [b for p in parts for b in p.bad], sum(p.item_seconds for p in parts))
+    return Batch(clips, labels, indices, [b for p in parts for b in p.bad])
 
 
 def _concatenate(tensors: list[Tensor], pin_memory: bool) -> Tensor:
@@ -289,5 +280,4 @@ def _start_worker(worker_id: int) -> None:
     """
     obey_parent_alone()
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()

@@ -19,7 +19,8 @@ from torch import Tensor
 from coldframe.data.clips import Batch
 from coldframe.errors import UserError
 from coldframe.machine.files import writing
-from coldframe.train.cohort import Cohort, Trial
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import Trial
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,6 +76,12 @@ def recover(target: Path) -> None:
     if replaced.exists() and not target.exists():
         replaced.rename(target)
     remove(replaced)
+
+
+def hash_file(file: Path | str) -> str:
+    """Returns the SHA-256 of a file's bytes, 64 hex digits."""
+    with Path(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove(folder: Path) -> None:

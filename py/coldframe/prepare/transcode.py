@@ -8,9 +8,7 @@ Also a program: a worker that takes clips as JSON lines and answers in such line
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import hashlib
 import json
 import os
 import signal
@@ -31,6 +29,8 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from coldframe.machine.files import hash_file
+from coldframe.machine.parent import die_with_parent
 from coldframe.video import frames as video
 from coldframe.video.frames import Frames
 from coldframe.video.packets import Table, scan
@@ -41,7 +41,6 @@ NUM_SAMPLED = 8  # frames of a clip that are compared with their originals
 # Real clips have about 35 at the default quality; noise of 16 pixels has 22 at CRF 30, and no worse one is allowed.
 MIN_PSNR = 16.0
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def transcode(source: str, target: Path, encoding: Encoding, max_frames: int | N
         height=written.size[1],
         psnr=round(psnr, 2),
         size_bytes=partial.stat().st_size,
-        sha256=_sha256(partial),
+        sha256=hash_file(partial),
         source_size_bytes=before.st_size,
         source_mtime_ns=before.st_mtime_ns,
         source_sha256=digest,
@@ -115,15 +114,10 @@ def transcode(source: str, target: Path, encoding: Encoding, max_frames: int | N
 
 def _identify(path: str) -> tuple[os.stat_result, str]:
     try:
-        return Path(path).stat(), _sha256(Path(path))
+        return Path(path).stat(), hash_file(Path(path))
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise BadVideo(path, reason) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -332,8 +326,7 @@ def _stay() -> None:
     """Leaves interrupts to the main process (Ctrl-C reaches the whole process group), and dies with it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from coldframe.backbones.clip.tower import check_finite, some
 from coldframe.errors import UserError
 from coldframe.machine import files
 from coldframe.machine.files import remove, sync_folder, write_text, writing_folder
-from coldframe.train.cohort import Cohort, Trial
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import Trial
 
 FORMAT = 1  # of all that is stored: src/config/stored-format.ts
 LATEST = "latest"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from coldframe.backbones.clip.tower import check_finite
+from coldframe.build import models
 from coldframe.errors import UserError
 from coldframe.settings import Settings
-from coldframe.train import build, checkpoint, upstream
-from coldframe.train.cohort import Trial
+from coldframe.train import checkpoint, upstream
+from coldframe.train.trial import Trial
 
 BACKBONE = "backbone."
 HEAD = ("proj.2.weight", "proj.2.bias")  # a row a class
@@ -59,7 +60,7 @@ def _check_features(
     own = {name.removeprefix(BACKBONE): value for name, value in found.items() if name.startswith(BACKBONE)}
     places = {name for name, _ in trial.named_parameters() if name.startswith(BACKBONE)}
     left = sorted(BACKBONE + name for name in own if BACKBONE + name not in places)
-    is_ours = bool(own) and build.hash_state(own) == backbone_sha256
+    is_ours = bool(own) and models.hash_state(own) == backbone_sha256
     if left and not is_ours:
         raise UserError(
             f"{path}  holds a backbone that was trained with the rest, and {len(left)} of its weights have no place "
@@ -100,7 +101,7 @@ def _hash_at_size_of(config: dict[str, Any], settings: Settings) -> str | None:
     if size in (None, ours.input_size) or ours.weights == "random":
         return None
     resized = replace(settings, model=replace(settings.model, backbone=replace(ours, input_size=size)))
-    return build.build_backbone(resized, torch.device("cpu"), "fp32")[1]
+    return models.build_backbone(resized, torch.device("cpu"), "fp32")[1]
 
 
 def _order_head(found: dict[str, Tensor], theirs: list[str] | None, ours: list[str] | None, path: Path) -> list[str]:

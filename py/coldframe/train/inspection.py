@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coldframe.backbones.clip import hub, tower, weights
 from coldframe.errors import UserError
+from coldframe.machine.files import hash_file
 from coldframe.train import checkpoint
 
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -47,7 +48,7 @@ def identify(path: Path) -> dict[str, Any]:
         "format": words,
         "dtypes": _dtypes(tensors),
         "size_bytes": path.stat().st_size,
-        "sha256": weights.sha256_file(path),
+        "sha256": hash_file(path),
         "backbone": backbone,
         "evl": evl,
         "checkpoint": None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldframe.errors import UserError
-from coldframe.train.cohort import StepResult
+from coldframe.train.trial import StepResult
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coldframe.settings import Settings
-from coldframe.train.cohort import stream_seed
+from coldframe.train.schedule import stream_seed
 
 
 def mix_batch(clips_NCTHW: Tensor, labels_N: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:

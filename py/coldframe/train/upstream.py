@@ -16,7 +16,8 @@ from coldframe.backbones.clip import weights
 from coldframe.errors import UserError
 from coldframe.machine.files import writing
 from coldframe.train.checkpoint import MOMENTS
-from coldframe.train.cohort import Trial, learning_rate
+from coldframe.train.schedule import learning_rate
+from coldframe.train.trial import Trial
 
 PREFIX = "module."
 BACKBONE = "backbone."

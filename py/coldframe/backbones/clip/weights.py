@@ -3,7 +3,6 @@
 Pickles are read with `weights_only`; of a TorchScript archive only the tensors are used.
 """
 
-import hashlib
 import math
 import pickle
 import re
@@ -258,12 +257,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}  cannot be read, perhaps truncated: {reason}. Download it again.") from error
     return unwrap(content, path)
-
-
-def sha256_file(path: Path | str) -> str:
-    """Returns the SHA-256 of a file's bytes, 64 hex digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def count_blocks(names: Iterable[str], blocks: str) -> int:

@@ -1,0 +1,129 @@
+"""From settings and lists to datasets and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from coldframe.data.clips import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
+from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
+from coldframe.machine.environment import count_workers
+from coldframe.machine.sharing import refuse_small
+from coldframe.settings import Settings
+from coldframe.video.torchcodec import choose_reader
+
+
+def refuse_lacking(settings: Settings, mode: str, lists: dict[str, str | None]) -> None:
+    """Raises UserError where the machine lacks what reading videos takes, before anything is built: the reader, or for
+    a training with evaluations the shared memory of both loaders."""
+    data, train, views = settings.data, settings.train, settings.eval
+    if data.dummy and mode != "predict":
+        return
+    if mode == "predict" or data.features is None:
+        choose_reader(data.reader)
+    num_workers = count_workers(data.num_workers)
+    if mode != "train" or data.features is not None or num_workers == 0 or lists["val"] is None:
+        return
+    clip = (3, data.num_frames, data.size, data.size)
+    view = (views.spatial_views * views.temporal_views, *clip)
+    num_clips = train.steps * train.batch_size
+    needed_bytes = count_ready_bytes(clip, num_clips, train.batch_size, num_workers, data.clips_per_video)
+    needed_bytes += count_ready_bytes(view, len(read_list(lists["val"])), views.batch_size, num_workers)
+    refuse_small(needed_bytes)
+
+
+def _stride(settings: Settings) -> int | None:
+    return None if settings.data.sampling == "tsn" else settings.data.stride
+
+
+def _dummy_clips(settings: Settings, num_items: int, num_views: int | None) -> DummyClips:
+    data = settings.data
+    return DummyClips(
+        num_items,
+        num_classes=data.num_classes,
+        num_frames=data.num_frames,
+        size=data.size,
+        seed=data.seed,
+        num_views=num_views,
+    )
+
+
+def training_clips(settings: Settings, items: VideoList) -> TrainClips | DummyClips:
+    """Returns the dataset of augmented clips; `data.dummy` needs no list."""
+    data = settings.data
+    if data.dummy:
+        return _dummy_clips(settings, len(items) or settings.train.batch_size, None)
+    return TrainClips(
+        items,
+        num_frames=data.num_frames,
+        stride=_stride(settings),
+        size=data.size,
+        seed=data.seed,
+        augment=data.augment,
+        interpolation=data.interpolation,
+        mirror=data.mirror,
+        repeat_last=data.short_clips == "last_frame",
+        reader=data.reader,
+    )
+
+
+def training_batches(settings: Settings, list_file: str | None, step: int, device: torch.device) -> Iterator[Batch]:
+    """Returns the batches of steps `step`.. to the end; `data.dummy` needs no list."""
+    data, train = settings.data, settings.train
+    items = read_list(list_file) if list_file is not None else VideoList(b"")
+    return train_loader(
+        training_clips(settings, items),
+        seed=data.seed,
+        start_step=step,
+        num_steps=train.steps,
+        batch_size=train.batch_size,
+        num_workers=count_workers(data.num_workers),
+        clips_per_video=data.clips_per_video,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def evaluation_batches(settings: Settings, list_file: str, device: torch.device) -> tuple[Iterator[Batch], int]:
+    """Returns the batches of one pass over a list, and how many videos it has."""
+    items = read_list(list_file)
+    num_workers = count_workers(settings.data.num_workers)
+    return _view_batches(settings, items, settings.eval.batch_size, num_workers, device), len(items)
+
+
+def prediction_batches(settings: Settings, paths: list[str]) -> Iterator[Batch]:
+    """Returns a batch of one video for each path, decoded in this process: also where `data.dummy` trained on noise."""
+    items = [(path, 0) for path in paths]
+    return eval_loader(_video_views(settings, items), batch_size=1, num_workers=0)
+
+
+def _view_batches(
+    settings: Settings,
+    items: VideoList | list[tuple[str, int]],
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    clips = evaluation_clips(settings, items)
+    return eval_loader(clips, batch_size=batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+
+
+def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]]) -> EvalViews | DummyClips:
+    """Returns the dataset of all test views of each video."""
+    data, views = settings.data, settings.eval
+    if data.dummy:
+        return _dummy_clips(settings, len(items), views.spatial_views * views.temporal_views)
+    return _video_views(settings, items)
+
+
+def _video_views(settings: Settings, items: VideoList | list[tuple[str, int]]) -> EvalViews:
+    data, views = settings.data, settings.eval
+    return EvalViews(
+        items,
+        num_frames=data.num_frames,
+        stride=_stride(settings),
+        size=data.size,
+        spatial_views=views.spatial_views,
+        temporal_views=views.temporal_views,
+        reader=data.reader,
+    )

@@ -1,0 +1,112 @@
+"""From settings to the backbone with its weights and to the trained part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, cast
+
+import torch
+
+from coldframe.backbones.clip import weights
+from coldframe.backbones.clip.model import Activation, VisionTransformer, fold, freeze, init_random
+from coldframe.decoders.evl.model import EVL
+from coldframe.errors import UserError
+from coldframe.machine.files import hash_file
+from coldframe.machine.precision import DTYPES
+from coldframe.settings import Backbone, Settings
+
+
+def make_backbone(settings: Settings) -> VisionTransformer:
+    """Returns the backbone without weights, on the current default device (`meta` to count only)."""
+    return build_vision(settings.model.backbone)
+
+
+def build_vision(backbone: Backbone) -> VisionTransformer:
+    """Returns the same from the section of the settings that says it all."""
+    return VisionTransformer(
+        width=backbone.width,
+        num_layers=backbone.num_layers,
+        num_heads=backbone.num_heads,
+        patch_size=backbone.patch_size,
+        input_size=backbone.input_size,
+        mlp_factor=backbone.mlp_factor,
+        activation=cast(Activation, backbone.activation),
+    )
+
+
+def make_decoder(settings: Settings) -> EVL:
+    """Returns the trained part with fresh weights from torch's global generator, on the current default device."""
+    backbone, decoder, temporal = settings.model.backbone, settings.model.decoder, settings.model.temporal
+    side = backbone.input_size // backbone.patch_size
+    return EVL(
+        num_frames=settings.data.num_frames,
+        grid=(side, side),
+        width=backbone.width,
+        num_layers=decoder.num_layers,
+        qkv_dim=decoder.qkv_dim,
+        num_heads=decoder.num_heads,
+        mlp_factor=decoder.mlp_factor,
+        mlp_dropout=decoder.mlp_dropout,
+        head_dropout=settings.model.head.dropout,
+        num_classes=settings.data.num_classes,
+        temporal_conv=temporal.conv,
+        temporal_position_embedding=temporal.position_embedding,
+        temporal_cross_attention=temporal.cross_attention,
+        query_init=cast(Literal["zero", "normal"], decoder.query_init),
+    )
+
+
+def build_backbone(
+    settings: Settings, device: torch.device, precision: str
+) -> tuple[VisionTransformer, str, list[str]]:
+    """Returns the backbone on its device, the SHA-256 of its weights as loaded, and notes for the user.
+
+    Raises UserError when the weights file is not what the configuration says.
+    """
+    chosen = settings.model.backbone
+    with torch.device("meta"):
+        backbone = make_backbone(settings)
+    backbone.to_empty(device="cpu")  # every weight is put in below: torch's own random ones would cost seconds
+    notes: list[str] = []
+    if chosen.weights == "random":
+        init_random(backbone, chosen.random_seed)
+        if chosen.preset not in ("tiny", "custom"):
+            notes.append(f"model.backbone.weights is random: {chosen.preset} has no knowledge of images.")
+    else:
+        notes += _load_weights(backbone, settings)
+    digest = hash_weights(backbone)
+    if chosen.freeze:
+        freeze(backbone if precision == "fp32" else fold(backbone), DTYPES[precision])
+    elif chosen.train_blocks is not None:
+        backbone.requires_grad_(False)
+        for block in backbone.transformer.resblocks[-chosen.train_blocks :]:
+            block.requires_grad_(True)
+    return backbone.to(device), digest, notes
+
+
+def _load_weights(backbone: VisionTransformer, settings: Settings) -> list[str]:
+    chosen = settings.model.backbone
+    if chosen.weights_sha256 is not None:
+        found = hash_file(chosen.weights)
+        if found != chosen.weights_sha256.lower():
+            raise UserError(
+                f"{chosen.weights}  has SHA-256 {found}; model.backbone.weights_sha256 is {chosen.weights_sha256}. "
+                "The file is another one or damaged: fetch it again, or correct the key."
+            )
+    state = weights.load_backbone(chosen.weights)
+    return weights.put_backbone(backbone, state, chosen.weights)
+
+
+def hash_weights(backbone: VisionTransformer) -> str:
+    """Returns the SHA-256 over names and float32 bytes: the same for one set of weights in any file format."""
+    return hash_state(backbone.state_dict())
+
+
+def hash_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Returns the same of a backbone's weights under our names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""The session: what TypeScript can ask of the runtime. One session lives in a process; serve.py carries the words (and
+answers `forecast` itself).
+
+Every verb takes and returns plain JSON values and is bounded in time: `advance` by its number of steps, `evaluate` by
+seconds, so that stopping, pruning and progress take effect within about a second.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coldframe import heartbeat
+from coldframe.build import batches, forecast
+from coldframe.cache.write import Extraction
+from coldframe.evaluate.evaluation import ensemble
+from coldframe.machine import environment, lock
+from coldframe.machine.device import choose_device, choose_precision
+from coldframe.prepare.clips import Preparation
+from coldframe.session import inference, stored, training
+from coldframe.session.running import Running, open_running
+from coldframe.settings import Settings
+from coldframe.train import inspection
+from coldframe.video import codecs, frames
+
+
+class Session:
+    """The verbs. What was opened is `running`; caches and clips that are being made stand beside it."""
+
+    def __init__(self) -> None:
+        self._running: Running | None = None
+        self._extraction: Extraction | None = None
+        self._preparation: Preparation | None = None
+
+    @property
+    def running(self) -> Running:
+        """What `open` built."""
+        assert self._running is not None, "the session is not open"
+        return self._running
+
+    # --- questions that need nothing opened ---
+
+    def describe(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the environment and, for a configuration, the sizes of its model and the memory it will take."""
+        model = None
+        if settings is not None:
+            wanted = Settings.from_json(settings)
+            choose_precision(wanted.train.precision, choose_device(wanted.launch.device))  # a run here is asked about
+            batches.refuse_lacking(wanted, "describe", {})
+            model = forecast.describe_model(wanted)
+        return {"environment": environment.describe_environment(codecs.describe_decoder()), "model": model}
+
+    def memory(self, device: str) -> dict[str, Any]:
+        """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""
+        return environment.describe_memory(torch.device(choose_device(device)))
+
+    def ensemble(self, paths: list[str]) -> dict[str, Any]:
+        """Returns the accuracy of each file of scores and of their mean."""
+        return ensemble(paths)
+
+    def probe(self, paths: list[str]) -> dict[str, Any]:
+        """Returns frames, size, rate and codec of each video, or the reason why it cannot be read."""
+        return {"videos": [frames.describe(path) for path in paths]}
+
+    def inspect(self, path: str) -> dict[str, Any]:
+        """Returns what a file of weights or a checkpoint folder is. Raises UserError that says what it is instead."""
+        return inspection.identify(Path(path))
+
+    # --- training, evaluation, prediction ---
+
+    def open(
+        self,
+        mode: str,
+        trials: list[dict[str, Any]],
+        lists: dict[str, str | None],
+        classes: list[str] | None,
+        run_dir: str | None,
+        resume: str = "never",
+    ) -> dict[str, Any]:
+        """Returns what was built. `mode`: train, evaluate or predict; `resume`: auto, never or a checkpoint.
+
+        Trials that the checkpoint no longer holds were dropped before it: they stay away.
+        """
+        assert self._running is None, "a session is opened once"
+        folder = None if run_dir is None else Path(run_dir)
+        self._running = open_running(mode, trials, lists, classes, folder, resume)
+        return self._running.describe()
+
+    def advance(self, steps: int) -> dict[str, Any]:
+        """Returns the results of the next `steps` optimizer steps, fewer when the run ends or every trial diverged."""
+        return training.advance(self.running, steps)
+
+    def evaluate(self, seconds: float, output: str) -> dict[str, Any]:
+        """Returns how far the evaluation is after about `seconds` more; `results` when the list is through, and the
+        scores of every video then lie in the folder `output`."""
+        return inference.evaluate(self.running, seconds, Path(output))
+
+    def save(self) -> dict[str, Any]:
+        """Returns the path of the checkpoint that now holds this step."""
+        return training.save(self.running)
+
+    def convert(self, to: str, output: str) -> dict[str, Any]:
+        """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
+        return training.convert(self.running, to, Path(output))
+
+    def drop(self, trials: list[str]) -> dict[str, Any]:
+        """Returns the names of the trials that go on."""
+        self.running.drop(trials)
+        return {"trials": [trial.name for trial in self.running.cohort.trials]}
+
+    def predict(self, paths: list[str], top: int) -> dict[str, Any]:
+        """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
+        return inference.predict(self.running, paths, top)
+
+    # --- feature caches and prepared clips ---
+
+    def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:
+        """Returns what the feature cache of these settings holds. Raises UserError where `open` would refuse it."""
+        return stored.check_features([Settings.from_json(each) for each in trials], lists)
+
+    def forecast_features(self, settings: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:
+        """Returns what the feature cache of a configuration takes and saves; it is then ready to be built."""
+        self._extraction = Extraction(Settings.from_json(settings), lists)
+        return self._extraction.forecast(heartbeat.progress, stored.train_on)
+
+    def build_features(self, seconds: float) -> dict[str, Any]:
+        """Returns how far the feature cache is after about `seconds` more."""
+        assert self._extraction is not None
+        return self._extraction.advance(seconds, heartbeat.progress)
+
+    def save_features(self) -> dict[str, Any]:
+        """Returns nothing of note; what is computed of the feature cache is written."""
+        assert self._extraction is not None
+        self._extraction.flush()
+        return {}
+
+    def forecast_clips(self, settings: dict[str, Any], lists: dict[str, str | None], folder: str) -> dict[str, Any]:
+        """Returns what re-encoding the clips of the lists takes; it can then be begun."""
+        self._preparation = Preparation(Settings.from_json(settings), lists, Path(folder))
+        return self._preparation.forecast(heartbeat.progress)
+
+    def prepare_clips(self, seconds: float) -> dict[str, Any]:
+        """Returns how far the re-encoding is after about `seconds` more."""
+        assert self._preparation is not None
+        return self._preparation.advance(seconds, heartbeat.progress)
+
+    def close(self) -> dict[str, Any]:
+        """Returns nothing of note; files are flushed, loader workers gone, the run folder free."""
+        for each in (self._running, self._extraction, self._preparation):
+            if each is not None:
+                each.close()
+        self._running = None
+        lock.release_held()
+        return {}

@@ -1,0 +1,75 @@
+"""The verbs that ask what the trials are worth, or what a video shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coldframe import heartbeat
+from coldframe.build import batches
+from coldframe.errors import UserError
+from coldframe.evaluate.evaluation import Evaluation, explain_broken
+from coldframe.session.running import Running
+from coldframe.session.training import refuse_bad
+
+
+def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
+    """Returns how far the evaluation is after about `seconds` more; `results` when the list is through, and the
+    scores of every video then lie in the folder `output`."""
+    if running.evaluation is None:
+        running.evaluation = running.start_evaluation()
+    evaluation = running.evaluation
+    num_bad = len(evaluation.bad)
+    done = evaluation.advance(seconds, heartbeat.progress)
+    bad = [{"path": path, "reason": reason} for path, reason in evaluation.bad[num_bad:]]
+    if done or (bad and running.settings.data.on_bad_video == "fail"):
+        running.evaluation = None
+    refuse_bad(running, bad)
+    results = None
+    dropped: dict[str, str] = {}
+    if done:
+        dropped = _drop_broken(running, evaluation)
+        results = evaluation.results()
+        evaluation.write_scores(output, alone=running.mode == "evaluate")
+        if running.metrics is not None:
+            running.metrics.write_evaluation(running.step, results)
+    return {
+        "done": done,
+        "num_seen": evaluation.num_seen,
+        "num_total": evaluation.num_videos,
+        "bad": bad,
+        "dropped": [{"trial": name, "step": running.step, "why": why} for name, why in dropped.items()],
+        "results": results,
+    }
+
+
+def _drop_broken(running: Running, evaluation: Evaluation) -> dict[str, str]:
+    """Returns why trials leave whose scores are not finite. Raises UserError when none is left."""
+    broken = evaluation.take_broken()
+    if len(broken) == len(running.cohort.trials):
+        raise UserError("\n".join(f"trial {name}  {why}" for name, why in broken.items()))
+    running.drop(list(broken))
+    return broken
+
+
+def predict(running: Running, paths: list[str], top: int) -> dict[str, Any]:
+    """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
+    predictions: list[dict[str, Any]] = []
+    for batch, path in zip(batches.prediction_batches(running.settings, paths), paths, strict=True):
+        heartbeat.progress()
+        if batch.bad:
+            predictions.append({"path": path, "reason": batch.bad[0].reason, "classes": None})
+            continue
+        scores_VK = next(iter(running.cohort.scores(running.prepare(batch.clips[0])).values()))
+        if not scores_VK.isfinite().all():
+            reason = f"its scores are not finite. {explain_broken(running.cohort.trials[0])}"
+            predictions.append({"path": path, "reason": reason, "classes": None})
+            continue
+        best = scores_VK.mean(dim=0).topk(min(top, scores_VK.shape[1]))
+        names = running.classes
+        classes = [
+            {"label": label, "name": names[label] if names else str(label), "probability": value}
+            for value, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        predictions.append({"path": path, "reason": None, "classes": classes})
+    return {"predictions": predictions}

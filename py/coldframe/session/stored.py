@@ -1,0 +1,31 @@
+"""Features on the disk, as the session uses them: whether a cache serves, and training on what it will hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coldframe.build import models
+from coldframe.cache.read import open_cache
+from coldframe.cache.write import Extraction
+from coldframe.settings import Settings
+from coldframe.train.cohort import Cohort
+from coldframe.train.trial import build_trial
+
+
+def check_features(settings: list[Settings], lists: dict[str, str | None]) -> dict[str, Any]:
+    """Returns what the feature cache of these settings holds. Raises UserError where `open` would refuse it."""
+    _, digest, _ = models.build_backbone(settings[0], torch.device("cpu"), "fp32")
+    return open_cache(settings, digest, lists).describe()
+
+
+def train_on(extraction: Extraction, stored_NS: Tensor) -> Callable[[], object]:
+    """Returns what trains one step on rows as the cache will hold them, to be timed."""
+    settings, device, precision = extraction.settings, extraction.device, extraction.precision
+    trial = build_trial("main", settings, extraction.backbone, device, precision)
+    cohort = Cohort([trial], extraction.stored_features(), device, precision)
+    labels = torch.zeros(len(stored_NS), dtype=torch.int64, device=device)
+    return lambda: cohort.step(0, stored_NS.to(device), labels)

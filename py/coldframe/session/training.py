@@ -1,0 +1,107 @@
+"""The verbs of training."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from coldframe import heartbeat
+from coldframe.data.clips import read_list
+from coldframe.errors import UserError
+from coldframe.session.running import Running
+from coldframe.train import checkpoint, upstream
+from coldframe.train.mixup import mix_batch
+
+
+def advance(running: Running, steps: int) -> dict[str, Any]:
+    """Returns the results of the next `steps` optimizer steps, fewer when the run ends or every trial diverged."""
+    results: list[dict[str, Any]] = []
+    bad: list[dict[str, str]] = []
+    dropped: list[dict[str, Any]] = []
+    last = min(running.step + steps, running.settings.train.steps)
+    while running.step < last and running.cohort.trials:
+        results.append(_one_step(running, bad, dropped))
+        heartbeat.progress()
+    return {"step": running.step, "steps": results, "bad": bad, "dropped": dropped}
+
+
+def _one_step(running: Running, bad: list[dict[str, str]], dropped: list[dict[str, Any]]) -> dict[str, Any]:
+    started = time.perf_counter()
+    if running.train is None:
+        running.train = running.start_training()
+    batch = next(running.train)
+    unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
+    refuse_bad(running, unreadable)
+    bad += unreadable
+    loaded = time.perf_counter()
+    if not len(batch.labels):
+        _leave_out(running, unreadable)
+        seconds = loaded - started
+        return {"step": running.step, "clips": 0, "data_seconds": seconds, "step_seconds": seconds, "trials": {}}
+    running.num_unread = 0
+    clips_NCTHW, targets = mix_batch(running.prepare(batch.clips), batch.labels, running.settings, running.step)
+    outcome = running.cohort.step(running.step, clips_NCTHW, targets, heartbeat.progress)
+    running.step += 1
+    if running.metrics is not None:
+        running.metrics.write_step(running.step, outcome)
+    gone = {name: result.diverged for name, result in outcome.items() if result.diverged is not None}
+    for name, why in gone.items():
+        dropped.append({"trial": name, "step": running.step, "why": f"step {running.step}: {why}"})
+    running.drop(list(gone))
+    return {
+        "step": running.step,
+        "clips": len(batch.labels),
+        "data_seconds": loaded - started,
+        "step_seconds": time.perf_counter() - started,
+        "trials": {
+            name: {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm, "top1": result.top1}
+            for name, result in outcome.items()
+        },
+    }
+
+
+def refuse_bad(running: Running, unreadable: list[dict[str, str]]) -> None:
+    """Raises UserError that names the first of the videos, where the settings allow none."""
+    if unreadable and running.settings.data.on_bad_video == "fail":
+        first = unreadable[0]
+        raise UserError(
+            f"{first['path']}  {first['reason']}. data.on_bad_video is fail; skip leaves such videos out and reports "
+            "them."
+        )
+
+
+def _leave_out(running: Running, unreadable: list[dict[str, str]]) -> None:
+    """Passes a step without a clip: rates and random streams belong to steps, so the others stay as they are."""
+    running.step += 1
+    running.num_unread += len(unreadable)
+    list_file = running.lists["train"]
+    num_videos = 0 if list_file is None else len(read_list(list_file))
+    if running.num_unread >= 2 * num_videos * running.settings.data.clips_per_video:  # a whole pass over the list
+        first = unreadable[0]
+        raise UserError(
+            f"data.train_list  none of its {num_videos} videos can be read. The first: {first['path']}  "
+            f"{first['reason']}. Mend the videos or the list.",
+            "bad_video",
+        )
+
+
+def save(running: Running) -> dict[str, Any]:
+    """Returns the path of the checkpoint that now holds this step."""
+    assert running.run_dir is not None
+    if running.metrics is not None:
+        running.metrics.flush()
+    keep = running.settings.run.keep_checkpoints
+    path = checkpoint.save(running.run_dir / "checkpoints", running.cohort, running.header(), keep)
+    return {"path": str(path), "step": running.step}
+
+
+def convert(running: Running, to: str, output: Path) -> dict[str, Any]:
+    """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
+    if to == "upstream":
+        trial = running.cohort.trials[0]
+        with trial.averaged():  # the original knows no mean of the weights: the result goes there
+            notes = upstream.write(output, trial, running.step)
+        return {"path": str(output), "step": running.step, "notes": notes}
+    path = checkpoint.save(output, running.cohort, running.header(), None)
+    return {"path": str(path), "step": running.step, "notes": []}
