@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coldframe.backbones.clip.model import LayerFeatures, VisionTransformer, freeze
+from coldframe.backbones.clip.model import VisionTransformer, freeze
 from coldframe.backbones.clip.weights import from_public, load_backbone, put_backbone, to_upstream
+from coldframe.backbones.interface import Layer, run
+from coldframe.backbones.shape import Wants
 from coldframe.decoders.evl.model import EVL
 from coldframe.settings import Settings, Train
 from coldframe.train import upstream
@@ -66,6 +68,13 @@ def build_decoder(fixture: Fixture, grid: tuple[int, int]) -> EVL:
     )
 
 
+def last_layers(
+    backbone: VisionTransformer, video_NCTHW: Tensor, num_layers: int, relations: bool = False
+) -> list[Layer]:
+    """Returns the outputs of the last blocks, earliest first."""
+    return list(run(backbone, video_NCTHW, Wants.last(num_layers, relations)).values())
+
+
 # --- comparisons ---
 
 
@@ -108,10 +117,10 @@ def replay_case(fixture: Fixture, folder: Path) -> Iterator[tuple[str, float, fl
 
     video_NCTHW = fixture["video"]
     with torch.no_grad():
-        every = backbone(video_NCTHW, num_layers=args["backbone"]["num_layers"], with_maps=False)
-        features = backbone(video_NCTHW, num_layers=args["decoder_num_layers"], with_maps=True)
+        every = last_layers(backbone, video_NCTHW, args["backbone"]["num_layers"])
+        features = last_layers(backbone, video_NCTHW, args["decoder_num_layers"], relations=True)
         pairs = zip(every, fixture["backbone_out_all_layers"], strict=True)
-        yield "backbone outputs, all layers", largest(relative(f.out_NTLC.flatten(0, 1), e) for f, e in pairs), close
+        yield "backbone outputs, all layers", largest(relative(f.tokens_NTLC.flatten(0, 1), e) for f, e in pairs), close
         yield "neighbour maps", _compare_maps(features, fixture), close
         yield from _compare_decoder(evl.eval(), features, fixture, close)
         logits = evl(features)
@@ -138,24 +147,23 @@ def _count_other_weights(fixture: Fixture, backbone: VisionTransformer) -> int:
     return len(other | {name for name in shapes if name in converted and list(converted[name].shape) != shapes[name]})
 
 
-def _compare_maps(features: list[LayerFeatures], fixture: Fixture) -> float:
+def _compare_maps(features: list[Layer], fixture: Fixture) -> float:
     num_frames = fixture["args"]["num_frames"]
     differences = []
     for found, expected in zip(features, fixture["features"], strict=True):
         query, key = (expected[x].view(-1, num_frames, *expected[x].shape[1:]) for x in "qk")
         if num_frames == 1:
-            differences += [0.0 if found.previous_NTPP is None and found.next_NTPP is None else math.inf]
+            differences += [0.0 if found.relations is None else math.inf]
             continue
-        assert found.previous_NTPP is not None
-        assert found.next_NTPP is not None
-        differences.append(relative(found.previous_NTPP, plain_maps(query[:, 1:], key[:, :-1])))
-        differences.append(relative(found.next_NTPP, plain_maps(query[:, :-1], key[:, 1:])))
-        differences.append(relative(found.out_NTLC.flatten(0, 1), expected["out"]))
+        assert found.relations is not None
+        differences.append(relative(found.relations.previous_NTPP, plain_maps(query[:, 1:], key[:, :-1])))
+        differences.append(relative(found.relations.following_NTPP, plain_maps(query[:, :-1], key[:, 1:])))
+        differences.append(relative(found.tokens_NTLC.flatten(0, 1), expected["out"]))
     return largest(differences)
 
 
 def _compare_decoder(
-    evl: EVL, features: list[LayerFeatures], fixture: Fixture, limit: float
+    evl: EVL, features: list[Layer], fixture: Fixture, limit: float
 ) -> Iterator[tuple[str, float, float]]:
     decoder, query_NC = evl.decoder, evl.decoder.cls_token.expand(len(fixture["video"]), -1)
     tokens, outputs = [], []
@@ -173,7 +181,7 @@ def _compare_training(
     backbone: VisionTransformer, evl: EVL, fixture: Fixture, close: float
 ) -> Iterator[tuple[str, float, float]]:
     args, atol = fixture["args"], fixture["atol_logits"]
-    logits = evl(backbone(fixture["video"], num_layers=args["decoder_num_layers"], with_maps=True))
+    logits = evl(last_layers(backbone, fixture["video"], args["decoder_num_layers"], relations=True))
     loss = F.cross_entropy(logits, fixture["labels"])
     loss.backward()
     yield "logits, train mode without dropout", differ(logits, fixture["logits_train_p0"]), atol
@@ -278,12 +286,7 @@ def _settings(fixture: Fixture, micro_batches: int) -> Settings:
         cutmix=0.0,
         ema_decay=None,
     )
-    args = fixture["args"]
-    model = SimpleNamespace(
-        decoder=SimpleNamespace(num_layers=args["decoder_num_layers"]),
-        temporal=SimpleNamespace(cross_attention=args["enable_temporal_cross_attention"]),
-    )
-    return cast(Settings, SimpleNamespace(train=train, model=model))  # all that a cohort reads
+    return cast(Settings, SimpleNamespace(train=train))  # all that a cohort reads
 
 
 def _series(found: list[float], expected: list[float]) -> float:

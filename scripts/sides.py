@@ -43,9 +43,8 @@ class Ours:
         self.cohort.step(0, self.clips_NCTHW, self.labels_N)
 
     def run_backbone(self) -> object:
-        num_layers, with_maps = self.cohort.needs()
         with torch.no_grad(), self.autocast():
-            return self.backbone(self.clips_NCTHW, num_layers=num_layers, with_maps=with_maps)
+            return self.backbone(self.clips_NCTHW, self.cohort.wants())
 
     def decode(self, features: object) -> None:
         self.trial.begin()

@@ -207,7 +207,7 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight_though_its_loss_is() ->
 def test_frozen_means_frozen_no_graph_and_the_same_bytes() -> None:
     cohort = make_cohort(main={})
     digest = models.hash_weights(cohort.backbone)
-    assert all(layer.out_NTLC.grad_fn is None for layer in cohort.features(make_batch(0)[0]))
+    assert all(layer.tokens_NTLC.grad_fn is None for layer in cohort.features(make_batch(0)[0]).values())
     train(cohort)
     assert models.hash_weights(cohort.backbone) == digest
     assert all(parameter.grad is None for parameter in cohort.backbone.parameters())

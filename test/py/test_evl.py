@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coldframe.backbones.clip.model import LayerFeatures
+from coldframe.backbones.interface import Layer, Relations
+from coldframe.backbones.shape import TokenShape
 from coldframe.decoders.evl.model import EVL, TemporalConvolution
-from coldframe.decoders.evl.motion import prepare_features
+from coldframe.decoders.evl.motion import skew_relations
 from coldframe.errors import UserError
+from layers import tensors_of
 
 N, T, GRID, C, HEADS, DIM, NUM_LAYERS, NUM_CLASSES = 2, 3, (2, 4), 6, 5, 7, 2, 9
 L = 1 + GRID[0] * GRID[1]
@@ -68,13 +70,15 @@ def make_tokens(dtype=torch.float64, num_frames=T):
     ]
 
 
-def make_features(tokens) -> list[LayerFeatures]:
+def make_features(tokens) -> list[Layer]:
     features = []
     for layer in tokens:
-        maps = None, None
-        if layer["out"].shape[1] > 1:
-            maps = plain_map(layer["q"][:, 1:], layer["k"][:, :-1]), plain_map(layer["q"][:, :-1], layer["k"][:, 1:])
-        features.append(LayerFeatures(layer["out"], *maps))
+        relations, num_frames = None, layer["out"].shape[1]
+        if num_frames > 1:
+            query, key = layer["q"], layer["k"]
+            relations = Relations(plain_map(query[:, 1:], key[:, :-1]), plain_map(query[:, :-1], key[:, 1:]))
+        shape = TokenShape(num_frames, 1, *GRID, C)
+        features.append(Layer(layer["out"], relations, shape))
     return features
 
 
@@ -165,14 +169,22 @@ def test_wide_grids_are_summed_in_column_groups(grid, monkeypatch):
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-10, msg=name)
 
 
-def test_features_prepared_for_all_trials_give_the_same_bits():
-    evl, features = make(torch.float32), make_features(make_tokens(torch.float32))
-    prepared = [prepare_features(layer, GRID) for layer in features]
-    before = [tensor.clone() for layer in prepared for tensor in (layer.out_NTLC, *layer.maps.previous)]
-    logits = evl(prepared)
-    assert torch.equal(logits, evl(features))
+def test_what_a_layer_shares_is_made_once_and_gives_the_same_bits():
+    first, second, tokens = make(torch.float32), make(torch.float32), make_tokens(torch.float32)
+    features = make_features(tokens)
+    first.prepare(features)
+    shared = [layer.share(skew_relations) for layer in features]
+    second.prepare(features)
+    for layer in features:
+        layer.settle()
+    assert all(layer.relations is None for layer in features)
+    assert all(layer.share(skew_relations) is maps for layer, maps in zip(features, shared, strict=True))
+    before = [tensor.clone() for layer, maps in zip(features, shared, strict=True) for tensor in maps.previous]
+    logits = first(features)
+    assert torch.equal(logits, first(make_features(tokens)))
+    assert torch.equal(logits, second(features))
     F.cross_entropy(logits, LABELS).backward()
-    assert all(map(torch.equal, before, [t for layer in prepared for t in (layer.out_NTLC, *layer.maps.previous)]))
+    assert all(map(torch.equal, before, [tensor for maps in shared for tensor in maps.previous]))
 
 
 def test_single_precision_stays_within_a_hundred_thousandth():
@@ -215,13 +227,13 @@ def test_key_bias_takes_part_and_gets_exactly_no_gradient():
 
 def test_features_shared_by_two_decoders_stay_as_they_are():
     features = make_features(make_tokens())
-    before = [tensor.clone() for layer in features for tensor in layer]
+    before = [tensor.clone() for layer in features for tensor in tensors_of(layer)]
     torch.manual_seed(2)
     first, second = make(), EVL(**SIZES).double()
     alone = second(features)
     F.cross_entropy(first(features), LABELS).backward()
     assert torch.equal(second(features), alone)
-    assert all(map(torch.equal, before, [tensor for layer in features for tensor in layer]))
+    assert all(map(torch.equal, before, [tensor for layer in features for tensor in tensors_of(layer)]))
 
 
 def test_logits_and_gradients_repeat_bit_for_bit():
@@ -234,10 +246,10 @@ def test_logits_and_gradients_repeat_bit_for_bit():
 
 
 def test_autocast_keeps_logits_in_float32_near_the_exact_ones():
-    evl, features = make(torch.float32), make_features(make_tokens(torch.float32))
-    exact = evl(features)
+    evl, tokens = make(torch.float32), make_tokens(torch.float32)
+    exact = evl(make_features(tokens))
     with torch.autocast("cpu", torch.bfloat16):
-        logits = evl(features)
+        logits = evl(make_features(tokens))  # new layers: what these share is made in half precision
         F.cross_entropy(logits, LABELS).backward()
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, exact)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from caches import NUM_CLIPS, NUM_VIEWS, evaluate, extract, make_request, make_videos, shard_of, train
-from coldframe.backbones.clip.model import LayerFeatures
+from coldframe.backbones.interface import Layer, Relations
+from coldframe.backbones.shape import Wants
 from coldframe.build import batches, models
 from coldframe.cache.read import StoredFeatures, choose_view, open_cache, read_fully
 from coldframe.cache.write import CLIPS_A_PASS, Extraction
@@ -20,6 +21,7 @@ from coldframe.session import Session
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import build_trial
+from layers import tensors_of
 
 CPU = torch.device("cpu")
 FORMS = ("maps", "inputs", "one")
@@ -40,23 +42,27 @@ class LiveFeatures(StoredFeatures):
         self.whole, _, _ = models.build_backbone(settings, CPU, "fp32")
         self.clips = batches.training_clips(settings, read_list(lists["train"]))
 
-    def forward(self, records_N1: torch.Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
-        each = [self.of_record(int(record), num_layers) for record in records_N1.flatten()]
-        return [
-            LayerFeatures(*(torch.cat(parts) for parts in zip(*layer, strict=True)))
-            for layer in zip(*each, strict=True)
-        ]
+    def forward(self, records_N1: torch.Tensor, wants: Wants) -> dict[int, Layer]:
+        each = [self.of_record(int(record), wants) for record in records_N1.flatten()]
+        return {i: self.join([layers[i] for layers in each]) for i in each[0]}
 
-    def of_record(self, record: int, num_layers: int) -> list[LayerFeatures]:
+    def join(self, layers: list[Layer]) -> Layer:
+        tokens, *relations = (torch.cat(parts) for parts in zip(*map(tensors_of, layers), strict=True))
+        return Layer(tokens, Relations(*relations), layers[0].shape)
+
+    def of_record(self, record: int, wants: Wants) -> dict[int, Layer]:
         size = CLIPS_A_PASS["cpu"]
         first = record - record % size
         records = range(first, min(first + size, NUM_CLIPS * NUM_VIEWS))
         places = [(r % NUM_VIEWS, r // NUM_VIEWS, r // NUM_VIEWS) for r in records]
         clips = torch.stack([self.clips[place].clip for place in places])
         clips = normalize_(clips, self.settings.data.mean, self.settings.data.std)
-        layers = self.whole(clips, num_layers=num_layers, with_maps=True)
+        layers = self.whole(clips, wants)
         place = slice(record - first, record - first + 1)
-        return [LayerFeatures(*(part[place] for part in layer)) for layer in layers]
+        return {
+            i: Layer(layer.tokens_NTLC[place], Relations(*(maps[place] for maps in layer.relations)), layer.shape)
+            for i, layer in layers.items()
+        }
 
 
 def train_live(settings: Settings, lists: dict[str, str]) -> list[float]:

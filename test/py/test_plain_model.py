@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "scripts"))
 
 import plain_model  # noqa: E402
-from parity_model import build_backbone, build_decoder, relative  # noqa: E402
+from parity_model import build_backbone, build_decoder, last_layers, relative  # noqa: E402
 
 FIXTURES = ROOT / "test" / "fixtures" / "parity"
 CASES = ("all_on", "all_off", "dec1", "dec4", "no_conv", "no_cross", "no_pos", "heads2_qkv32_mlp2", "patch14")
@@ -60,7 +60,7 @@ def test_our_logits_are_within_a_hundred_thousandth_of_the_plain_ones(name):
     num_layers = fixture["args"]["decoder_num_layers"]
     with torch.no_grad():
         _, plain = run_plain(fixture, backbone, dict(evl.named_parameters()))
-        ours = evl(backbone(fixture["video"], num_layers=num_layers, with_maps=True))
+        ours = evl(last_layers(backbone, fixture["video"], num_layers, relations=True))
     assert (ours - plain).abs().max() < 1e-5
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coldframe.backbones.clip import weights
 from coldframe.backbones.clip.model import VisionTransformer
+from layers import last_layers
 
 SIZES = {"ViT-B/16": (768, 12, 16), "ViT-L/14": (1024, 24, 14)}  # width, layers, patch
 
@@ -100,8 +101,8 @@ def test_features_from_an_openai_file_equal_the_plain_vision_tower(preset: str, 
     )
     assert weights.put_backbone(backbone, weights.load_backbone(tmp_path / "clip.pt"), tmp_path / "clip.pt") == []
     video = torch.randn(1, 3, 2, 224, 224, generator=torch.Generator().manual_seed(1))
-    features = backbone(video, num_layers=num_layers, with_maps=False)
+    features = last_layers(backbone, video, num_layers)
     expected = plain_tower(state, video[0].transpose(0, 1))
     for i, (found, wanted) in enumerate(zip(features, expected, strict=True)):
         scale = wanted.abs().max()
-        assert (found.out_NTLC[0] - wanted).abs().max() / scale < 2e-5, f"block {i}"
+        assert (found.tokens_NTLC[0] - wanted).abs().max() / scale < 2e-5, f"block {i}"

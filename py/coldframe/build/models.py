@@ -9,7 +9,7 @@ from typing import Literal, cast
 import torch
 
 from coldframe.backbones.clip import weights
-from coldframe.backbones.clip.model import Activation, VisionTransformer, fold, freeze, init_random
+from coldframe.backbones.clip.model import Activation, VisionTransformer, init_random
 from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file
@@ -77,11 +77,9 @@ def build_backbone(
         notes += _load_weights(backbone, settings)
     digest = hash_weights(backbone)
     if chosen.freeze:
-        freeze(backbone if precision == "fp32" else fold(backbone), DTYPES[precision])
+        backbone.freeze(DTYPES[precision])
     elif chosen.train_blocks is not None:
-        backbone.requires_grad_(False)
-        for block in backbone.transformer.resblocks[-chosen.train_blocks :]:
-            block.requires_grad_(True)
+        backbone.tune(chosen.train_blocks)
     return backbone.to(device), digest, notes
 
 

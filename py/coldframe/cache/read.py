@@ -4,8 +4,7 @@ A cache is a folder: `features.json` (manifest.py) and shards, safetensors files
 `crc32`. Record r of part `train` is view r % V of clip r // V; record r of part `val` is video r, its views in a row.
 """
 
-# Shapes: N clips, V views, S stored numbers of a clip, T frames, L = 1 + P tokens (class token first), P patches,
-# C channels
+# Shapes: N clips, V views, S stored numbers of a clip; tokens (N, T, L, C) as in backbones/interface.py
 
 from __future__ import annotations
 
@@ -17,15 +16,17 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import RawIOBase
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coldframe.backbones.clip.model import Block, LayerFeatures, VisionTransformer, neighbour_maps
+from coldframe.backbones.interface import Backbone, Layer, Relations, run_blocks
+from coldframe.backbones.shape import Wants
 from coldframe.cache.manifest import (
     Layout,
     Manifest,
@@ -50,66 +51,43 @@ NUM_READERS = max(4, min(16, count_cpus()))
 
 
 class StoredFeatures(nn.Module):
-    """Takes the backbone's place in a cohort: from stored rows to the features that the backbone would give.
+    """Takes the backbone's place in a cohort: from stored rows to the layers that the backbone would give.
 
     Keeps only the blocks that have to run again: none for `maps`.
     """
 
-    def __init__(self, layout: Layout, backbone: VisionTransformer) -> None:
+    def __init__(self, layout: Layout, backbone: Backbone) -> None:
         super().__init__()
-        self.layout, self.grid = layout, backbone.grid
-        num_blocks = 0 if layout.form == "maps" else layout.num_layers
-        blocks = backbone.transformer.resblocks
-        self.blocks = blocks[len(blocks) - num_blocks :]
+        self.layout = layout
+        self.shape = backbone.shape(layout.num_frames)
+        self.tail = backbone.tail(0 if layout.form == "maps" else layout.num_layers)
 
-    def forward(self, stored_NS: Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
-        """Returns the features of the last `num_layers` blocks, earliest first, in float32."""
-        layers = self.layout.split(stored_NS)
-        # Other forms hold no maps, and the blocks that run again give them whatever the cache was built for.
-        has_maps = self.layout.has_maps if self.layout.form == "maps" else self.layout.num_frames > 1
-        with_maps = with_maps and has_maps
+    def forward(self, stored_NS: Tensor, wants: Wants) -> dict[int, Layer]:
+        """Returns the wanted layers, earliest first, in float32."""
+        rows = self.layout.split(stored_NS)
         if self.layout.form == "maps":
-            return [self._read(layer, with_maps) for layer in layers[-num_layers:]]
+            return {i: self._read(rows[i], wants.relations) for i in sorted(wants.layers)}
         if self.layout.form == "inputs":
-            return self._from_inputs([layer[0] for layer in layers[-num_layers:]], with_maps)
-        return self._run(self._last_blocks(self.layout.num_layers), layers[0][0], with_maps)[-num_layers:]
+            return self._from_inputs([row[0] for row in rows[-wants.depth :]], wants)
+        return run_blocks(self.tail, self._enter(rows[0][0]), self.layout.num_layers, wants)
 
-    def _read(self, layer: list[Tensor], with_maps: bool) -> LayerFeatures:
-        out, *maps = (_widen(part) for part in (layer if with_maps else layer[:1]))
-        return LayerFeatures(out, *(maps or (None, None)))
+    def _read(self, row: list[Tensor], relations: bool) -> Layer:
+        tokens, *maps = (part.to(torch.float32).contiguous() for part in (row if relations else row[:1]))
+        return Layer(tokens, Relations(*maps) if maps else None, self.shape)
 
-    def _from_inputs(self, inputs: list[Tensor], with_maps: bool) -> list[LayerFeatures]:
-        """A layer's output is the next one's input, so only the last block runs; maps take its query and key."""
-        features = []
-        blocks = self._last_blocks(len(inputs))
-        for block, x_NTLC, next_NTLC in zip(blocks, inputs, inputs[1:], strict=False):
-            maps: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
-            if with_maps:
-                query, key, _ = block.attn.project(block.ln_1(_enter(block, x_NTLC)))
-                maps = neighbour_maps(query, key, self.layout.num_frames)
-            features.append(LayerFeatures(_widen(next_NTLC), *maps))
-        return features + self._run(blocks[-1:], inputs[-1], with_maps)
+    def _from_inputs(self, inputs: list[Tensor], wants: Wants) -> dict[int, Layer]:
+        """A layer's output is the next one's input, so only the last block runs; relations take less of the others."""
+        layers = {}
+        for i, (x_NTLC, next_NTLC) in enumerate(pairwise(inputs), -len(inputs)):
+            if i in wants.layers:
+                relations = self.tail.relate(i, self._enter(x_NTLC)) if wants.relations else None
+                layers[i] = Layer(next_NTLC.to(torch.float32).contiguous(), relations, self.shape)
+        last = Wants(frozenset({-1}), wants.relations)  # what enters the last block is a layer already
+        return layers | run_blocks(self.tail, self._enter(inputs[-1]), 1, last)
 
-    def _run(self, blocks: list[Block], x_NTLC: Tensor, with_maps: bool) -> list[LayerFeatures]:
-        features = []
-        x_BLC = _enter(blocks[0], x_NTLC)
-        for block in blocks:
-            x_BLC, query, key = block(x_BLC)
-            maps = neighbour_maps(query, key, self.layout.num_frames) if with_maps else (None, None)
-            features.append(LayerFeatures(_widen(x_BLC).reshape(x_NTLC.shape), *maps))
-        return features
-
-    def _last_blocks(self, count: int) -> list[Block]:
-        return cast(list[Block], list(self.blocks)[-count:])
-
-
-def _enter(block: Block, x_NTLC: Tensor) -> Tensor:
-    """Returns x (N*T, L, C) in the block's precision; a copy, as blocks may work in place."""
-    return x_NTLC.flatten(0, 1).to(block.attn.in_proj_weight.dtype, copy=True)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.float32).contiguous()
+    def _enter(self, x_NTLC: Tensor) -> Tensor:
+        """Returns x in the blocks' precision; a copy, as blocks may work in place."""
+        return x_NTLC.to(self.tail.dtype, copy=True)
 
 
 class Cache:

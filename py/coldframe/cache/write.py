@@ -20,6 +20,8 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from coldframe.backbones.interface import run_blocks
+from coldframe.backbones.shape import Wants
 from coldframe.build import batches, models
 from coldframe.build.forecast import count_pass
 from coldframe.cache.manifest import (
@@ -326,7 +328,7 @@ class Extraction:
         for part in clips_NCTHW.split(self.clips_a_pass):  # type: ignore[no-untyped-call]
             clips = normalize_(part.to(self.device, copy=True), self.settings.data.mean, self.settings.data.std)
             with autocast(self.device, self.precision):
-                tensors = self._features(clips) if self.layout.form == "maps" else self._inputs(clips)
+                tensors = self._stored_tensors(clips)
             numbers = torch.cat([tensor.reshape(len(part), -1) for tensor in tensors], dim=1)
             rows.append(numbers.to(torch.float16 if self.layout.precision == "fp16" else torch.float32).cpu())
         rows_NS = torch.cat(rows)
@@ -334,20 +336,17 @@ class Extraction:
             raise UserError("features.precision  is fp16, and a feature is too large for it. Set fp32.")
         return rows_NS
 
-    def _features(self, clips_NCTHW: Tensor) -> list[Tensor]:
-        features = self.backbone(clips_NCTHW, num_layers=self.layout.num_layers, with_maps=self.layout.has_maps)
-        return [tensor for layer in features for tensor in layer if tensor is not None]
-
-    def _inputs(self, clips_NCTHW: Tensor) -> list[Tensor]:
-        """Returns what enters each of the last blocks, or the first of them, which is as far as the backbone runs."""
-        x_BLC = self.backbone.ln_pre(self.backbone.embed(clips_NCTHW))
-        blocks, num_stored = self.backbone.transformer.resblocks, len(self.layout.shapes)
-        first = len(blocks) - self.layout.num_layers
-        inputs = []
-        for block in blocks[: first + num_stored - 1]:
-            inputs.append(x_BLC.clone())  # a block may work in place
-            x_BLC, _, _ = block(x_BLC)
-        return [*inputs, x_BLC][first:]
+    def _stored_tensors(self, clips_NCTHW: Tensor) -> list[Tensor]:
+        """Returns what a row is made of, earliest layer first: of layers their tokens and relations, or the tokens that
+        enter layers, which the layers before give. The backbone runs as far as that takes."""
+        backbone, layout = self.backbone, self.layout
+        if layout.form == "maps":
+            layers = backbone(clips_NCTHW, Wants.last(layout.num_layers, layout.has_maps))
+            return [tensor for layer in layers.values() for tensor in (layer.tokens_NTLC, *(layer.relations or ()))]
+        first = -layout.num_layers - 1
+        wants = Wants(frozenset(range(first, first + len(layout.shapes))))
+        layers = run_blocks(backbone, backbone.enter(clips_NCTHW), backbone.num_layers, wants)
+        return [layer.tokens_NTLC for layer in layers.values()]
 
     def flush(self) -> None:
         """Writes what is computed as a shard, be it a short one, and then notes it."""

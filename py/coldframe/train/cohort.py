@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from coldframe.backbones.clip.model import LayerFeatures
-from coldframe.decoders.evl.motion import DecoderInput, prepare_features
+from coldframe.backbones.interface import Layer, Source
+from coldframe.backbones.shape import Wants
 from coldframe.machine.precision import autocast
 from coldframe.train.cuda_graphs import Recording
 from coldframe.train.trial import StepResult, Trial
@@ -34,10 +35,10 @@ class Learned(NamedTuple):
 class Cohort:
     """Trials over one backbone pass. All trials have the same data, backbone, precision and batch.
 
-    `backbone` may be anything that gives features as the backbone does: stored ones take its place.
+    Stored features may take the backbone's place.
     """
 
-    def __init__(self, trials: list[Trial], backbone: nn.Module, device: torch.device, precision: str) -> None:
+    def __init__(self, trials: list[Trial], backbone: Source, device: torch.device, precision: str) -> None:
         assert trials
         self.trials = trials
         self.backbone = backbone
@@ -46,7 +47,7 @@ class Cohort:
         self.frozen = trials[0].backbone is None
         assert self.frozen or len(trials) == 1, "a trained backbone cannot be shared"
         self._num_started = 0  # steps, by launching all they do
-        self._recording: Recording[list[DecoderInput], Learned] | None = None
+        self._recording: Recording[dict[int, Layer], Learned] | None = None
         self._recorded: object = None  # what the recording is of
 
     def step(
@@ -84,20 +85,21 @@ class Cohort:
             progress()
         return figures
 
-    def features(self, clips_NCTHW: Tensor) -> list[DecoderInput]:
-        """Returns what decoders read of a batch, in the precision of training: the features of the last blocks,
-        earliest first, no graph when frozen; what does not depend on a trial's weights is done once here."""
-        num_layers, with_maps = self.needs()
-        grid = self.trials[0].model.decoder.grid
+    def features(self, clips_NCTHW: Tensor) -> dict[int, Layer]:
+        """Returns what decoders read of a batch, in the precision of training, no graph when frozen; what does not
+        depend on a trial's weights is done once here."""
         with autocast(self.device, self.precision):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                layers: list[LayerFeatures] = self.backbone(clips_NCTHW, num_layers=num_layers, with_maps=with_maps)
-            return [prepare_features(layer, grid) for layer in layers]
+                layers = self.backbone(clips_NCTHW, self.wants())
+            for trial in self.trials:
+                trial.model.prepare(layers)
+            for layer in layers.values():
+                layer.settle()
+            return layers
 
-    def needs(self) -> tuple[int, bool]:
-        """Returns how many of the last blocks trials read, and whether their maps."""
-        num_layers = max(trial.settings.model.decoder.num_layers for trial in self.trials)
-        return num_layers, any(trial.settings.model.temporal.cross_attention for trial in self.trials)
+    def wants(self) -> Wants:
+        """Returns what all trials together read of the backbone."""
+        return reduce(or_, (trial.model.wants for trial in self.trials))
 
     @torch.no_grad()
     def scores(self, clips_NCTHW: Tensor) -> dict[str, Tensor]:
@@ -141,7 +143,7 @@ class Cohort:
 
     def _replay(self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None]) -> list[Tensor]:
         """Returns the same as `_launch`, by replaying its launches."""
-        kind = (self.needs(), targets.shape, targets.dtype)
+        kind = (self.wants(), targets.shape, targets.dtype)
         if self._recording is None or self._recorded != kind:
             self._recording = None  # its memory first
             passes = {trial.name: partial(_record, trial) for trial in self.trials}
@@ -158,7 +160,7 @@ class Cohort:
         return figures
 
 
-def _record(trial: Trial, features: list[DecoderInput], targets: Tensor) -> Learned:
+def _record(trial: Trial, features: dict[int, Layer], targets: Tensor) -> Learned:
     """Returns what `learn` leaves in a trial, and takes it away again: replaying leaves it in the same tensors."""
     trial.begin()
     trial.learn(features, targets, 1.0)

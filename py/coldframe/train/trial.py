@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from coldframe.backbones.clip.model import LayerFeatures, VisionTransformer
+from coldframe.backbones.interface import Backbone, Layers
 from coldframe.build.models import make_decoder
-from coldframe.decoders.evl.model import EVL
-from coldframe.decoders.evl.motion import DecoderInput
+from coldframe.decoders.interface import Decoder
 from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
 from coldframe.train.schedule import learning_rate, stream_seed
@@ -37,9 +36,7 @@ class StepResult:
     diverged: str | None = None
 
 
-def build_trial(
-    name: str, settings: Settings, backbone: VisionTransformer, device: torch.device, precision: str
-) -> Trial:
+def build_trial(name: str, settings: Settings, backbone: Backbone, device: torch.device, precision: str) -> Trial:
     """Returns a trial with fresh weights, a function of its seed only."""
     torch.manual_seed(stream_seed(settings.train.seed, "init"))
     decoder = make_decoder(settings).to(device)
@@ -53,7 +50,7 @@ class Trial:
     """
 
     def __init__(
-        self, name: str, settings: Settings, model: EVL, backbone: VisionTransformer | None, precision: str
+        self, name: str, settings: Settings, model: Decoder, backbone: Backbone | None, precision: str
     ) -> None:
         self.name = name
         self.settings = settings
@@ -87,17 +84,21 @@ class Trial:
 
         Upstream's main.py decays every parameter, norms and biases included: the released recipe, and one group.
         """
-        train = self.settings.train
+        train, spared = self.settings.train, self._undecayed()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             tuned = name.startswith("backbone.") and train.backbone_lr is not None
             scale = (train.backbone_lr or train.lr) / train.lr if tuned else 1.0
-            decays = train.decay_all or (parameter.ndim > 1 and "pos" not in name and "embedding" not in name)
+            decays = train.decay_all or (parameter.ndim > 1 and name not in spared)
             groups.setdefault((scale, train.weight_decay if decays else 0.0), []).append(parameter)
         return [
             {"params": parameters, "lr_scale": scale, "weight_decay": decay}
             for (scale, decay), parameters in groups.items()
         ]
+
+    def _undecayed(self) -> set[str]:
+        of_backbone = set() if self.backbone is None else self.backbone.undecayed()
+        return {*self.model.undecayed(), *(f"backbone.{name}" for name in of_backbone)}
 
     def optimizer_names(self) -> list[str]:
         """Returns the parameters' names in the optimizer's order, which is what its state is numbered by."""
@@ -123,7 +124,7 @@ class Trial:
         """Puts torch's generator where this trial's stream for a shard begins."""
         torch.manual_seed(stream_seed(self.settings.train.seed, "dropout", step, shard))
 
-    def learn(self, features: Sequence[LayerFeatures | DecoderInput], targets: Tensor, share: float) -> None:
+    def learn(self, features: Layers, targets: Tensor, share: float) -> None:
         """Adds the gradient of one shard's mean loss, weighed by its share of the batch."""
         with autocast(self.device, self.precision):
             logits = self.logits(features)
@@ -134,10 +135,10 @@ class Trial:
         hits = (logits.detach().argmax(dim=1) == labels).sum()
         self.sums = (self.sums[0] + loss.detach(), self.sums[1] + hits)
 
-    def logits(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
-        """Returns float32 logits (N, K) from the features of the last blocks, as many as this decoder has layers."""
+    def logits(self, features: Layers) -> Tensor:
+        """Returns float32 logits (N, K) from what a cohort's `features` gives."""
         # float32 whatever autocast does: the softmax of half-precision logits loses digits.
-        logits: Tensor = self.model(features[-self.settings.model.decoder.num_layers :])
+        logits: Tensor = self.model(features)
         return logits.float()
 
     def update(self, step: int) -> Tensor:

@@ -8,52 +8,23 @@ bias, zero from CLIP's files and trained when the backbone is fine-tuned.
 # Shapes: N clips, T frames, B = N*T images, L = 1 + P tokens (class token first), P = h*w patches, C channels, H heads,
 # D = C/H channels a head
 
+from __future__ import annotations
+
+import copy
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coldframe.backbones.interface import Layer, Relations, run
+from coldframe.backbones.layers import QUICK_GELU_SLOPE, LayerNorm, QuickGELU, on_gpu
+from coldframe.backbones.shape import TokenShape, Wants
 from coldframe.errors import UserError
 
 Activation = Literal["quick_gelu", "gelu"]
 FRAMES_A_LAUNCH = 64  # of ViT-B/16: 118 MB of scores
-QUICK_GELU_SLOPE = 1.702  # openai/CLIP clip/model.py, QuickGELU
-
-
-def on_gpu(x: Tensor) -> bool:
-    """Returns whether x is where the number of operations counts more than their arithmetic: not on a CPU."""
-    return x.device.type != "cpu"
-
-
-class LayerFeatures(NamedTuple):
-    """What one block hands to the decoder. Shared by all trials of a cohort: never changed in place.
-
-    The maps are attention of frame t's patches over the patches of frame t-1 (`previous`, t = 1..T-1) and of frame t+1
-    (`next`, t = 0..T-2), softmax over the last axis, mean over heads. Averaging here is exact: no trained weight stands
-    between softmax and mean (arXiv 2208.03550 section 3.3; upstream model.py, TemporalCrossAttention).
-    """
-
-    out_NTLC: Tensor  # noqa: N815
-    previous_NTPP: Tensor | None  # noqa: N815
-    next_NTPP: Tensor | None  # noqa: N815
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer norm computed in float32 whatever the input's dtype, as CLIP and upstream do."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.elementwise_affine:  # torch's kernels compute in float32 by themselves, without a copy
-            return super().forward(x)
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
-
-
-class QuickGELU(nn.Module):
-    """The sigmoid approximation of GELU that CLIP was trained with."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
 
 
 class MLP(nn.Sequential):
@@ -179,6 +150,7 @@ class VisionTransformer(nn.Module):
             raise UserError(f"input size {self.input_size} is not a multiple of the patch size {self.patch_size}")
         if width % num_heads:
             raise UserError(f"backbone width {width} is not a multiple of its {num_heads} heads")
+        self.width = width
         self.grid = (self.input_size[0] // self.patch_size[0], self.input_size[1] // self.patch_size[1])
         self.conv1 = nn.Conv2d(3, width, self.patch_size, stride=self.patch_size)
         self.class_embedding = nn.Parameter(torch.zeros(width))
@@ -186,27 +158,67 @@ class VisionTransformer(nn.Module):
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, num_layers, num_heads, round(mlp_factor * width), activation)
 
-    def forward(self, video_NCTHW: Tensor, *, num_layers: int, with_maps: bool) -> list[LayerFeatures]:
-        """Returns the features of the last `num_layers` blocks, earliest first, in float32 (float64 stays float64).
+    @property
+    def num_layers(self) -> int:
+        return len(self.transformer.resblocks)
 
-        `video_NCTHW` is a normalised clip. Maps are None without `with_maps` and for a single frame. Builds a graph
-        only where parameters require gradients.
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._block(-1).attn.in_proj_weight.dtype
 
-        Raises UserError when the frame size or the number of layers does not fit this backbone.
-        """
+    def shape(self, num_frames: int) -> TokenShape:
+        """Returns the shape of the tokens of clips with so many frames."""
+        return TokenShape(num_frames, 1, *self.grid, self.width)
+
+    def forward(self, video_NCTHW: Tensor, wants: Wants) -> dict[int, Layer]:
+        """Returns what `run` does of this backbone: a module's own call is what torch.compile compiles."""
+        return run(self, video_NCTHW, wants)
+
+    def enter(self, video_NCTHW: Tensor) -> Tensor:
+        """Returns the tokens (N, T, L, C) of normalised clips that enter the first block."""
+        return _split_frames(self.ln_pre(self.embed(video_NCTHW)), video_NCTHW.shape[2])
+
+    def block(self, i: int, tokens_NTLC: Tensor, relations: bool) -> tuple[Tensor, Relations | None]:
+        """Returns a block's output and, where they are asked for and there is more than one frame, its relations."""
+        num_frames = tokens_NTLC.shape[1]
+        x_BLC, query, key = self.transformer.resblocks[i](tokens_NTLC.flatten(0, 1))
+        del tokens_NTLC
+        found = neighbour_maps(query, key, num_frames) if relations and num_frames > 1 else None
+        return _split_frames(x_BLC, num_frames), found
+
+    def relate(self, i: int, tokens_NTLC: Tensor) -> Relations | None:
+        """Returns the relations of a block from what enters it: they take its query and key alone."""
+        num_frames, block = tokens_NTLC.shape[1], self._block(i)
+        if num_frames == 1:
+            return None
+        query, key, _ = block.attn.project(block.ln_1(tokens_NTLC.flatten(0, 1)))
+        return neighbour_maps(query, key, num_frames)
+
+    def _block(self, i: int) -> Block:
+        return cast(Block, self.transformer.resblocks[i])
+
+    def tail(self, num_blocks: int) -> VisionTransformer:
+        """Returns the last blocks alone, with the same weights: all that is needed where tokens come from elsewhere."""
+        tail = copy.copy(self)
         blocks = self.transformer.resblocks
-        if not 0 < num_layers <= len(blocks):
-            raise UserError(f"{num_layers} decoder layers need as many backbone blocks; the backbone has {len(blocks)}")
-        num_frames = video_NCTHW.shape[2]
-        x_BLC = self.ln_pre(self.embed(video_NCTHW))
-        features = []
-        for i, block in enumerate(blocks):
-            x_BLC, query, key = block(x_BLC)
-            if i >= len(blocks) - num_layers:
-                maps = neighbour_maps(query, key, num_frames) if with_maps and num_frames > 1 else (None, None)
-                features.append(LayerFeatures(_split_frames(_widen(x_BLC), num_frames), *maps))
-            del query, key  # else the packed projection stays in memory during the next block
-        return features
+        transformer = copy.copy(self.transformer)
+        transformer._modules = {"resblocks": blocks[len(blocks) - num_blocks :]}
+        tail._parameters, tail._modules = {}, {"transformer": transformer}
+        return tail
+
+    def freeze(self, dtype: torch.dtype) -> None:
+        """Makes it a constant that computes in `dtype`; in half precision its blocks are folded first."""
+        freeze(self if dtype == torch.float32 else fold(self), dtype)
+
+    def tune(self, num_blocks: int) -> None:
+        """Makes the last blocks learn, and nothing else."""
+        self.requires_grad_(False)
+        for block in self.transformer.resblocks[-num_blocks:]:
+            block.requires_grad_(True)
+
+    def undecayed(self) -> set[str]:
+        """Returns the parameters with more than one axis that are no matrices."""
+        return {"positional_embedding"}
 
     def embed(self, video_NCTHW: Tensor) -> Tensor:
         """Returns the tokens (B, L, C) that enter `ln_pre`: patches and class token with their positions."""
@@ -223,11 +235,11 @@ class VisionTransformer(nn.Module):
         return torch.cat([class_B1C, tokens_BPC], dim=1) + self.positional_embedding
 
 
-def neighbour_maps(query_BHLD: Tensor, key_BHLD: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+def neighbour_maps(query_BHLD: Tensor, key_BHLD: Tensor, num_frames: int) -> Relations:
     """Returns the maps over the previous and over the next frame's patches, (N, T-1, P, P) each, float32."""
     query = _split_frames(query_BHLD[:, :, 1:], num_frames)
     key = _split_frames(key_BHLD[:, :, 1:], num_frames)
-    return mean_attention(query[:, 1:], key[:, :-1]), mean_attention(query[:, :-1], key[:, 1:])
+    return Relations(mean_attention(query[:, 1:], key[:, :-1]), mean_attention(query[:, :-1], key[:, 1:]))
 
 
 def mean_attention(query_NTHPD: Tensor, key_NTHPD: Tensor) -> Tensor:
@@ -304,11 +316,6 @@ def init_random(backbone: VisionTransformer, seed: int) -> VisionTransformer:
         elif "ln_" in name:
             parameter.fill_(1)
     return backbone
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Returns x in float32 at least, as upstream's model.py hands the features of a half precision backbone over."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _split_frames(x: Tensor, num_frames: int) -> Tensor:

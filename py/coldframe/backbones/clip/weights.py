@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coldframe.backbones.clip.hub import Said, read_beside
-from coldframe.backbones.clip.model import QuickGELU
 from coldframe.backbones.clip.tower import (
     ADVICE,
     KNOWN_TOWERS,
@@ -30,6 +29,7 @@ from coldframe.backbones.clip.tower import (
     some,
     unwrap,
 )
+from coldframe.backbones.layers import QuickGELU
 from coldframe.errors import UserError
 
 BLOCKS = "transformer.resblocks"

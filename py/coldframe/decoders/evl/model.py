@@ -8,7 +8,6 @@ trials of a cohort: nothing here writes to them.
 # C channels, H heads, D = qkv_dim/H channels a head
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -16,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coldframe.backbones.clip.model import LayerFeatures, LayerNorm, QuickGELU, on_gpu
-from coldframe.decoders.evl.motion import DecoderInput, TemporalCrossAttention, prepare_features
+from coldframe.backbones.interface import Layer, Layers
+from coldframe.backbones.layers import LayerNorm, QuickGELU, on_gpu
+from coldframe.backbones.shape import Wants
+from coldframe.decoders.evl.motion import TemporalCrossAttention, skew_relations
 from coldframe.errors import UserError
 
 
@@ -259,16 +260,17 @@ class Decoder(nn.Module):
         )
         self.cls_token = nn.Parameter(torch.zeros(width))
 
-    def forward(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
+    def forward(self, layers: Layers) -> Tensor:
         """Returns the clip's query after the last layer, (N, C)."""
-        query_NC = self.cls_token.expand(len(features[0].out_NTLC), -1)
-        for i, (layer, layer_features) in enumerate(zip(self.decoder_layers, features, strict=True)):
-            query_NC = layer(query_NC, self.frame_features(i, layer_features))
+        num_layers = len(self.decoder_layers)
+        query_NC = self.cls_token.expand(len(layers[-1].tokens_NTLC), -1)
+        for i, decoder_layer in enumerate(self.decoder_layers):
+            query_NC = decoder_layer(query_NC, self.frame_features(i, layers[i - num_layers]))
         return query_NC
 
-    def frame_features(self, i: int, features: LayerFeatures | DecoderInput) -> Tensor:
-        """Returns what decoder layer i attends to: features plus its temporal terms, (N, T*L, C)."""
-        given_NTLC = tokens_NTLC = features.out_NTLC
+    def frame_features(self, i: int, layer: Layer) -> Tensor:
+        """Returns what decoder layer i attends to: tokens plus their temporal terms, (N, T*L, C)."""
+        given_NTLC = tokens_NTLC = layer.tokens_NTLC
         num_frames = tokens_NTLC.shape[1]
         position_TC = self.temporal_pos_embed[i] if self.temporal_pos_embed else None
         if position_TC is not None and len(position_TC) != num_frames:
@@ -278,11 +280,8 @@ class Decoder(nn.Module):
         elif position_TC is not None:
             tokens_NTLC = tokens_NTLC + position_TC[:, None]
         if self.cross_attention and num_frames > 1:
-            if isinstance(features, LayerFeatures):
-                features = prepare_features(features, self.grid)
-            assert features.maps is not None
             own_NTLC = tokens_NTLC.clone() if tokens_NTLC is given_NTLC else tokens_NTLC
-            tokens_NTLC = self.cross_attention[i](own_NTLC, features.maps)
+            tokens_NTLC = self.cross_attention[i](own_NTLC, layer.share(skew_relations))
         return tokens_NTLC.flatten(1, 2)
 
 
@@ -329,21 +328,33 @@ class EVL(nn.Module):
         if query_init == "normal":
             nn.init.normal_(self.decoder.cls_token, std=0.02)
 
-    def forward(self, features: Sequence[LayerFeatures | DecoderInput]) -> Tensor:
-        """Returns logits (N, num_classes) in the features' dtype, from the last decoder_layers blocks, earliest first.
+    @property
+    def wants(self) -> Wants:
+        """The outputs of as many of the last blocks as there are decoder layers."""
+        return Wants.last(len(self.decoder.decoder_layers), bool(self.decoder.cross_attention))
+
+    def undecayed(self) -> set[str]:
+        """Returns the names of the temporal position embeddings."""
+        return {name for name, _ in self.named_parameters() if "temporal_pos_embed" in name}
+
+    def prepare(self, layers: Layers) -> None:
+        """Asks for skewed relations: they depend on no trained weight."""
+        if self.decoder.cross_attention and layers[-1].shape.frames > 1:
+            for i in self.wants.layers:
+                layers[i].share(skew_relations)
+
+    def forward(self, layers: Layers) -> Tensor:
+        """Returns logits (N, num_classes) in the tokens' dtype.
 
         Raises UserError when the number of frames does not fit the temporal position embedding.
         """
-        tokens_NTLC = features[0].out_NTLC
+        self.prepare(layers)
+        tokens_NTLC = layers[-1].tokens_NTLC
         precision: AbstractContextManager[object] = nullcontext()
         if on_gpu(tokens_NTLC):
             # The query has one row a clip: casting a layer's weights for it would take longer than the products. Only
             # the motion term, whose maps are cast by now, is left in half precision.
-            features = [
-                prepare_features(layer, self.decoder.grid) if isinstance(layer, LayerFeatures) else layer
-                for layer in features
-            ]
             precision = torch.autocast(tokens_NTLC.device.type, enabled=False)
         with precision:
-            logits: Tensor = self.proj(self.decoder(features))
+            logits: Tensor = self.proj(self.decoder(layers))
         return logits.to(tokens_NTLC.dtype)

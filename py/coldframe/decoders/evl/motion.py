@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coldframe.backbones.clip.model import LayerFeatures, on_gpu
+from coldframe.backbones.interface import Layer
+from coldframe.backbones.layers import on_gpu
 from coldframe.decoders.evl.columns import column_groups
 
 
@@ -133,25 +134,14 @@ class SkewedMaps(NamedTuple):
     following: list[Tensor]
 
 
-class DecoderInput(NamedTuple):
-    """One block's features as decoders read them: `maps` are skewed, or None where no trial looks at them."""
-
-    out_NTLC: Tensor  # noqa: N815
-    maps: SkewedMaps | None
-
-
-def prepare_features(features: LayerFeatures, grid: tuple[int, int]) -> DecoderInput:
-    """Returns what the decoders of all trials read of a block, the maps in autocast's dtype where that is on."""
-    if features.previous_NTPP is None or features.next_NTPP is None:
-        return DecoderInput(features.out_NTLC, None)
-    device = features.out_NTLC.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.out_NTLC.dtype
+def skew_relations(layer: Layer) -> SkewedMaps:
+    """Returns a layer's relations as the motion term reads them, in autocast's dtype where that is on."""
+    assert layer.relations is not None, "relations are read before a layer is settled"
+    device = layer.tokens_NTLC.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else layer.tokens_NTLC.dtype
+    grid = layer.shape.rows, layer.shape.columns
     groups = column_groups(grid[1])
-    previous, following = (
-        [skew(maps.to(dtype), grid, columns) for columns in groups]
-        for maps in (features.previous_NTPP, features.next_NTPP)
-    )
-    return DecoderInput(features.out_NTLC, SkewedMaps(previous, following))
+    return SkewedMaps(*([skew(maps.to(dtype), grid, columns) for columns in groups] for maps in layer.relations))
 
 
 def skew(map_NTPP: Tensor, grid: tuple[int, int], columns: slice) -> Tensor:
