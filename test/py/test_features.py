@@ -143,14 +143,14 @@ def test_every_view_is_drawn_and_a_step_does_not_depend_on_where_training_began(
     settings, lists = caches["maps fp32"]
     parsed = Settings.from_json(settings)
     cache = open_cache([parsed], models.build_backbone(parsed, CPU, "fp32")[1], dict(lists))
-    batches = list(cache.training_batches(parsed, lists["train"], 0, False))
+    stored = list(cache.training_batches(parsed, lists["train"], 0, False))
     later = list(cache.training_batches(parsed, lists["train"], 4, False))
-    assert [batch.indices.tolist() for batch in batches[4:]] == [batch.indices.tolist() for batch in later]
-    assert all(torch.equal(a.clips, b.clips) for a, b in zip(batches[4:], later, strict=True))
+    assert [batch.indices.tolist() for batch in stored[4:]] == [batch.indices.tolist() for batch in later]
+    assert all(torch.equal(a.clips, b.clips) for a, b in zip(stored[4:], later, strict=True))
     live = list(
         batches.training_batches(replace(parsed, data=replace(parsed.data, features=None)), lists["train"], 0, CPU)
     )
-    assert [batch.indices.tolist() for batch in batches] == [batch.indices.tolist() for batch in live]
+    assert [batch.indices.tolist() for batch in stored] == [batch.indices.tolist() for batch in live]
     assert {choose_view(5, step, i, NUM_VIEWS) for step in range(6) for i in range(4)} == set(range(NUM_VIEWS))
 
 
