@@ -18,8 +18,8 @@ import { renderEvents } from './make_events_doc.ts';
 const FOLDERS: Record<string, string> = {
   src: 'The program: decides what runs.',
   'src/commands': 'The command line: options, help, and the call into the rooms below.',
-  'src/commands/train-and-use': 'What `coldframe --help` names so: a file a verb, its options and its call.',
-  'src/commands/get-ready': 'The same of what comes before training.',
+  'src/commands/train-and-use': 'The verbs under "Train and use" of `coldframe --help`: a file each.',
+  'src/commands/get-ready': 'The verbs under "Get ready": a file each.',
   'src/results': 'What people look at afterwards: `sweep status`, `sweep report` and its page, `compare`.',
   'src/results/report-page': 'Style and script of the page of `sweep report`.',
   'src/sweep': 'A sweep from its file to its result.',
@@ -32,14 +32,14 @@ const FOLDERS: Record<string, string> = {
   'src/run': 'The run folder: what lies there, who may write there, and what may change when a run goes on.',
   'src/executors': 'Where the cohorts of a sweep run: this machine, Slurm or Ray.',
   'src/data': 'Lists of clips, read and checked.',
-  'src/runtime': 'The bridge to Python: starting it, calling it, watching it.',
+  'src/runtime': 'The bridge to Python: starting it, calling it, watching it. Not a run: that is `run/` and `train/`.',
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',
   'src/base/events': 'Events: their kinds with all fields, and how people read them.',
   'src/base': 'What everything stands on: errors, events, printing, files, locks, signals.',
   'py/coldframe': 'The Python runtime: computes.',
   'py/coldframe/session': 'The verbs, and what is running while they are asked.',
-  'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics, forecasts.',
+  'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics; the search of a sweep.',
   'py/coldframe/evaluate': 'Evaluation and its scores.',
   'py/coldframe/build': 'From settings to models, loaders and what they will cost.',
   'py/coldframe/cache': 'The feature cache: computed once, read in the place of the backbone.',
@@ -48,9 +48,9 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/decoders/evl': 'EVL: temporal modules, decoder and classifier.',
   'py/coldframe/backbones': 'The frozen parts: a folder each.',
   'py/coldframe/backbones/clip': "CLIP's vision tower.",
-  'py/coldframe/data': 'From lists to batches: order, clips, augmentation, loader workers.',
+  'py/coldframe/data': 'From lists to batches: order, clips, augmentation, the loader.',
   'py/coldframe/video': 'Which frames a clip needs, and decoding just those.',
-  'py/coldframe/machine': 'The machine: device, files, locks, shared memory.',
+  'py/coldframe/machine': 'The machine: devices, cores, files, locks, shared memory.',
 };
 
 /** Every file that has a generated part, with its text; the parts written by hand stay. */

@@ -1,4 +1,4 @@
-/** A sweep folder as one view: what its journal says and, of cohorts that are not done, what they say themselves. */
+/** A sweep folder as `sweep status` and the report show it: what its journal says, and what cohorts at work say. */
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';

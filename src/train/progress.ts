@@ -1,4 +1,4 @@
-/** How fast a run goes: means since the last report, and what is left. */
+/** How fast a run goes, and what its progress bar says: means since the last report, and what is left. */
 
 import type { Step } from '../runtime/session.ts';
 

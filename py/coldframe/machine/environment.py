@@ -1,4 +1,4 @@
-"""What this machine has: processor, devices, memory, packages."""
+"""What this machine has: processor, devices, memory, packages; how many loader workers it bears."""
 
 from __future__ import annotations
 

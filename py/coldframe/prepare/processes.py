@@ -1,4 +1,4 @@
-"""Worker processes that take work as JSON lines and answer in such lines: transcode.py is one."""
+"""Worker processes that take work as JSON lines and answer in such lines, as `coldframe.prepare.transcode` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs of training."""
+"""The verbs of training, and when a bad video ends it."""
 
 from __future__ import annotations
 
