@@ -112,6 +112,7 @@ describe('a call', () => {
     const path = join(folder, 'left');
     await play([START, call('leave_slowly', { path, seconds: 1.5 }), CLOSE]);
     expect(existsSync(path)).toBe(true);
+    expect(existsSync(`${path}.modules`)).toBe(false); // to take down every module of torch takes a second, for nothing
   });
 
   test('to close may take its time as long as there are signs of life, and ends what gives none', async () => {
