@@ -67,7 +67,9 @@ def build_backbone(
     chosen = settings.model.backbone
     with torch.device("meta"):
         backbone = make_backbone(settings)
-    backbone.to_empty(device="cpu")  # every weight is put in below: torch's own random ones would cost seconds
+    # Every weight is put in below: torch's own random ones would cost seconds, and so would what `to_empty` imports.
+    empty = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in backbone.state_dict().items()}
+    backbone.load_state_dict(empty, assign=True)
     notes: list[str] = []
     if chosen.weights == "random":
         init_random(backbone, chosen.random_seed)

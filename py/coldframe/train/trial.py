@@ -22,6 +22,7 @@ from coldframe.build.models import make_decoder
 from coldframe.decoders.interface import Decoder
 from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
+from coldframe.train.adamw import AdamW
 from coldframe.train.schedule import learning_rate, stream_seed
 
 
@@ -74,10 +75,10 @@ class Trial:
                     yield f"backbone.{name}", parameter
 
     @cached_property
-    def optimizer(self) -> torch.optim.AdamW:
-        """The trial's optimizer, made when training first asks: the first one of a process costs 2 s of imports."""
+    def optimizer(self) -> AdamW:
+        """The trial's optimizer, made when training first asks."""
         train = self.settings.train
-        return torch.optim.AdamW(self._groups(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        return AdamW(self._groups(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns AdamW's groups: by learning rate, and with `decay_all: false` matrices apart from all else.
