@@ -3,6 +3,7 @@ export default {
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.test.ts'],
   testPathIgnorePatterns: ['/node_modules/', '<rootDir>/test/heavy/'], // they need clusters: make test-slurm test-ray
+  testSequencer: '<rootDir>/test/order.mjs',
   setupFiles: ['<rootDir>/test/plain.ts'],
   extensionsToTreatAsEsm: ['.ts'],
   transform: {

@@ -9,7 +9,7 @@ import { readSweep } from '../src/sweep/definition/file.ts';
 import type { TimedEntry } from '../src/sweep/journal.ts';
 import { runSweep } from '../src/sweep/sweep.ts';
 import { FORECAST } from './fixtures/forecast.ts';
-import { ENVIRONMENT, FIXTURES, until } from './support.ts';
+import { bundle, ENVIRONMENT, FIXTURES, until } from './support.ts';
 
 export const folder = mkdtempSync(join(tmpdir(), 'scheduler-test-'));
 writeFileSync(
@@ -20,6 +20,7 @@ train: {steps: 6, batch_size: 4, precision: fp32}
 launch: {device: cpu}
 `,
 );
+let driver: string | undefined; // made with the first runner
 const PROGRAM = [process.execPath, join(FIXTURES, 'fake-coldframe.mjs')];
 export const runners = new Set<Runner>();
 export interface Behaviour {
@@ -97,8 +98,8 @@ ${more}
 
   /** Starts a runner of its own. */
   start(behaviour: Behaviour = {}, before: string[] = []): Runner {
-    const args = ['--import', 'tsx', join(FIXTURES, 'sweep-driver.ts'), this.file, this.dir, ...before, ...PROGRAM];
-    const child = spawn(process.execPath, args, {
+    driver ??= bundle('sweep-driver');
+    const child = spawn(process.execPath, [driver, this.file, this.dir, ...before, ...PROGRAM], {
       env: { ...ENVIRONMENT, ...this.#environment(behaviour) },
       stdio: ['ignore', 'ignore', 'pipe'],
     });

@@ -5,16 +5,20 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { signal } from '../src/base/processes.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
+import { bundle, FIXTURES, until } from './support.ts';
 
-const FIXTURES = fileURLToPath(new URL('./fixtures', import.meta.url));
 const NEXT_SECONDS = 90;
 const START: Step = { do: 'start' };
 const CLOSE: Step = { do: 'close' };
 const call = (verb: string, args: object = {}): Step => ({ do: 'call', verb, args });
+
+let program: string;
+beforeAll(() => {
+  program = bundle('runtime-driver');
+});
 
 let folder: string;
 let leftOver: number[] = []; // what a failing test may have left running
@@ -29,15 +33,11 @@ afterEach(() => {
 
 /** A running driver: `next()` is its next line on stdout; every line must be one of its own. */
 function drive(steps: Step[], env: NodeJS.ProcessEnv = {}) {
-  const driver = spawn(
-    process.execPath,
-    ['--import', 'tsx', join(FIXTURES, 'runtime-driver.ts'), JSON.stringify(steps)],
-    {
-      detached: true, // a process group of its own, as a terminal gives it
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, NODE_OPTIONS: '', COLDFRAME_PYTHONPATH: FIXTURES, TMPDIR: folder, ...env },
-    },
-  );
+  const driver = spawn(process.execPath, [program, JSON.stringify(steps)], {
+    detached: true, // a process group of its own, as a terminal gives it
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, NODE_OPTIONS: '', COLDFRAME_PYTHONPATH: FIXTURES, TMPDIR: folder, ...env },
+  });
   const lines = createInterface({ input: driver.stdout })[Symbol.asyncIterator]();
   const next = async (): Promise<Outcome> => {
     // A call that never settles is the fault that these tests look for: what hangs is ended by `afterEach`.
@@ -62,14 +62,6 @@ async function play(steps: Step[], env: NodeJS.ProcessEnv = {}): Promise<Outcome
   expect(await exit).toEqual([0, null]);
   expect(performance.now() - begin).toBeLessThan(2000);
   return outcomes;
-}
-
-async function until(condition: () => boolean, seconds: number): Promise<void> {
-  const end = performance.now() + seconds * 1000;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`not so within ${seconds} s: ${condition}`);
-    await new Promise((settle) => setTimeout(settle, 10));
-  }
 }
 
 function isAlive(pid: number): boolean {

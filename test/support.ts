@@ -1,7 +1,7 @@
 /** What the tests of the whole program share: clips, a small configuration, and running `coldframe` as a user does. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,6 +50,18 @@ function tryToMake(folder: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Bundles a program of the fixtures, which starts in a sixth of the time that translating it takes; returns its path. */
+export function bundle(name: string): string {
+  const file = join(PROJECT, '.cache', 'drivers', `${name}-${process.env.JEST_WORKER_ID}.mjs`);
+  const made = `${file}.${process.pid}`; // it takes its place whole, for another jest in this checkout
+  const require = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);";
+  const form = ['--bundle', '--platform=node', '--format=esm', '--target=node20', '--external:pythonia'];
+  const about = [`--banner:js=${require}`, `--outfile=${made}`, '--log-level=warning'];
+  execFileSync(join(PROJECT, 'node_modules', '.bin', 'esbuild'), [join(FIXTURES, `${name}.ts`), ...form, ...about]);
+  renameSync(made, file);
+  return file;
 }
 
 /** The smallest configuration that uses every part: all temporal modules, dropout, RandAugment, loader workers. */
