@@ -360,7 +360,7 @@ describe('bad input', () => {
     expect(failed.code).toBe(2);
     expect(failed.stderr).toMatch(new RegExp(`^${inTrain} {2}.*data.on_bad_video is fail`, 'm'));
     expect(tooMany.code).toBe(2);
-    expect(tooMany.stderr).toMatch(new RegExp(`${inTrain} {2}.* 1 of 12 videos .*data.max_bad_fraction allows 0`));
+    expect(tooMany.stderr).toMatch(new RegExp(`${inTrain} {2}.* 1 of 12 videos .*data.max_bad_fraction: 0 allows 0`));
   });
 
   test('all problems of both lists come at once, and no new run folder is left', async () => {

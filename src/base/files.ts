@@ -6,6 +6,7 @@ import {
   fsyncSync,
   ftruncateSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   realpathSync,
   renameSync,
@@ -13,7 +14,8 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 
 /** Makes a folder and those above it; returns whether it was not there. Node's own `recursive` never ends where the
  * system says "no such file" for a name that it will not make, as below /proc. */
@@ -32,6 +34,16 @@ export function makeFolder(folder: string): boolean {
     }
   }
   return missing.length > 0;
+}
+
+/** Does work that needs a folder for so long. */
+export async function withScratch<T>(work: (scratch: string) => Promise<T>): Promise<T> {
+  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
+  try {
+    return await work(scratch);
+  } finally {
+    rmSync(scratch, { recursive: true });
+  }
 }
 
 /** Writes a file beside, syncs it, renames it and syncs its folder: a reader sees the old or the new one, whole. */

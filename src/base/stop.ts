@@ -1,5 +1,7 @@
 /** The signals that ask a command to stop: the same for every command. */
 
+import { Interrupted, UserError } from './errors.ts';
+
 /** Calls `handler` at SIGINT, SIGTERM and, but under nohup, SIGHUP (the terminal was closed); returns what ends that. */
 export function onStop(handler: () => void): () => void {
   const names = ['SIGINT', 'SIGTERM', ...(process.env.COLDFRAME_IGNORE_HUP ? [] : (['SIGHUP'] as const))] as const;
@@ -7,4 +9,37 @@ export function onStop(handler: () => void): () => void {
   return () => {
     for (const name of names) process.off(name, handler);
   };
+}
+
+/** What a stoppable piece of work knows of the signals. */
+export interface Stop {
+  /** Aborted by the first signal. */
+  readonly signal: AbortSignal;
+  /** Ends what would keep the work waiting; the work sets it. */
+  kill: () => void;
+}
+
+export interface StopRules {
+  /** Which signal kills: the first, or only the second, so that the work can end in order. */
+  killsAt: 'first' | 'second';
+  /** What is said of work that was killed. */
+  said: string;
+}
+
+/** Does work that signals stop. Throws Interrupted when it was killed by one. */
+export async function stoppable<T>({ killsAt, said }: StopRules, work: (stop: Stop) => Promise<T>): Promise<T> {
+  const abort = new AbortController();
+  const stop: Stop = { signal: abort.signal, kill: () => {} };
+  const release = onStop(() => {
+    if (killsAt === 'first' || abort.signal.aborted) stop.kill();
+    abort.abort();
+  });
+  try {
+    return await work(stop);
+  } catch (error) {
+    if (!abort.signal.aborted || error instanceof UserError || error instanceof Interrupted) throw error;
+    throw new Interrupted(said);
+  } finally {
+    release();
+  }
 }

@@ -1,20 +1,18 @@
 /** `clips prepare`: what re-encoding the clips of a configuration takes, then the clips, their lists and prepared.yaml. */
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { Interrupted, UserError } from '../base/errors.ts';
-import { writeWhole } from '../base/files.ts';
+import { withScratch, writeWhole } from '../base/files.ts';
 import { formatBytes, formatDuration } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
-import { onStop } from '../base/stop.ts';
+import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
+import { BadVideos } from '../data/bad-videos.ts';
 import { checkLists, filesOf } from '../data/checks.ts';
-import { countAllowed } from '../data/list.ts';
-import { type Runtime, startRuntime } from '../runtime/runtime.ts';
-import { type BadVideo, type ClipsForecast, type OpenRequest, Session } from '../runtime/session.ts';
+import type { ClipsForecast, OpenRequest, Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 
 const CALL_SECONDS = 1;
 
@@ -32,15 +30,32 @@ export async function prepareClips(options: PrepareOptions, report: Report): Pro
   const { config, isDryRun } = options;
   const output = resolve(options.output);
   if (config.data.dummy) throw new UserError('data.dummy  is true: there are no clips to prepare. Set it to false.');
-  const stop = new AbortController();
-  await withSession(config, stop, report, async (session, lists) => {
-    tellForecast(await session.forecastClips(config, lists, output), report);
-    if (isDryRun) return;
-    const bad: BadVideo[] = [];
+  const said = 'stopped at once; finished clips stay';
+  await stoppable({ killsAt: 'second', said }, (stop) =>
+    withScratch(async (scratch) => {
+      const lists = await checkVideos(config, scratch, report);
+      await withSession({ stallSeconds: config.launch.stall_seconds, stop }, async (session) => {
+        tellForecast(await session.forecastClips(config, lists, output), report);
+        if (!isDryRun) await prepareAll(session, { ...options, output }, lists, stop.signal, report);
+      });
+    }),
+  );
+}
+
+async function prepareAll(
+  session: Session,
+  options: PrepareOptions,
+  lists: OpenRequest['lists'],
+  stop: AbortSignal,
+  report: Report,
+): Promise<void> {
+  const { config, output } = options;
+  const bad = new BadVideos({ report, limit: config.data, done: 'prepared' });
+  try {
     for (;;) {
-      if (stop.signal.aborted) throw new Interrupted(`stopped; the same command goes on with ${output}`);
+      if (stop.aborted) throw new Interrupted(`stopped; the same command goes on with ${output}`);
       const made = await session.prepareClips(CALL_SECONDS);
-      for (const video of made.bad) countBad(video, bad, made.num_total, config, report);
+      for (const video of made.bad) bad.count(video, made.num_total);
       report.progress('clips', made.num_done, made.num_total);
       if (!made.done) continue;
       const file = writeConfig(options, output, lists);
@@ -48,35 +63,8 @@ export async function prepareClips(options: PrepareOptions, report: Report): Pro
       report.event({ kind: 'clips_prepared', folder: output, config: file, num_clips, num_bad, size_bytes });
       return;
     }
-  });
-}
-
-/** Opens a session, does the work, leaves nothing running behind. A first signal asks to stop, a second one kills. */
-async function withSession(
-  config: Config,
-  stop: AbortController,
-  report: Report,
-  work: (session: Session, lists: OpenRequest['lists']) => Promise<void>,
-): Promise<void> {
-  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  let runtime: Runtime | undefined;
-  const onSignal = (): void => {
-    if (stop.signal.aborted) runtime?.kill();
-    stop.abort();
-  };
-  const release = onStop(onSignal);
-  try {
-    const lists = await checkVideos(config, scratch, report);
-    runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
-    await work(new Session(runtime), lists);
-  } catch (error) {
-    if (!stop.signal.aborted || error instanceof UserError || error instanceof Interrupted) throw error;
-    throw new Interrupted('stopped at once; finished clips stay');
   } finally {
     report.endProgress();
-    release();
-    await runtime?.close().catch(() => {});
-    rmSync(scratch, { recursive: true });
   }
 }
 
@@ -89,18 +77,6 @@ async function checkVideos(config: Config, scratch: string, report: Report): Pro
   const backbone = { ...model.backbone, weights: 'random' };
   const plain = { ...config, data: { ...data, features: null }, model: { ...model, backbone } };
   return filesOf(await checkLists(plain, wanted, scratch, report));
-}
-
-function countBad(video: BadVideo, bad: BadVideo[], numVideos: number, config: Config, report: Report): void {
-  bad.push(video);
-  report.event({ kind: 'bad_video', ...video, num_bad: bad.length, num_videos: numVideos });
-  const { on_bad_video: onBad, max_bad_fraction: limit } = config.data;
-  const allowed = onBad === 'fail' ? 0 : countAllowed(limit, numVideos);
-  if (bad.length <= allowed) return;
-  throw new UserError(
-    `${video.path}  ${video.reason}. ${bad.length} of ${plural(numVideos, 'video')} cannot be prepared, and data.on_bad_video: ${onBad} with ` +
-      `data.max_bad_fraction: ${limit} allows ${allowed}. Mend or remove them, or raise the limit.`,
-  );
 }
 
 function tellForecast(forecast: ClipsForecast, report: Report): void {

@@ -1,19 +1,17 @@
 /** `features forecast` and `features build`: what a feature cache takes and saves, then the cache itself. */
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Interrupted, UserError } from '../base/errors.ts';
+import { withScratch } from '../base/files.ts';
 import { formatBytes, formatDuration } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
-import { onStop } from '../base/stop.ts';
+import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
+import { BadVideos } from '../data/bad-videos.ts';
 import { checkLists, filesOf } from '../data/checks.ts';
-import { countAllowed } from '../data/list.ts';
 import { SaveClock } from '../run/save-clock.ts';
-import { type Runtime, startRuntime } from '../runtime/runtime.ts';
-import { type BadVideo, type FeaturesBuilt, type FeaturesForecast, Session } from '../runtime/session.ts';
+import type { FeaturesBuilt, FeaturesForecast, OpenRequest, Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 
 const CALL_SECONDS = 1;
 
@@ -25,11 +23,11 @@ export async function forecastFeatures(config: Config, report: Report): Promise<
 /** Builds the cache in `data.features`, or goes on with it. Throws Interrupted when asked to stop, after saving. */
 export async function buildFeatures(config: Config, report: Report): Promise<void> {
   await withForecast(config, report, async (session, stop) => {
-    const bad = new Set<string>();
+    const bad = new BadVideos({ report, limit: config.data, done: 'read' });
     const clock = new SaveClock(config.run.save_minutes);
     for (;;) {
       const built = await session.buildFeatures(CALL_SECONDS);
-      for (const video of built.bad) countBad(video, bad, built.num_videos, config, report);
+      for (const video of built.bad) bad.count(video, built.num_videos);
       report.progress('features', built.num_done, built.num_total);
       if (built.done) {
         report.endProgress();
@@ -47,19 +45,6 @@ export async function buildFeatures(config: Config, report: Report): Promise<voi
   });
 }
 
-function countBad(video: BadVideo, bad: Set<string>, numVideos: number, config: Config, report: Report): void {
-  if (bad.has(video.path)) return; // another view of it
-  bad.add(video.path);
-  report.event({ kind: 'bad_video', ...video, num_bad: bad.size, num_videos: numVideos });
-  const { on_bad_video: onBad, max_bad_fraction: limit } = config.data;
-  const allowed = onBad === 'fail' ? 0 : countAllowed(limit, numVideos);
-  if (bad.size <= allowed) return;
-  throw new UserError(
-    `${video.path}  ${video.reason}. ${bad.size} of ${plural(numVideos, 'video')} cannot be read, and data.on_bad_video: ${onBad} with ` +
-      `data.max_bad_fraction: ${limit} allows ${allowed}. Mend or remove them, or raise the limit.`,
-  );
-}
-
 function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report: Report): void {
   const { features: folder } = config.data;
   const bad = num_bad > 0 ? `; ${num_bad} of them could not be read and are left out` : '';
@@ -67,7 +52,7 @@ function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report
   else report.print(`built ${folder}: ${plural(num_total, 'record')}${bad}`);
 }
 
-/** Opens a session, tells the forecast, does the work; leaves nothing running behind. */
+/** Opens a session, tells the forecast, does the work. */
 async function withForecast(
   config: Config,
   report: Report,
@@ -75,43 +60,21 @@ async function withForecast(
 ): Promise<void> {
   if (config.data.features === null)
     throw new UserError('data.features  is not set. Name the folder of the feature cache.');
-  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  let runtime: Runtime | undefined;
-  const stop = new AbortController();
-  const onSignal = (): void => {
-    if (stop.signal.aborted) runtime?.kill();
-    stop.abort();
-  };
-  const release = onStop(onSignal);
-  try {
-    const lists = await checkVideos(config, scratch, report);
-    runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
-    const session = new Session(runtime);
-    const forecast = await session.forecastFeatures(config, lists);
-    tellForecast(forecast, report);
-    if (stop.signal.aborted) throw new Interrupted('stopped');
-    await work(session, stop.signal);
-  } catch (error) {
-    throw stop.signal.aborted && !(error instanceof UserError) ? toInterrupted(error) : error;
-  } finally {
-    report.endProgress();
-    release();
-    await runtime?.close().catch(() => {});
-    rmSync(scratch, { recursive: true });
-  }
-}
-
-/** A second signal kills Python: what it wrote stays, and the same command goes on. */
-function toInterrupted(error: unknown): Interrupted {
-  return error instanceof Interrupted ? error : new Interrupted('stopped at once; finished shards stay');
+  const said = 'stopped at once; finished shards stay';
+  await stoppable({ killsAt: 'second', said }, (stop) =>
+    withScratch(async (scratch) => {
+      const lists = await checkVideos(config, scratch, report);
+      await withSession({ stallSeconds: config.launch.stall_seconds, stop }, async (session) => {
+        tellForecast(await session.forecastFeatures(config, lists), report);
+        if (stop.signal.aborted) throw new Interrupted('stopped');
+        await work(session, stop.signal);
+      });
+    }),
+  ).finally(() => report.endProgress());
 }
 
 /** The lists in the form that Python reads. The videos are looked for, other than in training from a cache. */
-async function checkVideos(
-  config: Config,
-  scratch: string,
-  report: Report,
-): Promise<{ train: string | null; val: string | null }> {
+async function checkVideos(config: Config, scratch: string, report: Report): Promise<OpenRequest['lists']> {
   const wanted = config.data.val_list === null ? (['train'] as const) : (['train', 'val'] as const);
   const uncached = { ...config, data: { ...config.data, features: null } };
   return filesOf(await checkLists(uncached, [...wanted], scratch, report));

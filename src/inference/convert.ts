@@ -3,8 +3,7 @@
 import { resolve } from 'node:path';
 import type { Report } from '../base/printer.ts';
 import { readClasses } from '../config/class-names.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 import { openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
 
 export interface ConvertRequest {
@@ -21,9 +20,7 @@ export interface ConvertRequest {
 /** Writes a checkpoint, optimizer included, in the other format. */
 export async function convert(request: ConvertRequest, report: Report): Promise<void> {
   const { path, name, config, classes } = readModel(request, (text) => report.note(text));
-  const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
-  try {
-    const session = new Session(runtime);
+  await withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
     const { notes } = await session.open({
       mode: 'train', // with the optimizer
       trials: [{ name, settings: config }],
@@ -36,9 +33,7 @@ export async function convert(request: ConvertRequest, report: Report): Promise<
     const { notes: limits, ...saved } = await session.convert(request.to, resolve(request.output));
     for (const note of limits) report.note(note);
     report.event({ kind: 'saved', ...saved });
-  } finally {
-    await runtime.close();
-  }
+  });
 }
 
 /** Class names come from the checkpoint, or from the configuration of one that has none. */

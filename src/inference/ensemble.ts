@@ -4,8 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import type { Report } from '../base/printer.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 
 interface StoredResult {
   folder: string;
@@ -17,15 +16,10 @@ interface StoredResult {
 export async function averageScores(paths: string[], report: Report): Promise<void> {
   const stored = paths.map(readResult);
   refuseDifferentLists(stored);
-  const runtime = await startRuntime();
-  try {
-    const files = stored.map(({ folder }) => join(folder, 'scores.npz'));
-    const { members, mean, num_videos } = await new Session(runtime).ensemble(files);
-    const each = members.map(({ top1, top5 }, i) => ({ path: stored[i]?.folder ?? '', top1, top5 }));
-    report.event({ kind: 'averaged', members: each, top1: mean.top1, top5: mean.top5, num_videos });
-  } finally {
-    await runtime.close();
-  }
+  const files = stored.map(({ folder }) => join(folder, 'scores.npz'));
+  const { members, mean, num_videos } = await withSession({}, (session) => session.ensemble(files));
+  const each = members.map(({ top1, top5 }, i) => ({ path: stored[i]?.folder ?? '', top1, top5 }));
+  report.event({ kind: 'averaged', members: each, top1: mean.top1, top5: mean.top5, num_videos });
 }
 
 function refuseDifferentLists(stored: StoredResult[]): void {

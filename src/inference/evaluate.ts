@@ -1,20 +1,20 @@
 /** What is done with a finished checkpoint: test it on a list, or name the classes of videos. */
 
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { Interrupted, showPath, UserError } from '../base/errors.ts';
-import { writeWhole } from '../base/files.ts';
+import { showPath, UserError } from '../base/errors.ts';
+import { withScratch, writeWhole } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
-import { onStop } from '../base/stop.ts';
+import { stoppable } from '../base/stop.ts';
 import { keepLine } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
+import { BadVideos } from '../data/bad-videos.ts';
 import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
 import { guessDevice } from '../run/outcome.ts';
 import { refuseForeignResults } from '../run/place.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { type Opened, type OpenRequest, type Result, Session } from '../runtime/session.ts';
+import type { Opened, OpenRequest, Result, Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
 
 const CALL_SECONDS = 1;
@@ -46,8 +46,7 @@ export async function evaluate(args: EvaluateArguments, report: Report): Promise
     const classes = lists.classes ?? trained;
     const list = { train: null, val: lists.val?.checkedFile ?? null };
     const request = describeOpen('evaluate', { name, settings: config }, path, classes, list);
-    const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
-    await withSession(starting, request, report, async (session, opened) => {
+    await withOpened(config, request, report, async (session, opened) => {
       const target = resolve(args.output ?? nameOutput(path, opened.step, name, config, lists.val));
       const results = await runEvaluation(session, opened.step, target, report);
       const about = { step: opened.step, checkpoint: path, list: describeList(lists.val), classes, results };
@@ -94,14 +93,10 @@ function nameOutput(
 }
 
 async function runEvaluation(session: Session, step: number, output: string, report: Report): Promise<Results> {
-  const known = new Set<string>();
+  const counted = new BadVideos({ report, limit: null, done: 'read' });
   for (;;) {
     const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS, output);
-    for (const video of bad) {
-      if (known.has(video.path)) continue; // listed twice
-      known.add(video.path);
-      report.event({ kind: 'bad_video', step, ...video, num_bad: known.size, num_videos: num_total });
-    }
+    for (const video of bad) counted.count(video, num_total, step);
     report.progress('evaluate', num_seen, num_total);
     if (results !== null) return results;
   }
@@ -141,7 +136,7 @@ export async function predict(args: PredictArguments, report: Report): Promise<v
   const request = describeOpen('predict', { name, settings: config }, folder, classes, { train: null, val: null });
   report.enableProgress();
   report.waiting(`loading PyTorch and ${showPath(folder)} ...`);
-  await withSession(startRuntime({ stallSeconds: config.launch.stall_seconds }), request, report, async (session) => {
+  await withOpened(config, request, report, async (session) => {
     const unreadable: string[] = [];
     for (const path of videos) {
       // One call a video: what is done is printed, whatever comes later.
@@ -175,38 +170,18 @@ function describeOpen(
   return { mode, trials: [trial], lists, classes, run_dir: null, resume: checkpoint };
 }
 
-async function withScratch(work: (scratch: string) => Promise<void>): Promise<void> {
-  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  try {
-    await work(scratch);
-  } finally {
-    rmSync(scratch, { recursive: true });
-  }
-}
-
-/** Opens a session, does the work and leaves nothing behind. A signal to stop ends it at once. */
-async function withSession(
-  starting: ReturnType<typeof startRuntime>,
+/** Opens a session for one trial and does the work. A signal to stop ends it at once. */
+async function withOpened(
+  { launch }: Config,
   request: OpenRequest,
   report: Report,
   work: (session: Session, opened: Opened) => Promise<void>,
 ): Promise<void> {
-  const runtime = await starting;
-  let stopped = false;
-  const release = onStop(() => {
-    stopped = true;
-    runtime.kill();
-  });
-  try {
-    const session = new Session(runtime);
-    const opened = await session.open(request);
-    for (const note of opened.notes) report.note(note);
-    await work(session, opened);
-  } catch (error) {
-    throw stopped ? new Interrupted('stopped') : error;
-  } finally {
-    report.endProgress();
-    release();
-    await runtime.close();
-  }
+  await stoppable({ killsAt: 'first', said: 'stopped' }, (stop) =>
+    withSession({ stallSeconds: launch.stall_seconds, stop }, async (session) => {
+      const opened = await session.open(request);
+      for (const note of opened.notes) report.note(note);
+      await work(session, opened);
+    }),
+  ).finally(() => report.endProgress());
 }

@@ -1,9 +1,9 @@
 /** What comes next in a sweep: the points of a round, their cohorts, and what they will cost. */
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir, totalmem } from 'node:os';
-import { join, resolve } from 'node:path';
+import { totalmem } from 'node:os';
+import { resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
+import { withScratch } from '../base/files.ts';
 import { formatBytes, formatDuration, formatTable } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
@@ -12,8 +12,7 @@ import { checkLists, filesOf } from '../data/checks.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Trial } from '../run/cohort-types.ts';
 import { findMeasuredStep } from '../run/measured-step.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 import {
   type Forecast,
   forecastCost,
@@ -45,17 +44,13 @@ export interface PlannedRound {
 export async function askForecasts(shapes: Config[]): Promise<Forecast[]> {
   const [first] = shapes;
   if (first === undefined) return [];
-  const runtime = await startRuntime({ stallSeconds: first.launch.stall_seconds });
-  try {
-    const { models } = await new Session(runtime).forecast(shapes);
-    return models.map(({ memory, backbone_flops_per_view, decoder_flops_per_view }) => ({
-      ...memory,
-      backbone_flops_per_view,
-      decoder_flops_per_view,
-    }));
-  } finally {
-    await runtime.close();
-  }
+  const { stall_seconds: stallSeconds } = first.launch;
+  const { models } = await withSession({ stallSeconds }, (session) => session.forecast(shapes));
+  return models.map(({ memory, backbone_flops_per_view, decoder_flops_per_view }) => ({
+    ...memory,
+    backbone_flops_per_view,
+    decoder_flops_per_view,
+  }));
 }
 
 /** Returns the points to try next, none when the sweep has had all. The journal decides, so that a killed runner's successor asks the same. */
@@ -167,13 +162,8 @@ export async function checkDevice({ config, executor }: Sweep): Promise<void> {
 
 /** Returns the share of what is free on a GPU now. */
 async function askDeviceMemory(device: string, stallSeconds: number, numSharers: number): Promise<number> {
-  const runtime = await startRuntime({ stallSeconds });
-  try {
-    const { free_bytes: freeBytes } = await new Session(runtime).memory(device);
-    return Math.floor((USABLE_MEMORY * freeBytes) / numSharers);
-  } finally {
-    await runtime.close();
-  }
+  const { free_bytes: freeBytes } = await withSession({ stallSeconds }, (session) => session.memory(device));
+  return Math.floor((USABLE_MEMORY * freeBytes) / numSharers);
 }
 
 /** Lists, weights and feature caches are read once before anything starts: each cohort would say the same of its own.
@@ -216,23 +206,19 @@ function inputsOf({ data, model }: Config): unknown[] {
 /** With a feature cache the lists are compared as Python reads them. */
 async function checkCaches(sweep: Sweep, groups: Shapes[], check: CheckOne, report: Report): Promise<void> {
   if (groups.length === 0) return;
-  const scratch = mkdtempSync(join(tmpdir(), 'coldframe-'));
-  const runtime = await startRuntime();
-  const session = new Session(runtime);
-  const compare = async (configs: Shapes, wanted: ('train' | 'val')[]): Promise<object> => {
-    const lists = await checkLists(configs[0], wanted, scratch, report);
-    return session.checkFeatures(configs, filesOf(lists));
-  };
-  try {
-    for (const group of groups) {
-      await check(() => compare(group, ['train', 'val']));
-      if (sweep.selection === 'separate')
-        await check(() => compare([finalConfig(sweep, { settings: group[0] })], ['val']));
-    }
-  } finally {
-    await runtime.close();
-    rmSync(scratch, { recursive: true });
-  }
+  await withScratch((scratch) =>
+    withSession({}, async (session) => {
+      const compare = async (configs: Shapes, wanted: ('train' | 'val')[]): Promise<object> => {
+        const lists = await checkLists(configs[0], wanted, scratch, report);
+        return session.checkFeatures(configs, filesOf(lists));
+      };
+      for (const group of groups) {
+        await check(() => compare(group, ['train', 'val']));
+        if (sweep.selection === 'separate')
+          await check(() => compare([finalConfig(sweep, { settings: group[0] })], ['val']));
+      }
+    }),
+  );
 }
 
 export interface PlanSum {

@@ -7,8 +7,7 @@ import { showPath, UserError } from '../base/errors.ts';
 import { formatBytes } from '../base/format.ts';
 import { PROJECT } from '../base/paths.ts';
 import type { Report } from '../base/printer.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { Session } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 
 interface Finding {
   name: string;
@@ -77,13 +76,8 @@ function examineFolder(): Finding {
 async function examinePython(): Promise<Finding[]> {
   const repair = `Run \`make setup\` in ${PROJECT}.`;
   try {
-    const runtime = await startRuntime({ stallSeconds: 120 });
-    try {
-      const { environment } = await new Session(runtime).describe(null);
-      return describeEnvironment(environmentSchema.parse(environment));
-    } finally {
-      await runtime.close();
-    }
+    const { environment } = await withSession({ stallSeconds: 120 }, (session) => session.describe(null));
+    return describeEnvironment(environmentSchema.parse(environment));
   } catch (error) {
     const { message, lines = [] } = error as Error & { lines?: string[] };
     const found = [message, ...lines.slice(-3)].join(`\n${' '.repeat(21)}`);

@@ -1,17 +1,15 @@
 /** `train --dry-run`: everything is checked and sized, nothing is written. */
 
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
+import { withScratch } from '../base/files.ts';
 import { formatBytes } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { type CheckedLists, checkLists, filesOf } from '../data/checks.ts';
 import { checkPlace, refuseSmallDisk } from '../run/place.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { type FeaturesChecked, type ModelForecast, Session } from '../runtime/session.ts';
+import type { FeaturesChecked, ModelForecast } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 
 interface Plan {
   lists: CheckedLists;
@@ -21,14 +19,11 @@ interface Plan {
 }
 
 export async function planTraining(config: Config, runDir: string, report: Report): Promise<void> {
-  // Only a feature cache is compared with the lists as Python reads them.
-  const scratch = config.data.features === null ? null : mkdtempSync(join(tmpdir(), 'coldframe-'));
-  try {
-    const lists = await checkBefore(config, runDir, scratch, report);
+  await withScratch(async (scratch) => {
+    // Only a feature cache is compared with the lists as Python reads them.
+    const lists = await checkBefore(config, runDir, config.data.features === null ? null : scratch, report);
     tellPlan(config, await makePlan(config, runDir, lists), report);
-  } finally {
-    if (scratch !== null) rmSync(scratch, { recursive: true });
-  }
+  });
 }
 
 /** Throws UserError with the problems of place, lists and weights at once, before Python is started. */
@@ -48,9 +43,7 @@ async function checkBefore(
 /** Throws UserError with the problems of feature cache, model and disk at once. */
 async function makePlan(config: Config, runDir: string, lists: CheckedLists): Promise<Plan> {
   const problems: string[] = [];
-  const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
-  try {
-    const session = new Session(runtime);
+  return withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
     const features = await collect(problems, async () =>
       config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
     );
@@ -62,9 +55,7 @@ async function makePlan(config: Config, runDir: string, lists: CheckedLists): Pr
     if (problems.length > 0) throw new UserError(problems);
     if (features === undefined || !model) throw new Error('describe gave no model');
     return { lists, features, model };
-  } finally {
-    await runtime.close().catch(() => {});
-  }
+  });
 }
 
 async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {

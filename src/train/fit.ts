@@ -1,12 +1,12 @@
 /** `fit`: the largest micro-batch that a memory budget holds, forecast first and confirmed by real steps. */
 
-import { RuntimeFailure, UserError } from '../base/errors.ts';
+import { UserError } from '../base/errors.ts';
 import { formatBytes, parseBytes } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { type ModelForecast, Session } from '../runtime/session.ts';
+import type { ModelForecast } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 
 const NUM_STEPS = 2; // Adam's moments exist from the first on
 const NUM_STEPS_CUDA = 4; // the third records launches, which then have memory of their own (py/coldframe/train/cuda_graphs.py)
@@ -63,9 +63,7 @@ export function readBudget(given: string | undefined): number | null {
 async function forecastCuts(config: Config): Promise<{ cuts: Cut[]; freeBytes: number }> {
   const { batch_size: batchSize } = config.train;
   const divisors = Array.from({ length: batchSize }, (_, i) => i + 1).filter((parts) => batchSize % parts === 0);
-  const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
-  try {
-    const session = new Session(runtime);
+  return withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
     const { models } = await session.forecast(divisors.map((parts) => withCut(config, parts)));
     const { free_bytes: freeBytes } = await session.memory(config.launch.device);
     const cuts = divisors.map((parts, i) => ({
@@ -73,9 +71,7 @@ async function forecastCuts(config: Config): Promise<{ cuts: Cut[]; freeBytes: n
       forecast_bytes: models[i]?.memory.training_bytes ?? 0,
     }));
     return { cuts, freeBytes };
-  } finally {
-    await runtime.close();
-  }
+  });
 }
 
 /** Returns the cut of fewest parts that was measured to fit. What the forecast is off by at one, it is off by nearby. */
@@ -109,9 +105,7 @@ export async function measureTraining(config: Config): Promise<Measured> {
     train: { ...train, steps: NUM_STEPS_CUDA },
     run: { ...run, init_from: null, tensorboard: false, wandb: null },
   };
-  const runtime = await startRuntime({ stallSeconds: config.launch.stall_seconds });
-  try {
-    const session = new Session(runtime);
+  return withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
     const { models } = await session.forecast([trial]);
     await session.open({
       ...{ mode: 'train', trials: [{ name: 'main', settings: trial }], lists: { train: null, val: null } },
@@ -122,11 +116,7 @@ export async function measureTraining(config: Config): Promise<Measured> {
     await session.advance(forecast.memory.device === 'cpu' ? NUM_STEPS : NUM_STEPS_CUDA);
     const { peak_bytes, workers_bytes } = await session.memory(trial.launch.device);
     return { forecast, peak_bytes, workers_bytes };
-  } finally {
-    await runtime.close().catch((error: unknown) => {
-      if (!(error instanceof RuntimeFailure)) throw error;
-    });
-  }
+  });
 }
 
 const withCut = (config: Config, parts: number): Config => ({

@@ -2,9 +2,7 @@
 
 import { Interrupted, UserError } from '../base/errors.ts';
 import type { EventOf } from '../base/events/event.ts';
-import { plural } from '../base/words.ts';
 import { describeList } from '../data/checks.ts';
-import { countAllowed } from '../data/list.ts';
 import { isPlain } from '../run/cohort-file.ts';
 import { refuseSmallDisk } from '../run/place.ts';
 import type { Advanced, BadVideo, Session, Step } from '../runtime/session.ts';
@@ -87,16 +85,8 @@ function dropTrials(run: Training, trials: Omit<EventOf<'dropped'>, 'kind' | 'st
 }
 
 function countBadVideo(run: Training, video: BadVideo): void {
-  const { isNew, numBad } = run.folder.addBadVideo(video.path, video.reason);
   const numVideos = (run.lists.train?.numLines ?? 0) + (run.lists.val?.numLines ?? 0);
-  if (isNew) run.report.event({ kind: 'bad_video', step: run.step, ...video, num_bad: numBad, num_videos: numVideos });
-  const limit = run.config.data.max_bad_fraction;
-  if (numBad > countAllowed(limit, numVideos)) {
-    throw new UserError(
-      `${video.path}  ${video.reason}. ${numBad} of ${plural(numVideos, 'video')} cannot be read, and data.max_bad_fraction allows ${limit}. ` +
-        `They are listed in ${run.folder.path('bad-videos.tsv')}: mend or remove them, or raise the limit.`,
-    );
-  }
+  run.bad.count(video, numVideos, run.step);
 }
 
 async function save(run: Training, session: Session): Promise<void> {

@@ -4,6 +4,7 @@ import { asUserError, classifyFailure, Fenced, Interrupted } from '../base/error
 import { stampEvent } from '../base/events/event.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/schema.ts';
+import { BadVideos } from '../data/bad-videos.ts';
 import type { CheckedLists } from '../data/checks.ts';
 import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
@@ -31,6 +32,7 @@ export class Training {
   readonly stop: StopRequest;
   readonly standing: Standing;
   readonly clock: SaveClock;
+  readonly bad: BadVideos;
   readonly pace = new Pace();
   lists: CheckedLists = {};
   step = 0;
@@ -49,6 +51,10 @@ export class Training {
     this.report = report;
     this.stop = stop;
     this.clock = new SaveClock(this.config.run.save_minutes);
+    this.bad = new BadVideos({
+      ...{ report, limit: this.config.data, done: 'read', listedIn: folder.path('bad-videos.tsv') },
+      add: ({ path, reason }) => folder.addBadVideo(path, reason),
+    });
     this.standing = new Standing(cohort.trials.map(({ name }) => name));
   }
 

@@ -3,16 +3,16 @@
 import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { stringify } from 'yaml';
-import { Interrupted, showPath, UserError } from '../base/errors.ts';
+import { showPath, UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
 import { formatBytes } from '../base/format.ts';
 import { lockFile } from '../base/lock.ts';
 import type { Report } from '../base/printer.ts';
-import { onStop } from '../base/stop.ts';
+import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import { PRESETS } from '../config/schema.ts';
-import { startRuntime } from '../runtime/runtime.ts';
-import { type Inspected, Session } from '../runtime/session.ts';
+import type { Inspected } from '../runtime/session.ts';
+import { withSession } from '../runtime/with-session.ts';
 import { download, hashFile, isDiskError, showUrl } from './download.ts';
 
 /** OpenAI's files that can be a backbone, openai/CLIP `clip/clip.py`. */
@@ -61,20 +61,20 @@ interface Wanted {
 /** Downloads a weights file unless it is there, and prints the configuration to use it. */
 export async function fetchWeights(request: FetchRequest, report: Report): Promise<void> {
   const wanted = chooseFile(request);
-  const stop = new AbortController();
-  const release = onStop(() => stop.abort());
-  try {
-    const isThere = await isInPlace(wanted);
-    if (!isThere) await fetchLocked(wanted, request.stallSeconds, stop.signal, report);
-    tellFetched(wanted, !isThere, report);
-  } catch (error) {
-    if (stop.signal.aborted) throw new Interrupted('stopped; the same command goes on from there');
-    if (isDiskError(error)) throw new UserError(`${wanted.file}  cannot be read or written: ${error.message}.`);
-    throw error;
-  } finally {
-    report.endProgress();
-    release();
-  }
+  const said = 'stopped; the same command goes on from there';
+  await stoppable({ killsAt: 'first', said }, async ({ signal }) => {
+    try {
+      const isThere = await isInPlace(wanted);
+      if (!isThere) await fetchLocked(wanted, request.stallSeconds, signal, report);
+      tellFetched(wanted, !isThere, report);
+    } catch (error) {
+      if (isDiskError(error) && !signal.aborted)
+        throw new UserError(`${wanted.file}  cannot be read or written: ${error.message}.`);
+      throw error;
+    } finally {
+      report.endProgress();
+    }
+  });
 }
 
 function chooseFile({ name, url, sha256, folder }: FetchRequest): Wanted {
@@ -159,13 +159,7 @@ const showYaml = (config: object): string => stringify(config, { lineWidth: 0 })
 /** Says what a file or a checkpoint folder is, and prints the configuration to use it. */
 export async function inspectWeights(path: string, report: Report): Promise<void> {
   if (!existsSync(path)) throw new UserError(`${path}  does not exist. Give a weights file or a checkpoint folder.`);
-  const runtime = await startRuntime({ stallSeconds: 600 });
-  let found: Inspected;
-  try {
-    found = await new Session(runtime).inspect(resolve(path));
-  } finally {
-    await runtime.close();
-  }
+  const found = await withSession({ stallSeconds: 600 }, (session) => session.inspect(resolve(path)));
   const published = Object.keys(PUBLIC).find((name) => PUBLIC[name]?.sha256 === found.sha256) ?? null;
   const config = chooseConfig(found, resolve(path));
   if (report.json) {
