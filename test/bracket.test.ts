@@ -64,8 +64,8 @@ describe('a rung', () => {
     ]);
     const without = decideRung(cohort, 0.5, results({ t1: 0.9, t3: 0.6, t4: 0.5 })); // t2 diverged, and all of p3
     expect(without.map(({ point, trials, stays }) => [point, trials, stays])).toEqual([
-      ['p1', ['t1'], true],
-      ['p2', ['t3', 't4'], false],
+      ['p2', ['t3', 't4'], true], // a point that lost a seed comes after the whole ones, as in the final choice
+      ['p1', ['t1'], false],
     ]);
   });
 

@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { UserError } from '../src/base/errors.ts';
 import { Report } from '../src/base/printer.ts';
-import { findCommand } from '../src/base/shell-words.ts';
 import { KEYS } from '../src/config/keys.ts';
 import { type Config, loadConfig } from '../src/config/load.ts';
 import { PATH_KEYS } from '../src/config/schema.ts';
 import { UPSTREAM_FLAGS } from '../src/config/upstream-flags.ts';
 import { importCommand, runImport } from '../src/tools/import-command.ts';
+import { findCommand } from '../src/tools/shell-words.ts';
 import { coldframe, PROJECT } from './support.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'import-')));

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { UserError } from '../src/base/errors.ts';
-import { type Entry, Journal, rankPoints, type TrialResult } from '../src/sweep/journal.ts';
+import { type Entry, Journal, type TrialResult } from '../src/sweep/journal.ts';
+import { rankFinished } from '../src/sweep/leaderboard.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'journal-test-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -108,7 +109,7 @@ describe('the state', () => {
       ...[result('t7', 'p4', 0.5), result('t8', 'p4', 0.5)],
       ...[result('t9', 'p5', 0.99, 'pruned')],
     );
-    const ranked = rankPoints(journal.state).map(({ point, mean, trials: [best] }) => [point, mean, best?.trial]);
+    const ranked = rankFinished(journal.state).map(({ point, mean, trials: [best] }) => [point, mean, best?.trial]);
     expect(ranked).toEqual([
       ['p2', 0.625, 't3'],
       ['p3', 0.625, 't6'],

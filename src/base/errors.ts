@@ -103,7 +103,8 @@ export class Interrupted extends Error {
   }
 }
 
-export type FailureClass = 'user' | 'bug' | 'lost' | 'out_of_memory';
+export const FAILURE_CLASSES = ['user', 'bug', 'lost', 'out_of_memory'] as const;
+export type FailureClass = (typeof FAILURE_CLASSES)[number];
 
 /** What a scheduler decides by: `user` needs a person, `lost` may be tried again, `out_of_memory` with less at once. */
 export function classifyFailure(caught: unknown): FailureClass {

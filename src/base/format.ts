@@ -1,6 +1,20 @@
 /** Shares, times, sizes and tables as people read them, and sizes as people write them. */
 
-export const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+/** `none` stands for what is not known. */
+export const percent = (share: number | null | undefined, none = '-'): string =>
+  share == null ? none : `${(100 * share).toFixed(2)} %`;
+
+/** Returns `61.20 % ± 0.35`, a mean with the standard deviation over several seeds. */
+export function formatMean(of: { mean: number; spread: number | null } | null, none = '-'): string {
+  const spread = of === null || of.spread === null ? '' : ` ± ${(100 * of.spread).toFixed(2)}`;
+  return `${percent(of?.mean, none)}${spread}`;
+}
+
+/** Returns a setting in few digits; one that a point does not set has the value of the base. */
+export function formatValue(value: unknown, none = '-'): string {
+  if (value === undefined) return none;
+  return typeof value === 'number' ? String(Number(value.toPrecision(4))) : String(value);
+}
 
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '?';

@@ -1,4 +1,7 @@
-/** Confidence intervals of accuracies, and whether two accuracies differ at all. */
+/** Means and confidence intervals of accuracies, and whether two accuracies differ at all. */
+
+/** Of one value or more. */
+export const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** The 0.975 quantile of the normal distribution: 95 % between both ends. */
 const Z = 1.959963984540054;

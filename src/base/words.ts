@@ -34,3 +34,9 @@ export function wrapWords(text: string, width: number): string {
 
 /** Returns what a file held, short enough for a message and safe to print. */
 export const quote = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
+
+/** Returns a word as a shell takes it: as it is, or in quotes. */
+export function quoteWord(word: string): string {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}

@@ -1,5 +1,6 @@
 /** Which keys change a run's numbers, and for whom: what resuming, grouping into cohorts and extending a sweep go by. */
 
+import { isSection, listDifferences } from '../base/objects.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from './schema.ts';
 
@@ -64,14 +65,10 @@ function findIdle(key: string): ((config: Config) => boolean) | undefined {
 
 /** Returns the keys in which two nested objects differ. */
 export function listChanges(before: unknown, after: unknown, key: string): Change[] {
-  const isSection = (value: unknown): value is Record<string, unknown> =>
-    typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (isSection(before) && isSection(after)) {
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])];
-    return keys.flatMap((name) => listChanges(before[name], after[name], key === '' ? name : `${key}.${name}`));
-  }
-  const texts = [JSON.stringify(before) ?? 'absent', JSON.stringify(after) ?? 'absent'] as const;
-  return texts[0] === texts[1] ? [] : [{ key, before: texts[0], after: texts[1] }];
+  const show = (value: unknown): string => JSON.stringify(value) ?? 'absent';
+  return listDifferences([before, after], key).map(({ key: own, values: [then, now] }) => ({
+    ...{ key: own, before: show(then), after: show(now) },
+  }));
 }
 
 const MAX_TOLD = 20; // of a run of another kind every key differs
@@ -120,8 +117,7 @@ function toTexts(section: object, prefix: string): [string, string][] {
   const known = texts.get(section);
   if (known !== undefined) return known;
   const found = Object.entries(section).flatMap(([name, value]: [string, unknown]): [string, string][] => {
-    const isSection = typeof value === 'object' && value !== null && !Array.isArray(value);
-    return isSection ? toTexts(value, `${prefix}${name}.`) : [[`${prefix}${name}`, JSON.stringify(value)]];
+    return isSection(value) ? toTexts(value, `${prefix}${name}.`) : [[`${prefix}${name}`, JSON.stringify(value)]];
   });
   texts.set(section, found);
   return found;

@@ -147,28 +147,6 @@ function findNearest(key: string, last: string, candidates: Iterable<string>): s
   return near.filter(({ isNear }) => isNear).sort((a, b) => a.total - b.total)[0]?.name;
 }
 
-/** Returns every dotted key with its value. */
-export function flatten(value: unknown, prefix: string): [string, unknown][] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return prefix === '' ? [] : [[prefix, value]];
-  return Object.entries(value).flatMap(([name, part]) => flatten(part, prefix === '' ? name : `${prefix}.${name}`));
-}
-
-/** Returns the object whose dotted keys these are. */
-export function nest(values: Map<string, unknown>): object {
-  const root: Record<string, unknown> = {};
-  for (const [key, value] of values) {
-    const parts = key.split('.');
-    let section = root;
-    for (const part of parts.slice(0, -1)) {
-      section[part] ??= {};
-      section = section[part] as Record<string, unknown>;
-    }
-    section[parts.at(-1) ?? ''] = value;
-  }
-  return root;
-}
-
 /** Returns the dotted keys that zod refused; a list's element counts as its list. */
 export function failedKeys(error: z.ZodError | undefined): Set<string> {
   const keys = (error?.issues ?? []).map(({ path }) => path.filter((part) => typeof part === 'string').join('.'));

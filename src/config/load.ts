@@ -6,8 +6,9 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
-import { checkKeys, describeAllowed, failedKeys, flatten, KEYS, nest, refuseOtherKind, show } from './keys.ts';
-import { Checker, replaceKeys, resolveDraft } from './resolve.ts';
+import { flatten, getAt, nest, replaceKeys } from '../base/objects.ts';
+import { checkKeys, describeAllowed, failedKeys, KEYS, refuseOtherKind, show } from './keys.ts';
+import { Checker, resolveDraft } from './resolve.ts';
 import { type Config, type Draft, fileSchema, PATH_KEYS } from './schema.ts';
 import { listFormerDefaults, readFormat } from './stored-format.ts';
 import { type Entry, readOptions, readSource } from './yaml.ts';
@@ -71,7 +72,7 @@ export function patchConfig(stored: Config, set: string[], env: NodeJS.ProcessEn
   const { entries, problems } = readOptions(set, env);
   problems.push(...checkKeys(entries));
   const checker = new Checker('--set', entries, problems);
-  const given = new Map(flatten(parseDraft(checker), ''));
+  const given = new Map(flatten(parseDraft(checker)));
   const following = [...entries.keys()].flatMap((key) => FOLLOWING[key] ?? []).filter((key) => !entries.has(key));
   const changes = [
     ...following.map((key): [string, unknown] => [key, null]),
@@ -85,7 +86,7 @@ export function patchConfig(stored: Config, set: string[], env: NodeJS.ProcessEn
   ].filter(([key]) => !entries.has(String(key))) as [string, unknown][];
   const config = resolveDraft(replaceKeys(stored, [...changes, ...elsewhere]), checker, []);
   if (problems.length > 0) throw new UserError([...new Set(problems)]);
-  const before = new Map(flatten(stored, ''));
+  const before = new Map(flatten(stored));
   return replaceKeys(
     config,
     elsewhere.map(([key]): [string, unknown] => [key, before.get(key)]),
@@ -145,7 +146,7 @@ export function makeAbsolute({ value, folder }: Entry): unknown {
 
 function checkRequired(key: string, config: Config, checker: Checker): void {
   const isList = key === 'data.train_list' || key === 'data.val_list';
-  const value = new Map(flatten(config, '')).get(key);
+  const value = getAt(config, key);
   if (value !== null || (isList && config.data.dummy)) return;
   checker.fail([key], `not set. This command needs it.${isList ? ' Give a list of `<path> <label>` lines.' : ''}`);
 }

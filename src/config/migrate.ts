@@ -2,7 +2,8 @@
 
 import type { z } from 'zod';
 import { UserError } from '../base/errors.ts';
-import { describeAllowed, failedKeys, flatten, KEYS, nest, show, suggest } from './keys.ts';
+import { flatten, nest } from '../base/objects.ts';
+import { describeAllowed, failedKeys, KEYS, show, suggest } from './keys.ts';
 import { Checker, resolveDraft } from './resolve.ts';
 import { type Config, type Draft, fileSchema, resolvedSchema } from './schema.ts';
 import { listFormerDefaults, type Migration, readFormat } from './stored-format.ts';
@@ -21,7 +22,7 @@ export interface Stored {
 export function readStoredConfig(stored: unknown, where: Stored): Config {
   const values = fillIn(stored, where);
   const isWhole = [...KEYS.keys()].every((key) => values.has(key));
-  const derived = isWhole ? [] : flatten(resolveDraft(toDraft(values, where), new Checker('', new Map(), []), []), '');
+  const derived = isWhole ? [] : flatten(resolveDraft(toDraft(values, where), new Checker('', new Map(), []), []));
   return check(resolvedSchema.safeParse(nest(new Map([...derived, ...values]))), values, where);
 }
 
@@ -36,7 +37,7 @@ function toDraft(values: Map<string, unknown>, where: Stored): Draft {
 
 /** Returns what is written, and what its format meant by the keys that it lacks. */
 function fillIn(stored: unknown, { file, format, migrations }: Stored): Map<string, unknown> {
-  const written = new Map(flatten(stored, ''));
+  const written = new Map(flatten(stored));
   const holds = (section: string): boolean => [...written.keys()].some((key) => key.startsWith(`${section}.`));
   if (!['data', 'model', 'train'].every(holds))
     throw new UserError(`${file}  holds no configuration. Take the file of another run, or train again.`);

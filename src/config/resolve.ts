@@ -6,6 +6,7 @@
 
 import { existsSync } from 'node:fs';
 import { showPath, UserError } from '../base/errors.ts';
+import { replaceKeys } from '../base/objects.ts';
 import { plural } from '../base/words.ts';
 import { explainPolicy } from './augment-policy.ts';
 import { readClasses } from './class-names.ts';
@@ -74,22 +75,6 @@ export function resolveWith(
 ): { config: Config; problems: string[] } {
   const checker = new Checker('configuration', entries, [], kept);
   return { config: resolveDraft(replaceKeys(draft, Object.entries(params)), checker, []), problems: checker.problems };
-}
-
-/** Returns a draft with other values at these dotted keys; what is not changed is shared. */
-export function replaceKeys(draft: Draft, values: Iterable<[string, unknown]>): Draft {
-  const changed: Record<string, unknown> = { ...draft };
-  for (const [key, value] of values) {
-    const parts = key.split('.');
-    let section = changed;
-    for (const part of parts.slice(0, -1)) {
-      const copy = { ...(section[part] as Record<string, unknown>) };
-      section[part] = copy;
-      section = copy;
-    }
-    section[parts.at(-1) ?? ''] = value;
-  }
-  return changed as Draft;
 }
 
 /** Returns the draft with every derived key filled in; keys that do not fit each other are told to the checker. */

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
-import { quoteWord } from '../base/shell-words.ts';
+import { quoteWord } from '../base/words.ts';
 import { type Config, loadConfig, patchConfig } from '../config/load.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { adviseFetch } from '../config/weights-file.ts';

@@ -3,8 +3,9 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
-import { formatTable } from '../base/format.ts';
+import { formatTable, percent } from '../base/format.ts';
 import { differ, findInterval, showInterval } from '../base/intervals.ts';
+import { type Difference, getAt, listDifferences } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import { readStoredConfig } from '../config/migrate.ts';
@@ -12,7 +13,8 @@ import type { Config } from '../config/schema.ts';
 import { readFormat } from '../config/stored-format.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import { RunFolder } from '../run/folder.ts';
-import { judgeRun, type RunStatus, readSavedStep } from '../run/liveness.ts';
+import { judgeRun, readSavedStep } from '../run/liveness.ts';
+import { readStatus } from '../run/status.ts';
 import { finalConfig } from '../sweep/definition/file.ts';
 import type { Sweep } from '../sweep/definition/types.ts';
 import { isSweepFolder, readSweepFolder } from '../sweep/folder.ts';
@@ -43,12 +45,6 @@ interface Run {
   environment: Record<string, unknown>;
 }
 
-type Difference = {
-  key: string;
-  /** One a run; undefined where the run does not have the key. */
-  values: unknown[];
-};
-
 /** What may change numbers without any key of the configuration. */
 const ENVIRONMENT = [
   'backbone_sha256',
@@ -75,8 +71,11 @@ export function compareRuns(names: string[], report: Report): void {
     }
   });
   if (problems.length > 0) throw new UserError(problems);
-  const config = findDifferences(runs.map((run) => flatten(run.config)));
-  const environment = findDifferences(runs.map((run) => pick(flatten(run.environment), ENVIRONMENT)));
+  const config = listDifferences(runs.map((run) => run.config));
+  const environment = ENVIRONMENT.flatMap((key) => {
+    const values = runs.map((run) => getAt(run.environment, key));
+    return listDifferences(values, key);
+  });
   const warnings = findWarnings(runs);
   const notes = [...listUnfinished(runs), ...listTies(runs)];
   if (report.json) {
@@ -92,7 +91,7 @@ export function compareRuns(names: string[], report: Report): void {
     });
     return;
   }
-  const tables = [formatTable(listMetrics(runs)), formatTable(listDifferences(runs, config, environment))];
+  const tables = [formatTable(listMetrics(runs)), formatTable(tabulateDifferences(runs, config, environment))];
   report.print([...tables, ...warnings.map((warning) => `Warning: ${warning}`), ...notes].filter(Boolean).join('\n\n'));
 }
 
@@ -164,7 +163,7 @@ function readTrialRun(name: string, dir: string, trial: string | undefined): Run
   };
 }
 
-const stateOf = (folder: RunFolder): string => judgeRun((folder.readJson('status.json') ?? {}) as Partial<RunStatus>);
+const stateOf = (folder: RunFolder): string => judgeRun(readStatus(folder.path('status.json')) ?? {});
 
 /** The trials of a cohort, those too that were pruned before its last evaluation. */
 function namesOf(folder: RunFolder): string[] | undefined {
@@ -203,27 +202,6 @@ function readSettings(name: string, folder: RunFolder, trial: string): Pick<Run,
     );
   const format = readFormat(cohort ?? settings, file);
   return { config: readStoredConfig(settings, { file, format }), environment: environment as Record<string, unknown> };
-}
-
-/** Returns values by dotted key; lists and null are values. */
-function flatten(section: Record<string, unknown>, prefix = ''): Map<string, unknown> {
-  const entries = Object.entries(section).flatMap(([key, value]): [string, unknown][] => {
-    const isSection = typeof value === 'object' && value !== null && !Array.isArray(value);
-    return isSection
-      ? [...flatten(value as Record<string, unknown>, `${prefix}${key}.`)]
-      : [[`${prefix}${key}`, value]];
-  });
-  return new Map(entries);
-}
-
-const pick = (values: Map<string, unknown>, keys: string[]): Map<string, unknown> =>
-  new Map(keys.filter((key) => values.has(key)).map((key) => [key, values.get(key)]));
-
-function findDifferences(sides: Map<string, unknown>[]): Difference[] {
-  const keys = [...new Set(sides.flatMap((side) => [...side.keys()]))];
-  return keys
-    .map((key) => ({ key, values: sides.map((side) => side.get(key)) }))
-    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
 }
 
 function findWarnings(runs: Run[]): string[] {
@@ -267,8 +245,6 @@ function listTies(runs: Run[]): string[] {
     );
 }
 
-const percent = (value: number | null): string => (value === null ? '-' : `${(100 * value).toFixed(2)} %`);
-
 function listMetrics(runs: Run[]): string[][] {
   const rows = runs.map(({ run, trial, state, step, result, list: evaluated }) => [
     ...[run, trial, state, String(step), percent(result.top1)],
@@ -279,7 +255,7 @@ function listMetrics(runs: Run[]): string[][] {
   return [['run', 'trial', 'state', 'step', 'top-1', '95 %', 'top-5', 'videos', 'list'], ...rows];
 }
 
-function listDifferences(runs: Run[], config: Difference[], environment: Difference[]): string[][] {
+function tabulateDifferences(runs: Run[], config: Difference[], environment: Difference[]): string[][] {
   const show = (value: unknown): string => {
     const text = value === undefined ? '-' : typeof value === 'string' ? value : JSON.stringify(value);
     return /^[0-9a-f]{40,64}$/.test(text) ? text.slice(0, 16) : text;

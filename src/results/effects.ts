@@ -8,6 +8,7 @@
  * part. Numbers with many values are cut into three groups of equal size.
  */
 
+import { mean } from '../base/intervals.ts';
 import type { Value } from '../config/schema.ts';
 import type { Metric } from '../run/cohort-types.ts';
 import type { PointView } from '../sweep/leaderboard.ts';
@@ -85,8 +86,7 @@ function chooseStep(points: PointView[], metric: Metric): { step: number; found:
       for (const [at, value] of all) if (value !== null) values.set(at, [...(values.get(at) ?? []), value]);
     }
     for (const [at, some] of values) {
-      const value = some.reduce((sum, one) => sum + one, 0) / some.length;
-      bySteps.set(at, [...(bySteps.get(at) ?? []), { point, value }]);
+      bySteps.set(at, [...(bySteps.get(at) ?? []), { point, value: mean(some) }]);
     }
   }
   const best = [...bySteps].sort(([a, x], [b, y]) => y.length - x.length || b - a)[0];
@@ -171,12 +171,12 @@ function sweepOut(matrix: number[][], at: number): void {
 
 function measureEffect(factor: Factor, own: Fit, without: Fit, values: number[]): Effect {
   const { columns, coefficients, free, residual } = own;
-  const average = (numbers: number[]): number => numbers.reduce((sum, one) => sum + one, 0) / numbers.length;
-  const total = values.reduce((sum, value) => sum + (value - average(values)) ** 2, 0);
+  const middle = mean(values);
+  const total = values.reduce((sum, value) => sum + (value - middle) ** 2, 0);
   const explained = Math.max(0, without.residual - residual);
   const t = findT(free);
   const contrastOf = (level: string): number[] =>
-    columns.map((column) => (column.factor === factor ? Number(column.level === level) : average(column.values)));
+    columns.map((column) => (column.factor === factor ? Number(column.level === level) : mean(column.values)));
   const meanOf = (contrast: number[]): number =>
     contrast.reduce((sum, one, at) => sum + one * (coefficients[at] ?? 0), 0);
   const halfOf = (contrast: number[]): number => t * Math.sqrt((residual / free) * measureForm(own.inverse, contrast));

@@ -4,10 +4,11 @@ import { readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { formatDuration } from '../base/format.ts';
 import { PROJECT, readLibrary } from '../base/paths.ts';
+import { plural } from '../base/words.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { shortenKeys } from '../sweep/leaderboard.ts';
 import { renderEffects } from './effects-html.ts';
-import { day, escapeHtml, LABELS, MAX_ROWS, percent, plural, showChance, showValue } from './html.ts';
+import { day, escapeHtml, LABELS, MAX_ROWS, percent, showChance, showValue } from './html.ts';
 import { findTies, type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './tables.ts';
 
 export interface Curve {

@@ -6,6 +6,8 @@ import { createInterface } from 'node:readline';
 import { stringify } from 'yaml';
 import { showPath, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
+import { mean } from '../base/intervals.ts';
+import { replaceKeys } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
 import { readSweepFolder, type SweepView } from '../sweep/folder.ts';
 import type { PointView } from '../sweep/leaderboard.ts';
@@ -118,8 +120,7 @@ export function thinCurve(values: Map<number, number>): [number, number][] {
   const starts = Array.from({ length: Math.ceil(all.length / size) || 0 }, (_, index) => index * size);
   return starts.map((start): [number, number] => {
     const part = all.slice(start, start + size);
-    const mean = part.reduce((sum, [, value]) => sum + value, 0) / part.length;
-    return [part.at(-1)?.[0] ?? 0, Number(mean.toPrecision(5))];
+    return [part.at(-1)?.[0] ?? 0, Number(mean(part.map(([, value]) => value)).toPrecision(5))];
   });
 }
 
@@ -128,17 +129,8 @@ function readBest({ dir, best, sweep }: SweepView): string | null {
   const file = join(dir, 'best.yaml');
   if (existsSync(file)) return readFileSync(file, 'utf8');
   if (best === null || best.rank === null) return null;
-  const sections: Record<string, unknown> = { extends: sweep.base };
-  for (const [key, value] of Object.entries(best.params)) setKey(sections, key.split('.'), value);
-  return `# ${best.point}, the best so far\n${stringify(sections)}`;
-}
-
-function setKey(section: Record<string, unknown>, [name = '', ...rest]: string[], value: unknown): void {
-  if (rest.length === 0) section[name] = value;
-  else {
-    section[name] ??= {};
-    setKey(section[name] as Record<string, unknown>, rest, value);
-  }
+  const config = replaceKeys({ extends: sweep.base }, Object.entries(best.params));
+  return `# ${best.point}, the best so far\n${stringify(config)}`;
 }
 
 type Row = Record<string, string | number | boolean | null>;

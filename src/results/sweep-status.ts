@@ -1,18 +1,19 @@
 /** `sweep status`: where a sweep stands, while it runs and after. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { showPath } from '../base/errors.ts';
 import type { EventOf } from '../base/events/event.ts';
-import { formatDuration, formatTable } from '../base/format.ts';
+import { formatDuration, formatMean, formatTable, formatValue, percent } from '../base/format.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
 import { plural, wrapWords } from '../base/words.ts';
-import { judgeRun, type RunStatus, readSavedStep } from '../run/liveness.ts';
+import { judgeRun, readSavedStep } from '../run/liveness.ts';
+import { readStatus, type StoredStatus } from '../run/status.ts';
 import { type Incident, isSweepFolder, readSweepFolder, type SweepView, sumCost } from '../sweep/folder.ts';
-import { type PointView, type Summary, shortenKeys } from '../sweep/leaderboard.ts';
+import { type PointView, shortenKeys } from '../sweep/leaderboard.ts';
 
 const REDRAW_SECONDS = 2;
 const MAX_ROWS = 20; // a screen; the report holds all
@@ -36,19 +37,19 @@ interface RunView {
   dir: string;
   state: string;
   savedStep: number | null;
-  status: RunStatus;
+  status: StoredStatus;
 }
 
 /** The folder of one training run has a status, too; undefined where there is none. */
 function readRun(dir: string): RunView | undefined {
-  const file = join(dir, 'status.json');
-  if (!existsSync(file) || !existsSync(join(dir, 'config.json'))) return undefined;
-  const status = JSON.parse(readFileSync(file, 'utf8')) as RunStatus;
+  const status = existsSync(join(dir, 'config.json')) ? readStatus(join(dir, 'status.json')) : undefined;
+  if (status === undefined) return undefined;
   return { dir, state: judgeRun(status), savedStep: readSavedStep(dir), status };
 }
 
 function showRun({ dir, state, savedStep, status }: RunView, report: Report): void {
-  const { pid, host, updated, step, steps, trials } = status;
+  const { pid, host, updated, trials } = status;
+  const [step, steps] = [status.step ?? 0, status.steps ?? 0];
   if (report.json) {
     const about = { step, steps, saved_step: savedStep, trials, pid, host, updated };
     report.event({ kind: 'run_status', dir, state, ...about });
@@ -56,7 +57,7 @@ function showRun({ dir, state, savedStep, status }: RunView, report: Report): vo
   }
   const gone = state === 'stopped' ? `; its process (${pid} on ${host}) is gone, last seen ${updated}` : '';
   const onwards = state === 'finished' || state === 'running' ? '' : '; the same `train` command goes on from there';
-  const rows = Object.entries(trials ?? {}).map(([name, { top1 }]) => [name, `top-1 ${formatTop(top1)}`]);
+  const rows = Object.entries(trials).map(([name, { top1 }]) => [name, `top-1 ${percent(top1)}`]);
   const saved = savedStep === null ? 'no checkpoint yet' : `step ${savedStep}${onwards}`;
   report.print(formatTable([[dir, `${state} at step ${step} of ${steps}${gone}`], ['saved', saved], ...rows]));
 }
@@ -143,12 +144,12 @@ function describeBest({ best, final, sweep, numVideos }: SweepView): string {
   const tested =
     final === null
       ? ''
-      : `; ${formatTop(final[sweep.metric])} on the validation list (${plural(final.num_videos, 'video')})`;
+      : `; ${percent(final[sweep.metric])} on the validation list (${plural(final.num_videos, 'video')})`;
   const chosen = sweep.selection === 'validation' ? 'validation list, which the choice was made on' : 'selection list';
   const mean = best[sweep.metric]?.mean;
   const interval =
     mean === undefined || numVideos === null ? '' : ` (95 %: ${showInterval(findInterval(mean, numVideos))})`;
-  return `${best.point}: ${sweep.metric} ${formatSummary(best[sweep.metric])}${interval} on the ${chosen}${tested}`;
+  return `${best.point}: ${sweep.metric} ${formatMean(best[sweep.metric])}${interval} on the ${chosen}${tested}`;
 }
 
 function listCohorts({ cohorts }: SweepView): string[][] {
@@ -168,25 +169,10 @@ function listPoints({ points, keys, sweep }: SweepView): string[][] {
   const other = sweep.metric === 'top1' ? 'top5' : 'top1';
   const row = (point: PointView): string[] => [
     ...[point.rank === null ? '-' : String(point.rank), point.point, point.state],
-    ...[formatSummary(point[sweep.metric]), formatSummary(point[other])],
+    ...[formatMean(point[sweep.metric]), formatMean(point[other])],
     ...[`${point.numCounted}/${point.trials.length}`, point.step === null ? '-' : String(point.step)],
     ...keys.map((key) => formatValue(point.params[key])),
   ];
   const head = ['rank', 'point', 'state', sweep.metric, other, 'seeds', 'step', ...shortenKeys(keys)];
   return [head, ...points.slice(0, MAX_ROWS).map(row)];
-}
-
-const formatTop = (value: number | null): string => (value === null ? '-' : `${(100 * value).toFixed(2)} %`);
-
-function formatSummary(summary: Summary | null): string {
-  if (summary === null) return '-';
-  return summary.spread === null
-    ? formatTop(summary.mean)
-    : `${formatTop(summary.mean)} ± ${(100 * summary.spread).toFixed(2)}`;
-}
-
-/** A key that a point does not set has the value of the base. */
-function formatValue(value: string | number | boolean | null | undefined): string {
-  if (value === undefined) return '-';
-  return typeof value === 'number' ? String(Number(value.toPrecision(4))) : String(value);
 }

@@ -4,8 +4,8 @@ import { createHash } from 'node:crypto';
 import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
+import { flatten } from '../base/objects.ts';
 import { type Change, describeChanges, explainChanges, findChanges, listChanges } from '../config/effects.ts';
-import { flatten } from '../config/keys.ts';
 import type { Config } from '../config/load.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { readFormat } from '../config/stored-format.ts';
@@ -123,9 +123,9 @@ const MODEL_KEYS =
 
 /** Raises UserError with each key that says another model than the one of the checkpoint. */
 export function refuseOtherModel(checkpoint: string, stored: Config, config: Config): void {
-  const before = new Map(flatten(stored, ''));
+  const before = new Map(flatten(stored));
   const hasPositions = stored.model.temporal.position_embedding;
-  const problems = flatten(config, '')
+  const problems = flatten(config)
     .filter(([key]) => MODEL_KEYS.test(key) || (key === 'data.num_frames' && hasPositions)) // one position a frame
     .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(before.get(key)))
     .map(

@@ -3,11 +3,11 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { explainReadError, showPath, UserError } from '../base/errors.ts';
-import { listShared } from '../config/effects.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import { type Config, resolvedSchema } from '../config/schema.ts';
 import { FORMAT, readFormat } from '../config/stored-format.ts';
 import type { CohortFile, Trial } from './cohort-types.ts';
+import { explainApart } from './sharing.ts';
 
 const trialSchema = z.strictObject({
   name: z.string().regex(/^[A-Za-z0-9_-]+$/, 'names files: letters, digits, _ and - only'),
@@ -63,7 +63,7 @@ export function readCohort(file: string): CohortFile {
     throw new UserError(parsed.error.issues.map((one) => `${showPath(file)}  ${where(one.path)}${one.message}.`));
   }
   const cohort: CohortFile = parsed.data;
-  const problems = [...checkNames(cohort), ...checkBracket(cohort), ...checkShared(cohort)];
+  const problems = [...checkNames(cohort), ...checkBracket(cohort), ...explainApart(cohort.trials)];
   if (problems.length > 0) throw new UserError(problems.map((problem) => `${showPath(file)}  ${problem}`));
   return cohort;
 }
@@ -114,27 +114,5 @@ function checkBracket(cohort: CohortFile): string[] {
   if (late.length > 0)
     problems.push(`bracket.rungs: found ${late.join(', ')}; train.steps is ${train.steps}. Rungs lie before the end.`);
   if (data.val_list === null) problems.push('bracket: needs data.val_list, the list that rungs are decided on.');
-  return problems;
-}
-
-/** Shared are the stream of clips, the backbone pass and the schedule of the loop: all that a trial does not own. */
-function checkShared({ trials }: CohortFile): string[] {
-  const [first, ...others] = trials;
-  if (first === undefined || others.length === 0) return [];
-  const problems = first.settings.model.backbone.freeze
-    ? []
-    : ['model.backbone.freeze: is false; a trained backbone belongs to one trial. Give each such trial a cohort.'];
-  const expected = listShared(first.settings);
-  const told = new Set<string>();
-  for (const { name, settings } of others) {
-    const shared = listShared(settings);
-    for (const key of new Set([...expected.keys(), ...shared.keys()])) {
-      const [value, wanted] = [shared.get(key), expected.get(key)];
-      if (value === wanted || told.has(key)) continue;
-      told.add(key);
-      const both = `is ${value} in trial ${name} and ${wanted} in ${first.name}`;
-      problems.push(`${key}: ${both}. Trials of a cohort share it: put them into two cohorts.`);
-    }
-  }
   return problems;
 }

@@ -51,14 +51,6 @@ export function readSavedStep(dir: string): number | null {
   return whole.length === 0 ? null : Math.max(...whole.map((name) => Number(name.slice('step-'.length))));
 }
 
-/** status.json of a run. */
-export interface RunStatus extends Writer {
-  state: string;
-  step: number;
-  steps: number;
-  trials?: Record<string, { state: string; top1: number | null }>;
-}
-
 /** A call of a run may take minutes; a run elsewhere that is silent for longer is gone. */
 const RUN_SILENCE_SECONDS = 600;
 

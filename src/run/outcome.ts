@@ -3,10 +3,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { showPath } from '../base/errors.ts';
-import { formatTable } from '../base/format.ts';
+import { formatTable, percent } from '../base/format.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
-import { quoteWord } from '../base/shell-words.ts';
-import { plural } from '../base/words.ts';
+import { plural, quoteWord } from '../base/words.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Result } from '../runtime/session.ts';
 import { firstSettings, isPlain } from './cohort-file.ts';
@@ -59,8 +58,6 @@ export function describeOutcome(folder: RunFolder, cohort: CohortFile): string {
   const steps = listNext(folder, last !== undefined).map((command, index) => [index === 0 ? 'next' : '', command]);
   return formatTable([...rows, ...steps]);
 }
-
-const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 
 function describeResult({ step, result }: Evaluated): string {
   const { top1, top5, num_videos } = result;

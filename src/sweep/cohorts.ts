@@ -1,9 +1,10 @@
 /** Which trials share a backbone pass, what that takes, and what it saves. Pure. */
 
 import { UserError } from '../base/errors.ts';
-import { listShared } from '../config/effects.ts';
+import { groupBy } from '../base/objects.ts';
 import type { Config } from '../config/schema.ts';
 import type { Bracket, Trial } from '../run/cohort-types.ts';
+import { keyOfCohort, keyOfShared } from '../run/sharing.ts';
 import { countLeft } from '../train/bracket.ts';
 
 /** What one trial takes; of a cohort the first is there once, of the next two the most counts, the last adds up. */
@@ -41,16 +42,11 @@ export interface Cost {
   sharing_ratio: number;
 }
 
-/** Returns a text that is equal for trials that may share a cohort. */
-function groupKeyOf(config: Config): string {
-  return [...listShared(config)].join();
-}
-
 /** Returns a text that is equal for trials of equal tensors: numbers like the learning rate take no memory. */
 function shapeKeyOf(settings: Config): string {
   const { model, train } = settings;
   const { mlp_dropout: _, query_init: __, ...decoder } = model.decoder;
-  return `${groupKeyOf(settings)}${JSON.stringify([decoder, model.temporal, train.ema_decay === null])}`;
+  return `${keyOfShared(settings)}${JSON.stringify([decoder, model.temporal, train.ema_decay === null])}`;
 }
 
 /** Returns the settings that differ in what they take, and which of them each trial has. */
@@ -71,7 +67,7 @@ export type Shapes = [Config, ...Config[]];
 
 /** Returns the shapes of the trials, those together that may share a cohort. */
 export function groupShapes(trials: Trial[]): Shapes[] {
-  const groups = groupBy(shapesOf(trials).shapes, groupKeyOf);
+  const groups = groupBy(shapesOf(trials).shapes, keyOfShared);
   return [...groups.values()].flatMap(([first, ...others]) => (first === undefined ? [] : [[first, ...others]]));
 }
 
@@ -88,22 +84,6 @@ export function groupTrials(trials: Trial[], options: GroupOptions): PlannedCoho
     trials: part,
     forecast_bytes: bytesOf(part),
   }));
-}
-
-/** A trial that trains its backbone shares it with none. */
-function keyOfCohort({ name, settings }: Trial): string {
-  return settings.model.backbone.freeze ? groupKeyOf(settings) : name;
-}
-
-function groupBy<T>(items: T[], keyOf: (item: T) => string): Map<string, T[]> {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group) group.push(item);
-    else groups.set(key, [item]);
-  }
-  return groups;
 }
 
 function countBytes(parts: Forecast[]): number {

@@ -5,6 +5,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
 import { isWriterAlive, judgeRun, readSavedStep } from '../run/liveness.ts';
+import { readStatus, type StoredStatus } from '../run/status.ts';
 import {
   type Attempt,
   emptyState,
@@ -70,23 +71,6 @@ export interface SweepView {
   best: PointView | null;
 }
 
-/** status.json of a sweep or a cohort, with null for what is not there yet. */
-interface Status {
-  state: string | null;
-  attempt: number | null;
-  step: number | null;
-  steps: number | null;
-  rung: number | null;
-  eta_seconds: number | null;
-  pid: number | null;
-  host: string | null;
-  birth: string | null;
-  updated: string | null;
-  message: string | null;
-  trials: Record<string, TrialStatus>;
-}
-type TrialStatus = { state: string | null } & Record<'step' | 'top1' | 'top5', number | null>;
-
 /** Returns the view of a sweep folder. Throws UserError where there is none. */
 export function readSweepFolder(dir: string): SweepView {
   const folder = resolve(dir);
@@ -132,37 +116,8 @@ function readEntries(dir: string): TimedEntry[] {
   return parseLines(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file)); // the runner may be writing the last one
 }
 
-const numberOf = (value: unknown): number | null => (typeof value === 'number' ? value : null);
-const textOf = (value: unknown): string | null => (typeof value === 'string' ? value : null);
-
-/** Not by a schema: loading zod takes as long as all else that `sweep status` does. */
-function readStatus(file: string): Status | undefined {
-  try {
-    const told = JSON.parse(readFileSync(file, 'utf8'));
-    const trials = Object.entries<Record<string, unknown>>(told.trials ?? {});
-    return {
-      ...{ state: textOf(told.state), updated: textOf(told.updated), message: textOf(told.message) },
-      ...{
-        attempt: numberOf(told.attempt),
-        step: numberOf(told.step),
-        steps: numberOf(told.steps),
-        rung: numberOf(told.rung),
-      },
-      ...{ eta_seconds: numberOf(told.eta_seconds), pid: numberOf(told.pid) },
-      ...{ host: textOf(told.host), birth: textOf(told.birth) },
-      trials: Object.fromEntries(trials.map(([name, trial]) => [name, readTrialStatus(trial)])),
-    };
-  } catch {
-    return undefined; // not started yet: the journal says all there is
-  }
-}
-
-const readTrialStatus = ({ state, step, top1, top5 }: Record<string, unknown>): TrialStatus => ({
-  ...{ state: textOf(state), step: numberOf(step), top1: numberOf(top1), top5: numberOf(top5) },
-});
-
 /** Of cohorts that began; of thousands that wait no file is looked for. */
-function readCohortStatus(folder: string, state: SweepState, name: string): Status | undefined {
+function readCohortStatus(folder: string, state: SweepState, name: string): StoredStatus | undefined {
   if (!state.attempts.has(name)) return undefined;
   return readStatus(join(folder, 'cohorts', name, 'status.json'));
 }
@@ -170,7 +125,7 @@ function readCohortStatus(folder: string, state: SweepState, name: string): Stat
 function judgeState(
   state: SweepState,
   entries: TimedEntry[],
-  status: Status | undefined,
+  status: StoredStatus | undefined,
 ): Pick<SweepView, 'state' | 'message' | 'updated' | 'etaSeconds'> {
   const updated = status?.updated ?? entries.at(-1)?.time ?? '';
   const told = { message: status?.message ?? null, updated, etaSeconds: null };
@@ -187,7 +142,7 @@ function viewCohort(
   folder: string,
   state: SweepState,
   name: string,
-  { live, isWatched }: { live: Status | undefined; isWatched: boolean },
+  { live, isWatched }: { live: StoredStatus | undefined; isWatched: boolean },
 ): CohortView {
   const line = state.cohorts.get(name);
   const attempts = state.attempts.get(name) ?? [];
@@ -210,19 +165,23 @@ const nameEnd = (ended: Outcome | undefined): CohortView['state'] =>
   ended === undefined || ended === 'retry' ? 'waiting' : ended;
 
 /** A cohort may outlive its runner. One that has not written its status yet is known by its handle, if it is a process. */
-function isLeftRunning({ attempt, handle }: Attempt, live: Status | undefined): boolean {
+function isLeftRunning({ attempt, handle }: Attempt, live: StoredStatus | undefined): boolean {
   if (live?.attempt === attempt) return judgeRun(live) === 'running';
   const [pid, birth] = handle?.split(' ') ?? [];
   return isWriterAlive({ pid: Number(pid), host: hostname(), birth: birth ?? '' });
 }
 
 /** Not until now: a cohort that died with its runner cost nothing since. */
-function timeAttempt({ began, ended }: Attempt, live: Status | undefined): number {
+function timeAttempt({ began, ended }: Attempt, live: StoredStatus | undefined): number {
   if (ended !== undefined) return ended.seconds;
   return Math.max(0, (Date.parse(live?.updated ?? began) - Date.parse(began)) / 1000);
 }
 
-function viewTrials(state: SweepState, cohorts: CohortView[], statuses: Map<string, Status | undefined>): TrialView[] {
+function viewTrials(
+  state: SweepState,
+  cohorts: CohortView[],
+  statuses: Map<string, StoredStatus | undefined>,
+): TrialView[] {
   const cohortOf = new Map<string, CohortView>();
   for (const cohort of cohorts)
     if (cohort.state !== 'split') for (const name of cohort.trials) cohortOf.set(name, cohort);

@@ -2,7 +2,7 @@
 
 import { closeSync, existsSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { UserError } from '../base/errors.ts';
+import { type FailureClass, UserError } from '../base/errors.ts';
 import { appendTo, syncFolder } from '../base/files.ts';
 import type { Params } from '../config/schema.ts';
 import { readFormat } from '../config/stored-format.ts';
@@ -27,11 +27,10 @@ export interface CohortLine {
 
 /** A run of one command; what is not a cohort is the evaluation of the best trial, `final`. */
 export type Outcome = 'finished' | 'retry' | 'failed' | 'cancelled';
-export type FailureClass = 'user' | 'bug' | 'lost' | 'out_of_memory' | 'cancelled';
 
 export interface Ending {
   outcome: Outcome;
-  class: FailureClass | null;
+  class: FailureClass | 'cancelled' | null;
   why: string | null;
   seconds: number;
   /** That the next attempt goes on from; none where nothing is saved. */
@@ -224,23 +223,3 @@ export function parseLines(text: string, file: string): TimedEntry[] {
     }
   });
 }
-
-/** Points by their mean over seeds, the best first, ties by name; those with a seed that did not finish come last. */
-export function rankPoints(state: SweepState): { point: string; trials: TrialResult[]; mean: number }[] {
-  const metric = state.sweep?.metric ?? 'top1';
-  const byPoint = new Map<string, TrialResult[]>();
-  for (const result of state.results.values()) {
-    if (result.state === 'finished' && result[metric] !== null) {
-      byPoint.set(result.point, [...(byPoint.get(result.point) ?? []), result]);
-    }
-  }
-  const numSeeds = state.sweep?.seeds.length ?? 1;
-  const ranked = [...byPoint].map(([point, trials]) => {
-    const sorted = trials.sort((a, b) => (b[metric] ?? 0) - (a[metric] ?? 0) || compareNames(a.trial, b.trial));
-    return { point, trials: sorted, mean: sorted.reduce((sum, one) => sum + (one[metric] ?? 0), 0) / sorted.length };
-  });
-  const isWhole = (one: { trials: TrialResult[] }): number => Number(one.trials.length === numSeeds);
-  return ranked.sort((a, b) => isWhole(b) - isWhole(a) || b.mean - a.mean || compareNames(a.point, b.point));
-}
-
-const compareNames = (a: string, b: string): number => (a < b ? -1 : Number(a > b));

@@ -1,7 +1,11 @@
 /** Points of a sweep by how good they are: means over seeds, and an order that compares only what can be compared. */
 
+import { mean } from '../base/intervals.ts';
+import { groupBy } from '../base/objects.ts';
 import type { Params } from '../config/schema.ts';
 import type { Metric } from '../run/cohort-types.ts';
+import { compareNames, compareScores, scorePoint } from '../run/ranking.ts';
+import type { SweepState, TrialResult } from './journal.ts';
 
 export type TrialState = 'waiting' | 'running' | 'stopped' | 'finished' | 'pruned' | 'diverged' | 'failed';
 
@@ -43,30 +47,38 @@ const STATES: TrialState[] = ['finished', 'running', 'stopped', 'pruned', 'diver
 
 /** Only points at the same step can be compared: those that came further stand first, after them those that lack a seed. */
 export function rankPoints(trials: TrialView[], metric: Metric): PointView[] {
-  const groups = new Map<string, TrialView[]>();
-  for (const trial of trials) {
-    const group = groups.get(trial.point);
-    if (group === undefined) groups.set(trial.point, [trial]);
-    else group.push(trial);
-  }
-  const points = [...groups.values()].map(summarisePoint);
-  const places = points.map((point) => ({ point, place: placePoint(point, metric) }));
-  places.sort((a, b) => comparePlaces(a.place, b.place) || (a.point.point < b.point.point ? -1 : 1));
-  return places.map(({ point }, index) => Object.assign(point, { rank: point[metric] === null ? null : index + 1 }));
+  const points = [...groupBy(trials, ({ point }) => point).values()].map(summarisePoint);
+  const placed = points.map((point) => {
+    const counted = point.trials.filter(({ state }) => state === point.state);
+    const score = scorePoint(
+      point.point,
+      counted.map((trial) => trial[metric]),
+      point.trials.length,
+    );
+    return { point, stage: STATES.indexOf(point.state), step: point.step ?? -1, score };
+  });
+  placed.sort((a, b) => a.stage - b.stage || b.step - a.step || compareScores(a.score, b.score));
+  return placed.map(({ point }, index) => Object.assign(point, { rank: point[metric] === null ? null : index + 1 }));
 }
 
-/** What decides, in this order; the smaller the better. */
-function placePoint(point: PointView, metric: Metric): number[] {
-  const lacks = point.numCounted < point.trials.length;
-  return [STATES.indexOf(point.state), -(point.step ?? -1), Number(lacks), -(point[metric]?.mean ?? -1)];
+export interface FinishedPoint {
+  point: string;
+  /** The best first. */
+  trials: TrialResult[];
+  mean: number;
 }
 
-function comparePlaces(a: number[], b: number[]): number {
-  for (let at = 0; at < a.length; at++) {
-    const difference = (a[at] ?? 0) - (b[at] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  return 0;
+/** The points that finished, by the same rule: what the best trial is chosen by. */
+export function rankFinished({ sweep, results }: SweepState): FinishedPoint[] {
+  const metric = sweep?.metric ?? 'top1';
+  const metricOf = (one: TrialResult): number => one[metric] ?? 0;
+  const finished = [...results.values()].filter((one) => one.state === 'finished' && one[metric] !== null);
+  const points = [...groupBy(finished, ({ point }) => point)].map(([point, trials]) => {
+    const sorted = trials.toSorted((a, b) => metricOf(b) - metricOf(a) || compareNames(a.trial, b.trial));
+    return { trials: sorted, score: scorePoint(point, sorted.map(metricOf), sweep?.seeds.length ?? 1) };
+  });
+  points.sort((a, b) => compareScores(a.score, b.score));
+  return points.map(({ trials, score: { point, mean } }) => ({ point, trials, mean: mean ?? 0 }));
 }
 
 function summarisePoint(trials: TrialView[]): PointView {
@@ -86,10 +98,10 @@ function summarisePoint(trials: TrialView[]): PointView {
 /** Returns mean and standard deviation of values 0..1, null without any. */
 export function summarise(values: number[]): Summary | null {
   if (values.length === 0) return null;
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  if (values.length === 1) return { mean, spread: null };
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, spread: Math.sqrt(squares / (values.length - 1)) };
+  const middle = mean(values);
+  if (values.length === 1) return { mean: middle, spread: null };
+  const squares = values.reduce((sum, value) => sum + (value - middle) ** 2, 0);
+  return { mean: middle, spread: Math.sqrt(squares / (values.length - 1)) };
 }
 
 /** Returns the shortest endings of dotted keys that still tell them apart. */

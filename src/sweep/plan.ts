@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
 import { formatBytes, formatDuration, formatTable } from '../base/format.ts';
+import { mean } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
@@ -106,8 +107,6 @@ function tellPoint(params: Point['params'], results: TrialResult[], metric: 'top
   const intermediate = Object.fromEntries([...byStep].map(([step, values]) => [step, mean(values)]));
   return { params, value: null, state: 'pruned', intermediate };
 }
-
-const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** Groups the trials of some points into cohorts that fit into the memory of a slot. */
 export async function planRound(

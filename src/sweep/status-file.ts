@@ -1,9 +1,12 @@
 /** status.json of a sweep: where it stands, written about each second while its runner lives. */
 
 import { join } from 'node:path';
+import { mean } from '../base/intervals.ts';
 import { describeWriter } from '../run/liveness.ts';
-import { rankPoints, type SweepState } from './journal.ts';
-import { type CohortStatus, readCohortStatus, writeJson } from './tasks.ts';
+import type { StoredStatus } from '../run/status.ts';
+import type { SweepState } from './journal.ts';
+import { rankFinished } from './leaderboard.ts';
+import { readCohortStatus, writeJson } from './tasks.ts';
 
 const PERIOD_SECONDS = 1;
 
@@ -94,7 +97,7 @@ export class Pulse {
 
   #findBest(numResults: number): object | null {
     if (numResults !== this.#best.numResults) {
-      const [first] = rankPoints(this.#state);
+      const [first] = rankFinished(this.#state);
       const best = first === undefined ? null : { ...first, trial: first.trials[0]?.trial, trials: undefined };
       this.#best = { numResults, best };
     }
@@ -111,7 +114,7 @@ export class Pulse {
       if (wholes.length < running.length && left !== null && left !== undefined) wholes.push(seconds + left);
     });
     if (wholes.length === 0) return null;
-    const whole = wholes.reduce((sum, seconds) => sum + seconds, 0) / wholes.length;
+    const whole = mean(wholes);
     const busy = running.map(({ seconds }, index) => lefts[index] ?? Math.max(0, whole - seconds));
     const sum = busy.reduce((total, left) => total + left, 0) + numWaiting * whole;
     return Math.max(...busy, sum / this.#slots, 0);
@@ -121,7 +124,7 @@ export class Pulse {
 type CohortState = 'waiting' | 'running' | 'finished' | 'failed';
 interface Live {
   name: string;
-  status: CohortStatus | undefined;
+  status: StoredStatus | undefined;
   numTrials: number;
   seconds: number;
 }
@@ -129,7 +132,7 @@ interface Live {
 function describeCohort({ name, status }: Live): string {
   if (status === undefined) return `${name} starts`;
   const { evaluating, step, steps } = status;
-  return evaluating === undefined
+  return evaluating === null
     ? `${name} ${step}/${steps}`
     : `${name} evaluates ${evaluating.num_seen}/${evaluating.num_total}`;
 }

@@ -21,7 +21,8 @@ import { describeSweepNext, guessDevice } from '../run/outcome.ts';
 import { finalConfig, makeTrials, planPoints } from './definition/file.ts';
 import type { Sweep } from './definition/types.ts';
 import { compareSweeps, describeExtension, refuseChanges } from './extend.ts';
-import { Journal, rankPoints, type SweepLine, type TrialResult } from './journal.ts';
+import { Journal, type SweepLine, type TrialResult } from './journal.ts';
+import { rankFinished } from './leaderboard.ts';
 import { lockSweep, refuseForeign } from './lock.ts';
 import { type AskForecasts, askForecasts, checkDevice, checkInputs, nextPoints, planRound, sumPlan } from './plan.ts';
 import { Scheduler } from './scheduler.ts';
@@ -208,7 +209,7 @@ class SweepRun {
 
   async #evaluateBest(): Promise<void> {
     const { state } = this.#journal;
-    const best = rankPoints(state)[0]?.trials[0];
+    const best = rankFinished(state)[0]?.trials[0];
     if (best === undefined) {
       const whys = [...state.results.values()].flatMap(({ why }) => why ?? []);
       throw new UserError([`${this.#sweep.name}  no trial finished. The first reason: ${whys[0] ?? 'none is known'}`]);
@@ -243,7 +244,7 @@ class SweepRun {
   #tellResult(): void {
     const { state } = this.#journal;
     this.#report.endProgress();
-    const [first] = rankPoints(state);
+    const [first] = rankFinished(state);
     const about = { sweep: this.#sweep.name, run_dir: this.#dir, metric: this.#sweep.objective };
     const best = first && { point: first.point, mean: first.mean, trial: first.trials[0]?.trial };
     const params = state.trials.get(best?.trial ?? '')?.params;

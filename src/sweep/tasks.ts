@@ -7,30 +7,14 @@ import { z } from 'zod';
 import { writeWhole } from '../base/files.ts';
 import type { CohortFile, Trial } from '../run/cohort-types.ts';
 import { readSavedStep } from '../run/liveness.ts';
+import { readStatus, type StoredStatus } from '../run/status.ts';
 import { splitCohort } from './cohorts.ts';
-import type { CohortLine, FailureClass, FinalResult, ToldEntry, TrialResult } from './journal.ts';
+import type { CohortLine, Ending, FinalResult, ToldEntry, TrialResult } from './journal.ts';
 import { type Ended, logOf, type Smaller, type Task, type Verdict } from './scheduler.ts';
 
 const NUM_LOG_LINES = 20;
 
 const accuracy = { top1: z.number().nullable(), top5: z.number().nullable() };
-const statusSchema = z.object({
-  state: z.enum(['running', 'finished', 'interrupted', 'failed']),
-  step: z.number(),
-  steps: z.number(),
-  attempt: z.number().optional(),
-  class: z.enum(['user', 'bug', 'lost', 'out_of_memory']).optional(),
-  message: z.string().optional(),
-  updated: z.string(),
-  eta_seconds: z.number().nullish(),
-  loss: z.number().nullish(),
-  evaluating: z.object({ num_seen: z.number(), num_total: z.number() }).optional(),
-  trials: z.record(
-    z.string(),
-    z.object({ state: z.enum(['running', 'finished', 'pruned', 'diverged']), step: z.number(), ...accuracy }),
-  ),
-});
-export type CohortStatus = z.output<typeof statusSchema>;
 const resultSchema = z.object({
   step: z.number(),
   list: z.object({ file: z.string() }).nullable(),
@@ -42,8 +26,8 @@ function readChecked<T>(file: string, schema: z.ZodType<T>): T | undefined {
 }
 
 /** Returns what an attempt says of itself; undefined when it has not said anything, or another attempt has. */
-export function readCohortStatus(dir: string, attempt: number): CohortStatus | undefined {
-  const status = readChecked(join(dir, 'status.json'), statusSchema);
+export function readCohortStatus(dir: string, attempt: number): StoredStatus | undefined {
+  const status = readStatus(join(dir, 'status.json'));
   return status?.attempt === attempt ? status : undefined;
 }
 
@@ -100,7 +84,7 @@ export class CohortTask implements Task {
 
   async judge(ended: Ended, attempt: number): Promise<Verdict> {
     const status = readCohortStatus(this.dir, attempt);
-    const endedAt = ended.code === null && status !== undefined ? { endedAt: Date.parse(status.updated) } : {};
+    const endedAt = ended.code === null && status?.updated ? { endedAt: Date.parse(status.updated) } : {};
     const states = Object.values(status?.trials ?? {}).map(({ state }) => state);
     const hasDiverged = states.length > 0 && states.every((state) => state === 'diverged');
     if (status !== undefined && (status.state === 'finished' || hasDiverged)) {
@@ -114,7 +98,7 @@ export class CohortTask implements Task {
     return { outcome, class: failure, why, entries: [], step, ...endedAt };
   }
 
-  async #gatherResults(status: CohortStatus): Promise<ToldEntry[]> {
+  async #gatherResults(status: StoredStatus): Promise<ToldEntry[]> {
     const evaluations = readEvaluations(join(this.dir, 'evaluations'));
     const reasons = await readDrops(join(this.dir, 'events.jsonl'));
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
@@ -124,10 +108,8 @@ export class CohortTask implements Task {
         return result === undefined ? [] : [{ step: one.step, top1: result.top1, top5: result.top5 }];
       });
       const why = state === 'finished' ? null : (reasons.get(name) ?? null);
-      return this.#result({ trial: name, point, state: state === 'running' ? 'finished' : state, step }, top1, top5, {
-        rungs,
-        why,
-      });
+      const left = state === 'pruned' || state === 'diverged' ? state : 'finished';
+      return this.#result({ trial: name, point, state: left, step }, top1, top5, { rungs, why });
     });
   }
 
@@ -190,9 +172,9 @@ export function findMoreParts(parts: number, batchSize: number): number | undefi
 }
 
 /** What the executor knows comes first: to a command whose Python was killed for its memory, that was lost. */
-function classify({ code, class: known }: Ended, status: CohortStatus | undefined): FailureClass {
+function classify({ code, class: known }: Ended, status: StoredStatus | undefined): NonNullable<Ending['class']> {
   if (known !== undefined) return known;
-  if (status?.state === 'failed' && status.class !== undefined) return status.class;
+  if (status?.state === 'failed' && status.class !== null) return status.class;
   if (code === 2) return 'user';
   return code === 1 || code === 0 ? 'bug' : 'lost'; // 0 without a result is none of ours
 }

@@ -5,12 +5,13 @@ import { distance } from 'fastest-levenshtein';
 import { Document, isScalar } from 'yaml';
 import { explainReadError, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
+import { getAt } from '../base/objects.ts';
 import { PROJECT } from '../base/paths.ts';
 import type { Report } from '../base/printer.ts';
-import { findCommand } from '../base/shell-words.ts';
 import { describeAllowed, KEYS, show } from '../config/keys.ts';
 import { fileSchema, PATH_KEYS } from '../config/schema.ts';
 import { UPSTREAM_FLAGS } from '../config/upstream-flags.ts';
+import { findCommand } from './shell-words.ts';
 
 const JSON_SCHEMA = join(PROJECT, 'configs', 'coldframe.schema.json');
 
@@ -231,17 +232,13 @@ function buildDocument(values: Map<string, unknown>, folder: string): Document {
   const defaults: Record<string, unknown> = { ...DEFAULTS, 'data.root': movePath('.', folder) };
   for (const key of KEYS.keys()) {
     const path = key.split('.');
-    const differs = Object.hasOwn(defaults, key) && JSON.stringify(defaults[key]) !== JSON.stringify(pick(ours, path));
+    const differs = Object.hasOwn(defaults, key) && JSON.stringify(defaults[key]) !== JSON.stringify(getAt(ours, key));
     if (!values.has(key) && !(differs && !(key === 'data.stride' && values.has('data.sampling')))) continue;
     const node = document.createNode(values.has(key) ? values.get(key) : defaults[key], { flow: true });
     if (!values.has(key) && isScalar(node)) node.comment = " the original's default";
     document.setIn(path, node);
   }
   return document;
-}
-
-function pick(value: unknown, path: string[]): unknown {
-  return path.reduce((at: unknown, part) => (at as Record<string, unknown>)[part], value);
 }
 
 /** Returns our command that does what theirs did. */

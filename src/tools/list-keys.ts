@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
+import { getAt } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
 import { describeAllowed, findKey, KEYS, suggest } from '../config/keys.ts';
 import { fileSchema } from '../config/schema.ts';
@@ -25,7 +26,7 @@ export function showKeys(pattern: string | undefined, report: Report): void {
 export function listKeys(): Key[] {
   const defaults = fileSchema.parse({});
   return [...KEYS].map(([key, schema]) => {
-    const value = key.split('.').reduce((at: unknown, part) => (at as Record<string, unknown>)[part], defaults);
+    const value = getAt(defaults, key);
     const { description = '' } = z.toJSONSchema(schema, { io: 'input' });
     return { key, allowed: describeAllowed(key), default: value, about: description };
   });

@@ -1,6 +1,8 @@
 /** Successive halving (arXiv 1502.07943) inside a cohort: which points go on at a rung. A pure function of the results. */
 
+import { groupBy } from '../base/objects.ts';
 import type { Bracket, CohortFile, Metric } from '../run/cohort-types.ts';
+import { compareScores, scorePoint } from '../run/ranking.ts';
 
 /** A point of the sweep at a rung: its trials that are left, and the mean of the metric over them. */
 export interface RankedPoint {
@@ -20,17 +22,20 @@ export function decideRung(
   keep: number,
   results: Results,
 ): RankedPoint[] {
-  const points = new Map<string, { trials: string[]; values: number[] }>();
-  for (const { name, point } of cohort.trials) {
-    const result = results[name];
-    if (result === undefined) continue;
-    const { trials, values } = points.get(point) ?? { trials: [], values: [] };
-    points.set(point, { trials: [...trials, name], values: [...values, result[cohort.metric]] });
-  }
-  const ranked = [...points].map(([point, { trials, values }]) => ({ point, metric: mean(values), trials }));
-  ranked.sort((a, b) => b.metric - a.metric || (a.point < b.point ? -1 : 1));
+  const points = [...groupBy(cohort.trials, ({ point }) => point)].flatMap(([point, all]) => {
+    const left = all.flatMap(({ name }) => {
+      const result = results[name];
+      return result === undefined ? [] : [{ name, value: result[cohort.metric] }];
+    });
+    const values = left.map(({ value }) => value);
+    const trials = left.map(({ name }) => name);
+    return left.length === 0 ? [] : [{ trials, score: scorePoint(point, values, all.length) }];
+  });
+  const ranked = points.sort((a, b) => compareScores(a.score, b.score));
   const numLeft = countLeft(ranked.length, keep);
-  return ranked.map((one, index) => ({ ...one, rank: index + 1, stays: index < numLeft }));
+  return ranked.map(({ trials, score: { point, mean } }, index) => {
+    return { point, metric: mean ?? 0, trials, rank: index + 1, stays: index < numLeft };
+  });
 }
 
 /** ceil(keep * points), at least one; 0.28 * 25 is 7.000000000000001 in floating point and means 7. */
@@ -41,8 +46,4 @@ export function countLeft(numPoints: number, keep: number): number {
 /** The rung that comes next after a step, null when none does. */
 export function findNextRung(bracket: Bracket | null, step: number): number | null {
   return bracket?.rungs.find((rung) => rung > step) ?? null;
-}
-
-export function mean(values: number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -1,7 +1,7 @@
 /** Events in words: a line or two each, for people. */
 
 import { formatBytes, formatDuration, percent } from '../format.ts';
-import { findInterval, showInterval } from '../intervals.ts';
+import { findInterval, mean, showInterval } from '../intervals.ts';
 import { plural } from '../words.ts';
 import type { EventOf, Kind, RunEvent } from './event.ts';
 
@@ -133,8 +133,7 @@ function spread<Event extends { trial: string }>(
   const known = events.filter((event) => read(event) !== null);
   const values = known.map((event) => num(read(event)));
   const best = choose(...values);
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  return `best ${show(best)} (${known[values.indexOf(best)]?.trial}), mean ${show(mean)}`;
+  return `best ${show(best)} (${known[values.indexOf(best)]?.trial}), mean ${show(mean(values))}`;
 }
 
 /** Returns what a person reads of an event; undefined: nothing, since another line says it. */

@@ -4,6 +4,7 @@
  */
 
 import { z } from 'zod';
+import { FAILURE_CLASSES } from '../errors.ts';
 
 type Fields = z.core.$ZodLooseShape;
 
@@ -118,10 +119,7 @@ const RUN = [
       kind: z.literal('failed'),
       step: z.number().nullable().optional(),
       where: text.describe('kind of error'),
-      class: z
-        .enum(['user', 'bug', 'lost', 'out_of_memory', 'cancelled'])
-        .optional()
-        .describe('in events.jsonl: what a scheduler may do about it'),
+      class: z.enum(FAILURE_CLASSES).optional().describe('in events.jsonl: what a scheduler may do about it'),
       message: text,
     })
     .describe('How a command ended.'),
@@ -155,7 +153,7 @@ const SWEEP = [
       cohort,
       attempt,
       outcome: z.enum(['finished', 'retry', 'failed', 'cancelled']),
-      class: z.enum(['user', 'bug', 'lost', 'out_of_memory', 'cancelled']).nullable(),
+      class: z.enum([...FAILURE_CLASSES, 'cancelled']).nullable(),
       why: text.nullable(),
       seconds,
     })

@@ -5,8 +5,9 @@
 import { basename } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
 import { parseBytes } from '../../base/format.ts';
+import { nest } from '../../base/objects.ts';
 import { plural } from '../../base/words.ts';
-import { checkKeys, describeAllowed, formatProblem, nest, refuseOtherKind, show } from '../../config/keys.ts';
+import { checkKeys, describeAllowed, formatProblem, refuseOtherKind, show } from '../../config/keys.ts';
 import { makeAbsolute, type OpenConfig, openConfig, UnfitConfig } from '../../config/load.ts';
 import { type Kept, resolveWith } from '../../config/resolve.ts';
 import type { Config, Params } from '../../config/schema.ts';

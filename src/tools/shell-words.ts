@@ -1,6 +1,6 @@
 /** The words of one command in a shell text: quotes, continued lines, comments, redirections and the text's own variables. */
 import { basename } from 'node:path';
-import { UserError } from './errors.ts';
+import { UserError } from '../base/errors.ts';
 
 const PIECES = [
   /(?<space>(?:[ \t\r]|\\\r?\n)+)/,
@@ -59,10 +59,4 @@ function fillWord(text: string | undefined, variables: Map<string, string>): str
     const name = String(braced ?? bare);
     return variables.get(name) ?? `\${${name}}`;
   });
-}
-
-/** Returns a word as a shell takes it: as it is, or in quotes. */
-export function quoteWord(word: string): string {
-  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
-  return `'${word.replaceAll("'", "'\\''")}'`;
 }
