@@ -1,23 +1,24 @@
 /** The part of the report's page that says what made the difference, as HTML. */
 
+import { html, type SafeHtml } from '@remix-run/html-template';
 import { plural } from '../base/words.ts';
 import type { SweepView } from '../sweep/folder.ts';
 import { type Effect, type Effects, findEffects } from './effects.ts';
-import { escapeHtml, LABELS } from './html.ts';
+import { LABELS } from './html.ts';
 
 /** Below this chance an effect is called clear: one in twenty keys without any effect looks so, too. */
 const CLEAR = 0.05;
 
-export function renderEffects(view: SweepView): string {
+export function renderEffects(view: SweepView): SafeHtml {
   const found = findEffects(view.points, view.keys, view.sweep.metric);
   if (found === undefined)
-    return '<p class="quiet">The points are too few to tell what their settings did: three more than settings are needed.</p>';
+    return html`<p class="quiet">The points are too few to tell what their settings did: three more than settings are needed.</p>`;
   const label = LABELS[view.sweep.metric];
-  return `<p>${describeClear(found, label)}</p>
+  return html`<p>${describeClear(found, label)}</p>
 <p class="quiet">Mean ${label} with a setting, the other keys being equal, ± half of its 95 % interval; from
   ${plural(found.numPoints, 'point')} at step ${found.step}, where most were measured.</p>
 <div class="effects">
-${found.effects.map((effect) => renderEffect(effect, findRange(found))).join('\n')}
+${found.effects.map((effect) => renderEffect(effect, findRange(found)))}
 </div>
 <details><summary>How this is computed</summary>
 <p class="quiet">An analysis of variance with main effects: ${label} of a point = mean + one amount for the setting of each key +
@@ -29,18 +30,20 @@ ${found.effects.map((effect) => renderEffect(effect, findRange(found))).join('\n
 
 const points = (value: number): string => (100 * value).toFixed(1);
 
-function describeClear({ effects }: Effects, label: string): string {
+function describeClear({ effects }: Effects, label: string): SafeHtml {
   const clear = effects.filter(({ p }) => p < CLEAR);
-  const others = effects.filter(({ p }) => p >= CLEAR).map(({ key }) => `<code>${escapeHtml(key)}</code>`);
+  const others = effects.filter(({ p }) => p >= CLEAR).map(({ key }) => html`<code>${key}</code>`);
   const told = clear.map(
     ({ key, best, worst, difference, half }) =>
-      `<strong><code>${escapeHtml(key)}</code></strong>: ${escapeHtml(best)} instead of ${escapeHtml(worst)} is worth ` +
-      `${points(difference)} ± ${points(half)} points of ${label}`,
+      html`<strong><code>${key}</code></strong>: ${best} instead of ${worst} is worth ${points(difference)} ± ${points(half)} points of ${label}`,
   );
-  const first = told.length > 0 ? `${told.join('; ')}.` : 'No key made a difference that stands out from chance.';
-  const rest = others.length > 0 && told.length > 0 ? ` No clear effect: ${others.join(', ')}.` : '';
-  return first + rest;
+  if (told.length === 0) return html`No key made a difference that stands out from chance.`;
+  const rest = others.length === 0 ? null : html` No clear effect: ${list(others, ', ')}.`;
+  return html`${list(told, '; ')}.${rest}`;
 }
+
+const list = (items: SafeHtml[], between: string): (SafeHtml | string)[] =>
+  items.flatMap((item, index) => (index === 0 ? [item] : [between, item]));
 
 /** All keys are drawn on one scale. */
 function findRange({ effects }: Effects): { low: number; high: number } {
@@ -50,16 +53,16 @@ function findRange({ effects }: Effects): { low: number; high: number } {
   return { low, high: high > low ? high : low + 1e-9 };
 }
 
-function renderEffect({ key, levels, share, p }: Effect, range: { low: number; high: number }): string {
+function renderEffect({ key, levels, share, p }: Effect, range: { low: number; high: number }): SafeHtml {
   const place = (value: number): number =>
     100 * Math.min(1, Math.max(0, (value - range.low) / (range.high - range.low)));
   const rows = levels.map(({ label, count, mean, half }) => {
     const [from, to] = [place(mean - half), place(mean + half)];
-    const bar = `<i style="left:${from.toFixed(1)}%;width:${(to - from).toFixed(1)}%"></i><b style="left:${place(mean).toFixed(1)}%"></b>`;
-    return `<dt>${escapeHtml(label)} <small>${plural(count, 'point')}</small></dt><dd><span class="range">${bar}</span><span>${points(mean)} ± ${points(half)} %</span></dd>`;
+    const bar = html`<i style="left:${from.toFixed(1)}%;width:${(to - from).toFixed(1)}%"></i><b style="left:${place(mean).toFixed(1)}%"></b>`;
+    return html`<dt>${label} <small>${plural(count, 'point')}</small></dt><dd><span class="range">${bar}</span><span>${points(mean)} ± ${points(half)} %</span></dd>`;
   });
   const chance = p < 0.001 ? 'chance below 0.1 %' : `chance ${(100 * p).toFixed(1)} %`;
   const verdict = p < CLEAR ? 'clear' : 'not clear';
-  return `<div class="effect"><h3><code>${escapeHtml(key)}</code> <small>${verdict} (${chance}); ${(100 * share).toFixed(0)} % of the variance</small></h3>
-<dl>${rows.join('')}</dl></div>`;
+  return html`<div class="effect"><h3><code>${key}</code> <small>${verdict} (${chance}); ${(100 * share).toFixed(0)} % of the variance</small></h3>
+<dl>${rows}</dl></div>`;
 }

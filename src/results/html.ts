@@ -1,4 +1,4 @@
-/** HTML and words that the parts of the report share. */
+/** Words and numbers that the parts of the report's page share. */
 
 import { formatMean, percent as formatShare, formatValue } from '../base/format.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
@@ -7,9 +7,6 @@ import type { Summary } from '../sweep/leaderboard.ts';
 export const MAX_ROWS = 1000;
 export const LABELS = { top1: 'top-1', top5: 'top-5' };
 
-const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
-export const escapeHtml = (value: unknown): string =>
-  String(value).replace(/[&<>"']/g, (sign) => ESCAPES[sign] ?? sign);
 /** What is not known is a dash of the page's own. */
 export const percent = (value: number | null | undefined): string => formatShare(value, '–');
 export const showSummary = (summary: Summary | null): string => formatMean(summary, '–');

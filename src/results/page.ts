@@ -2,13 +2,14 @@
 
 import { readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { html, type SafeHtml } from '@remix-run/html-template';
 import { formatDuration } from '../base/format.ts';
 import { PROJECT, readLibrary } from '../base/paths.ts';
 import { plural } from '../base/words.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { shortenKeys } from '../sweep/leaderboard.ts';
 import { renderEffects } from './effects-html.ts';
-import { day, escapeHtml, LABELS, MAX_ROWS, percent, showChance, showValue } from './html.ts';
+import { day, LABELS, MAX_ROWS, percent, showChance, showValue } from './html.ts';
 import { findTies, type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './tables.ts';
 
 export interface Curve {
@@ -47,28 +48,31 @@ export function renderPage(page: PageData): string {
     renderMethod(page),
   ];
   // `default-src 'none'`: the browser itself sees to it that nothing is loaded from anywhere.
-  return `<!doctype html>
+  return String(html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
 <link rel="icon" href="data:,">
-<title>${escapeHtml(title)}</title>
+<title>${title}</title>
 <style>
-${readAsset('page.css')}</style>
+${trust(readAsset('page.css'))}</style>
 </head>
 <body>
-${parts.filter(Boolean).join('\n')}
-<script type="application/json" id="data">${toJson(gatherClientData(page))}</script>
-<script>${readLibrary('d3', 'd3.min.js')}</script>
-<script>${readLibrary('@observablehq/plot', 'plot.umd.min.js')}</script>
+${parts}
+<script type="application/json" id="data">${trust(toJson(gatherClientData(page)))}</script>
+<script>${trust(readLibrary('d3', 'd3.min.js'))}</script>
+<script>${trust(readLibrary('@observablehq/plot', 'plot.umd.min.js'))}</script>
 <script>
-${readAsset('page.js')}</script>
+${trust(readAsset('page.js'))}</script>
 </body>
 </html>
-`;
+`);
 }
+
+/** Our own scripts, styles and data go into the page as they are. */
+const trust = (text: string): SafeHtml => html.raw`${text}`;
 
 const readAsset = (name: string): string => readFileSync(join(PROJECT, 'src', 'results', 'report-page', name), 'utf8');
 
@@ -89,39 +93,42 @@ function gatherClientData({ view, curves }: PageData): object {
   };
 }
 
-function renderHead(view: SweepView): string {
+function renderHead(view: SweepView): SafeHtml {
   const { sweep, state, began, updated } = view;
-  const validation = `<p class="warning"><strong>The choice was made on the validation list.</strong> The sweep file says
+  const validation = html`<p class="warning"><strong>The choice was made on the validation list.</strong> The sweep file says
     <code>selection: validation</code>: the numbers below chose the winner, so they are too high for it, the final
     result too. Only a list that nothing was chosen on can say how good it is.</p>`;
-  return `<header>
-<h1>${escapeHtml(sweep.name)}</h1>
+  return html`<header>
+<h1>${sweep.name}</h1>
 <p class="quiet">Sweep of ${plural(view.points.length, 'point')}, ${plural(view.trials.length, 'trial')} in ${plural(view.cohorts.length, 'cohort')}.
-  ${escapeHtml(state[0]?.toUpperCase())}${escapeHtml(state.slice(1))}; began ${day(began)}, last written ${day(updated)}.</p>
+  ${state[0]?.toUpperCase()}${state.slice(1)}; began ${day(began)}, last written ${day(updated)}.</p>
 ${explainWords(view)}
 ${describeState(view)}
-${sweep.selection === 'validation' ? validation : ''}
+${sweep.selection === 'validation' ? validation : null}
 </header>`;
 }
 
 /** Each word of the page that is ours, once. */
-function explainWords({ sweep }: SweepView): string {
-  const rung = sweep.bracket === null ? '' : ' At a <em>rung</em>, a step set beforehand, only the best points go on.';
+function explainWords({ sweep }: SweepView): SafeHtml {
+  const rung =
+    sweep.bracket === null ? null : html` At a <em>rung</em>, a step set beforehand, only the best points go on.`;
   const list =
-    sweep.selection === 'validation' ? '' : ' The <em>selection list</em> holds the videos that the best is chosen on.';
-  return `<p class="quiet">A <em>point</em> is one choice of settings, a <em>trial</em> its training with one seed; the trials of a
+    sweep.selection === 'validation'
+      ? null
+      : html` The <em>selection list</em> holds the videos that the best is chosen on.`;
+  return html`<p class="quiet">A <em>point</em> is one choice of settings, a <em>trial</em> its training with one seed; the trials of a
   <em>cohort</em> share the clips and the frozen backbone, which makes them cheap.${rung}${list}</p>`;
 }
 
-function describeState({ state, message }: SweepView): string {
-  if (state === 'finished') return '';
-  if (state === 'running') return '<p>These are the results so far.</p>';
+function describeState({ state, message }: SweepView): SafeHtml | null {
+  if (state === 'finished') return null;
+  if (state === 'running') return html`<p>These are the results so far.</p>`;
   if (state === 'interrupted')
-    return '<p>It was stopped and has not finished: these are the results so far. The same command goes on.</p>';
-  return `<p class="warning">The sweep has not finished: these are the results so far. ${escapeHtml(message ?? '')}</p>`;
+    return html`<p>It was stopped and has not finished: these are the results so far. The same command goes on.</p>`;
+  return html`<p class="warning">The sweep has not finished: these are the results so far. ${message}</p>`;
 }
 
-function renderTiles(view: SweepView): string {
+function renderTiles(view: SweepView): SafeHtml {
   const { sweep, best, final, cohorts } = view;
   const label = LABELS[sweep.metric];
   const { seconds, aloneSeconds } = sumCost(cohorts);
@@ -129,8 +136,8 @@ function renderTiles(view: SweepView): string {
   const overSeeds = best !== null && best.numCounted > 1 ? `, mean of ${best.numCounted} seeds` : '';
   const counts = new Map<string, number>();
   for (const { state } of view.trials) counts.set(state, (counts.get(state) ?? 0) + 1);
-  const tile = (name: string, value: string, note: string): string =>
-    `<div class="tile"><dt>${name}</dt><dd>${value}</dd><p>${escapeHtml(note)}</p></div>`;
+  const tile = (name: string, value: string | SafeHtml, about: string): SafeHtml =>
+    html`<div class="tile"><dt>${name}</dt><dd>${value}</dd><p>${about}</p></div>`;
   const list = sweep.selection === 'validation' ? 'validation list' : 'selection list';
   const note = (share: number | null | undefined, count: number | null): string => {
     const chance = showChance(share, count);
@@ -138,53 +145,67 @@ function renderTiles(view: SweepView): string {
   };
   const numTies = findTies(view).length;
   const tied = numTies === 0 ? '' : `; ${plural(numTies, 'other point')} cannot be told from it`;
-  return `<dl class="tiles">
-${tile(`Best ${label}, ${list}`, `${percent(best?.[sweep.metric]?.mean)}${spread == null ? '' : ` <small>± ${(100 * spread).toFixed(2)}</small>`}`, best === null ? 'no result yet' : `${best.point}${overSeeds}${note(best[sweep.metric]?.mean, view.numVideos)}${tied}`)}
-${tile(`Final ${label}, validation list`, percent(final?.[sweep.metric]), final === null ? 'not evaluated yet' : `${final.trial} (seed ${final.seed}), evaluated once on ${plural(final.num_videos, 'video')}${note(final[sweep.metric], final.num_videos)}`)}
-${tile('Trials', String(view.trials.length), [...counts].map(([state, count]) => `${count} ${state}`).join(', '))}
-${tile('Time of the cohorts', formatDuration(seconds), aloneSeconds === null ? '' : `each trial alone: ${formatDuration(aloneSeconds)}, ${(aloneSeconds / seconds).toFixed(1)} times as long (forecast)`)}
+  const top = html`${percent(best?.[sweep.metric]?.mean)}${spread == null ? null : html` <small>± ${(100 * spread).toFixed(2)}</small>`}`;
+  const chosen =
+    best === null
+      ? 'no result yet'
+      : `${best.point}${overSeeds}${note(best[sweep.metric]?.mean, view.numVideos)}${tied}`;
+  const tested =
+    final === null
+      ? 'not evaluated yet'
+      : `${final.trial} (seed ${final.seed}), evaluated once on ${plural(final.num_videos, 'video')}${note(final[sweep.metric], final.num_videos)}`;
+  const states = [...counts].map(([state, count]) => `${count} ${state}`).join(', ');
+  const alone =
+    aloneSeconds === null
+      ? ''
+      : `each trial alone: ${formatDuration(aloneSeconds)}, ${(aloneSeconds / seconds).toFixed(1)} times as long (forecast)`;
+  return html`<dl class="tiles">
+${tile(`Best ${label}, ${list}`, top, chosen)}
+${tile(`Final ${label}, validation list`, percent(final?.[sweep.metric]), tested)}
+${tile('Trials', String(view.trials.length), states)}
+${tile('Time of the cohorts', formatDuration(seconds), alone)}
 </dl>`;
 }
 
-function renderBest({ view, bestYaml }: PageData): string {
+function renderBest({ view, bestYaml }: PageData): SafeHtml | null {
   const { best } = view;
-  if (best === null || bestYaml === null) return '';
+  if (best === null || bestYaml === null) return null;
   const facts = Object.entries(best.params).map(
-    ([key, value]) => `<dt class="mono">${escapeHtml(key)}</dt><dd>${escapeHtml(showValue(value))}</dd>`,
+    ([key, value]) => html`<dt class="mono">${key}</dt><dd>${showValue(value)}</dd>`,
   );
-  return `<section>
+  return html`<section>
 <h2>Best configuration</h2>
-<dl class="facts">${facts.join('')}</dl>
+<dl class="facts">${facts}</dl>
 <div class="controls js-only"><button type="button" id="copy">Copy</button><span class="quiet">for <code>coldframe train --config</code></span></div>
 <details><summary>The file</summary>
-<pre id="best-yaml" tabindex="0">${escapeHtml(bestYaml)}</pre></details>
+<pre id="best-yaml" tabindex="0">${bestYaml}</pre></details>
 </section>`;
 }
 
-function renderDifference(view: SweepView): string {
-  if (view.keys.length === 0 || view.points.length < 2) return '';
-  return `<section>
+function renderDifference(view: SweepView): SafeHtml | null {
+  if (view.keys.length === 0 || view.points.length < 2) return null;
+  return html`<section>
 <h2>What made the difference</h2>
 ${renderEffects(view)}
 </section>`;
 }
 
-function renderCharts({ view, curves, numHidden }: PageData): string {
+function renderCharts({ view, curves, numHidden }: PageData): SafeHtml {
   const note = numHidden > 0 ? ` Drawn are the best ${curves.length} trials; ${numHidden} more are left out.` : '';
   const label = LABELS[view.sweep.metric];
-  const charts = `<div class="charts">
+  const charts = html`<div class="charts">
 <figure id="loss"><h3>Training loss</h3><div class="plot"></div></figure>
 <figure id="metric"><h3>${label} on the ${view.sweep.selection === 'validation' ? 'validation' : 'selection'} list</h3><div class="plot"></div></figure>
 </div>`;
-  const parallel = `<h2>Every point</h2>
+  const parallel = html`<h2>Every point</h2>
 <p class="quiet">A line for each point, through its settings to its ${label}. Drag along an axis to keep only what passes there; press it to let all through.</p>
 <figure id="parallel"><div class="scroll plot" role="region" aria-label="Parallel coordinates" tabindex="0"></div></figure>`;
-  return `<section class="js-only">
+  return html`<section class="js-only">
 <h2>Learning curves</h2>
 <p class="quiet">A line for each trial; vertical lines are rungs.${note}</p>
 <p class="legend"><span>${label} <span class="ramp"></span> higher</span><span><span class="dash"></span>left early</span><span><span class="mark"></span>standing out: <span id="pins"></span></span></p>
 ${charts}
-${view.keys.length > 0 && view.points.length > 1 ? parallel : ''}
+${view.keys.length > 0 && view.points.length > 1 ? parallel : null}
 </section>`;
 }
 
@@ -194,7 +215,7 @@ function describeStops({ incidents }: SweepView): string | null {
   return stops.length === 0 ? null : `on request at ${stops.join(', ')}, its checkpoints saved`;
 }
 
-function renderMethod({ view, list, written }: PageData): string {
+function renderMethod({ view, list, written }: PageData): SafeHtml {
   const { sweep } = view;
   const { sha256, num_lines } = (list ?? {}) as { sha256?: string; num_lines?: number };
   const digest = sha256 === undefined ? '' : `; ${num_lines} videos, SHA-256 ${sha256.slice(0, 16)}...`;
@@ -220,9 +241,9 @@ function renderMethod({ view, list, written }: PageData): string {
   ];
   const items = facts
     .filter(([, value]) => value !== null)
-    .map(([name, value]) => `<dt>${name}</dt><dd>${escapeHtml(value)}</dd>`);
-  return `<section>
+    .map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`);
+  return html`<section>
 <h2>How it was done</h2>
-<dl class="facts">${items.join('')}</dl>
+<dl class="facts">${items}</dl>
 </section>`;
 }
