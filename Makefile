@@ -42,7 +42,7 @@ $(NODE_DONE): package.json package-lock.json
 $(NODE_DONE): | $(VENV_DONE)
 
 dist/cli.mjs: $(NODE_DONE) scripts/bundle.mjs $(shell find src -type f)
-	@node scripts/bundle.mjs
+	@node --import tsx scripts/bundle.mjs
 
 demo-clips: setup ## the demo's video clips under data/demo
 	.venv/bin/python scripts/make_demo_clips.py --out data/demo

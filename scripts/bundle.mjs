@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { PAGE_OPTIONS, PAGE_SCRIPT } from '../src/results/report-page/build.ts';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 rmSync('dist', { recursive: true, force: true });
@@ -17,9 +18,10 @@ await build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  external: ['pythonia'], // it finds its Python files from its own place
+  external: ['pythonia', 'esbuild'], // the one finds its Python files from its own place, the other its program
   // Packages written for CommonJS call require; a module has none.
   banner: { js: "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);" },
   sourcemap: true,
   logLevel: 'warning',
 });
+await build({ ...PAGE_OPTIONS, outfile: `dist/${PAGE_SCRIPT}` });

@@ -4,35 +4,30 @@ import { readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { html, type SafeHtml } from '@remix-run/html-template';
 import { formatDuration } from '../base/format.ts';
-import { PROJECT, readLibrary } from '../base/paths.ts';
+import { PROJECT } from '../base/paths.ts';
 import { plural } from '../base/words.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { shortenKeys } from '../sweep/leaderboard.ts';
 import { renderEffects } from './effects-html.ts';
 import { day, LABELS, MAX_ROWS, percent, showChance, showValue } from './html.ts';
+import type { CurveData, PageData } from './report-page/data.ts';
 import { findTies, type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './tables.ts';
 
-export interface Curve {
-  trial: string;
-  point: string;
-  /** [step, value], value of the metric 0..1. */
-  loss: [number, number][];
-  metric: [number, number][];
-}
-
-export interface PageData {
+export interface Page {
   view: SweepView;
-  curves: Curve[];
+  curves: CurveData[];
   /** Trials that are too many to draw. */
   numHidden: number;
   prunings: Pruning[];
   list: unknown;
   bestYaml: string | null;
   written: string;
+  /** What makes it move (report-page/build.ts). */
+  script: string;
 }
 
 /** Returns the whole page. */
-export function renderPage(page: PageData): string {
+export function renderPage(page: Page): string {
   const { view } = page;
   const title = `${view.sweep.name}: sweep`;
   const parts = [
@@ -57,15 +52,13 @@ export function renderPage(page: PageData): string {
 <link rel="icon" href="data:,">
 <title>${title}</title>
 <style>
-${trust(readAsset('page.css'))}</style>
+${trust(readFileSync(STYLES, 'utf8'))}</style>
 </head>
 <body>
 ${parts}
-<script type="application/json" id="data">${trust(toJson(gatherClientData(page)))}</script>
-<script>${trust(readLibrary('d3', 'd3.min.js'))}</script>
-<script>${trust(readLibrary('@observablehq/plot', 'plot.umd.min.js'))}</script>
+<script type="application/json" id="data">${trust(toJson(gatherData(page)))}</script>
 <script>
-${trust(readAsset('page.js'))}</script>
+${trust(page.script)}</script>
 </body>
 </html>
 `);
@@ -74,17 +67,17 @@ ${trust(readAsset('page.js'))}</script>
 /** Our own scripts, styles and data go into the page as they are. */
 const trust = (text: string): SafeHtml => html.raw`${text}`;
 
-const readAsset = (name: string): string => readFileSync(join(PROJECT, 'src', 'results', 'report-page', name), 'utf8');
+const STYLES = join(PROJECT, 'src', 'results', 'report-page', 'page.css');
 
 /** JSON for a script element: no `<` can end it. */
 const toJson = (value: unknown): string => JSON.stringify(value).replaceAll('<', '\\u003c');
 
-function gatherClientData({ view, curves }: PageData): object {
+function gatherData({ view, curves }: Page): PageData {
   const { metric, bracket, steps } = view.sweep;
   const drawn = new Set(curves.map(({ point }) => point));
   const points = view.points.filter(({ point }, index) => drawn.has(point) || index < MAX_ROWS);
   return {
-    ...{ keys: view.keys, labels: shortenKeys(view.keys), metricLabel: LABELS[metric], steps },
+    ...{ keys: view.keys, labels: shortenKeys(view.keys), metricLabel: LABELS[metric], steps: steps ?? null },
     ...{ rungs: bracket?.rungs ?? [], best: view.best?.point ?? null, curves },
     points: points.map((point) => ({
       ...{ name: point.point, state: point.state, params: point.params, metric: point[metric]?.mean ?? null },
@@ -167,7 +160,7 @@ ${tile('Time of the cohorts', formatDuration(seconds), alone)}
 </dl>`;
 }
 
-function renderBest({ view, bestYaml }: PageData): SafeHtml | null {
+function renderBest({ view, bestYaml }: Page): SafeHtml | null {
   const { best } = view;
   if (best === null || bestYaml === null) return null;
   const facts = Object.entries(best.params).map(
@@ -190,7 +183,7 @@ ${renderEffects(view)}
 </section>`;
 }
 
-function renderCharts({ view, curves, numHidden }: PageData): SafeHtml {
+function renderCharts({ view, curves, numHidden }: Page): SafeHtml {
   const note = numHidden > 0 ? ` Drawn are the best ${curves.length} trials; ${numHidden} more are left out.` : '';
   const label = LABELS[view.sweep.metric];
   const charts = html`<div class="charts">
@@ -215,7 +208,7 @@ function describeStops({ incidents }: SweepView): string | null {
   return stops.length === 0 ? null : `on request at ${stops.join(', ')}, its checkpoints saved`;
 }
 
-function renderMethod({ view, list, written }: PageData): SafeHtml {
+function renderMethod({ view, list, written }: Page): SafeHtml {
   const { sweep } = view;
   const { sha256, num_lines } = (list ?? {}) as { sha256?: string; num_lines?: number };
   const digest = sha256 === undefined ? '' : `; ${num_lines} videos, SHA-256 ${sha256.slice(0, 16)}...`;

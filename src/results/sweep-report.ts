@@ -11,7 +11,9 @@ import { replaceKeys } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
 import { readSweepFolder, type SweepView } from '../sweep/folder.ts';
 import type { PointView } from '../sweep/leaderboard.ts';
-import { type Curve, renderPage } from './page.ts';
+import { renderPage } from './page.ts';
+import { readPageScript } from './report-page/build.ts';
+import type { CurveData } from './report-page/data.ts';
 import type { Pruning } from './tables.ts';
 
 const MAX_DRAWN_TRIALS = 200;
@@ -37,6 +39,7 @@ export async function writeReport(
     numHidden: begun.length - drawn.size,
     bestYaml: readBest(view),
     written: new Date().toISOString(),
+    script: await readPageScript(),
   });
   const rows = view.points.map((point) => listFields(point, view.keys));
   const files = { path: file, csv: join(folder, 'leaderboard.csv'), json: join(folder, 'leaderboard.json') };
@@ -58,7 +61,7 @@ interface Trace {
 }
 
 interface History {
-  curves: Curve[];
+  curves: CurveData[];
   prunings: Pruning[];
   /** The list of the evaluations in the cohorts, as an event names it. */
   list: unknown;
