@@ -202,7 +202,7 @@ describe('sweep report', () => {
     expect(page).toContain('demo &lt;sweep&gt;');
     expect(page).not.toContain('demo <sweep>');
     const rows = readJson<Record<string, unknown>[]>(dir, 'leaderboard.json');
-    const [head, first] = readFileSync(join(dir, 'leaderboard.csv'), 'utf8').split('\r\n');
+    const [head, first] = readFileSync(join(dir, 'leaderboard.csv'), 'utf8').split('\n');
     expect(head?.split(',')).toEqual(Object.keys(rows[0] ?? {}));
     expect(first?.split(',')).toEqual(Object.values(rows[0] ?? {}).map((value) => String(value ?? '')));
     expect(rows).toHaveLength(12);

@@ -1,4 +1,5 @@
 /** How counts and other people's names are written. */
+import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, jest, test } from '@jest/globals';
 import { showPath, UserError } from '../src/base/errors.ts';
 import { formatTable } from '../src/base/format.ts';
@@ -48,11 +49,21 @@ describe('a name from outside', () => {
     expect(events).toMatchObject([{ path: evil }, { message: `${evil}  does not exist.` }]);
   });
 
-  test('a status that is drawn again moves the cursor, and what it shows does not', () => {
-    const spy = jest.spyOn(process.stdout, 'write').mockImplementation((() => true) as never);
+  test('a status that is drawn again takes the place of the last one, and what it shows moves nothing', async () => {
+    let written = '';
+    const take = (text: string): boolean => {
+      written += text;
+      return true;
+    };
+    const spy = jest.spyOn(process.stdout, 'write').mockImplementation(take as never);
     try {
-      new Report().redraw(`one\n${evil}`);
-      expect(spy.mock.calls).toEqual([[`\x1b[Hone\x1b[K\n${safe}\x1b[K\x1b[J\n`]]);
+      const report = new Report();
+      await report.redraw(`one\n${evil}`);
+      expect(stripVTControlCharacters(written)).toBe(`one\n${safe}\n`);
+      written = '';
+      await report.redraw('two');
+      expect(stripVTControlCharacters(written)).toBe('two\n');
+      expect(written.split('\u001b[2K')).toHaveLength(4); // the two lines and the one below are wiped
     } finally {
       spy.mockRestore();
     }

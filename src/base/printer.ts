@@ -17,6 +17,7 @@ export class Report {
   readonly json: boolean;
   journal: ((event: TimedEvent) => void) | undefined;
   private line: MovingLine | undefined;
+  private screen: ((text: string) => void) | undefined;
 
   constructor(options: ReportOptions = {}) {
     this.json = options.json ?? false;
@@ -60,10 +61,10 @@ export class Report {
     if (!this.json) this.print(text);
   }
 
-  /** The same over what was drawn last: from the top left corner, each line to its end and what is below, so that nothing
-   * flickers and nothing old stays. */
-  redraw(text: string): void {
-    process.stdout.write(`\x1b[H${makeSafe(text).replaceAll('\n', '\x1b[K\n')}\x1b[K\x1b[J\n`);
+  /** The same over what was drawn last. */
+  async redraw(text: string): Promise<void> {
+    this.screen ??= (await import('log-update')).createLogUpdate(process.stdout, { showCursor: true });
+    this.screen(makeSafe(text));
   }
 
   /** What the user should know besides, on stderr. */

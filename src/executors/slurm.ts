@@ -1,8 +1,8 @@
 /** Jobs under Slurm, through its commands alone: no database of accounts is needed. Folders are shared with the nodes. */
 
-import { type ExecFileException, execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { ExecaError, execa } from 'execa';
 import { UserError } from '../base/errors.ts';
 import { makeFolder, writeWhole } from '../base/files.ts';
 import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
@@ -252,22 +252,22 @@ function parseRow(line: string): Row {
 /** Slurm has answered, and will not do it. */
 class Refused extends UserError {}
 
-function callSlurm(program: string, args: string[], input = ''): Promise<{ stdout: string }> {
-  const options = { env: { ...process.env, LC_ALL: 'C' }, timeout: COMMAND_SECONDS * 1000, maxBuffer: 1e8 };
-  return new Promise((settle, fail) => {
-    const child = execFile(program, args, options, (error, stdout, stderr) => {
-      if (error === null) settle({ stdout });
-      else fail(explainFailure(program, error, stderr));
-    });
-    child.stdin?.on('error', () => {}); // it has refused before it read
-    child.stdin?.end(input);
-  });
+async function callSlurm(program: string, args: string[], input = ''): Promise<{ stdout: string }> {
+  const options = { env: { LC_ALL: 'C' }, timeout: COMMAND_SECONDS * 1000, input, cleanup: false };
+  try {
+    return await execa(program, args, options);
+  } catch (error) {
+    throw error instanceof ExecaError ? explainFailure(program, error) : error;
+  }
 }
 
-function explainFailure(program: string, error: ExecFileException, stderr: string): Error {
-  if (error.code === 'ENOENT')
+function explainFailure(program: string, { code, isTerminated, stderr, shortMessage }: ExecaError): Error {
+  if (code === 'ENOENT')
     return new UserError(`${program}  was not found. executor.kind slurm needs the commands of Slurm on this machine.`);
-  const text = stderr.trim().replace(/\s*\n\s*/g, '; ') || error.message;
-  if (error.killed || error.signal || SILENCE.test(text)) return new NoAnswer(text);
+  const text =
+    String(stderr ?? '')
+      .trim()
+      .replace(/\s*\n\s*/g, '; ') || shortMessage;
+  if (isTerminated || SILENCE.test(text)) return new NoAnswer(text);
   return new Refused(`${program}  ${text}. See executor.slurm in the sweep file.`);
 }

@@ -3,6 +3,7 @@
 import { createReadStream, existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import { csvFormat } from 'd3-dsv';
 import { stringify } from 'yaml';
 import { showPath, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
@@ -44,7 +45,8 @@ export async function writeReport(
   const rows = view.points.map((point) => listFields(point, view.keys));
   const files = { path: file, csv: join(folder, 'leaderboard.csv'), json: join(folder, 'leaderboard.json') };
   writeWhole(files.path, page);
-  writeWhole(files.csv, formatCsv(rows));
+  // An empty cell is a null.
+  writeWhole(files.csv, `${csvFormat(rows)}\n`);
   writeWhole(files.json, `${JSON.stringify(rows, null, 2)}\n`);
   const about = { num_points: view.points.length, num_drawn: drawn.size, size_bytes: Buffer.byteLength(page) };
   report.event({ kind: 'reported', ...files, ...about });
@@ -147,15 +149,4 @@ function listFields(point: PointView, keys: string[]): Row {
     ...{ num_seeds: numCounted, trials: trials.map(({ name }) => name).join(' ') },
     ...Object.fromEntries(keys.map((key) => [key, params[key] ?? null])),
   };
-}
-
-/** RFC 4180; an empty cell is a null. */
-function formatCsv(rows: Row[]): string {
-  const [first = {}] = rows;
-  const quote = (value: unknown): string => {
-    const text = value === null || value === undefined ? '' : String(value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const lines = [Object.keys(first), ...rows.map((row) => Object.values(row))];
-  return `${lines.map((line) => line.map(quote).join(',')).join('\r\n')}\r\n`;
 }

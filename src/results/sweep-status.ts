@@ -26,7 +26,7 @@ export async function showStatus(dir: string, report: Report, { watch }: { watch
   for (;;) {
     const view = readSweepFolder(dir);
     if (report.json) report.event(summariseView(view));
-    else if (redraws) report.redraw(describeView(view, report.width));
+    else if (redraws) await report.redraw(describeView(view, report.width));
     else report.print(describeView(view, report.width));
     if (!watch || view.state !== 'running') return;
     await sleep(REDRAW_SECONDS * 1000);
