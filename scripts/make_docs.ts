@@ -1,5 +1,6 @@
 /**
- * Writes the generated parts of docs/: the keys of a configuration and of a sweep file, the events, and the tree by folder.
+ * Writes the generated parts of docs/: the keys of a configuration and of a sweep file, the events, and the tree by folder;
+ * and the schemas of configs/.
  *
  * `make docs` runs it; test/docs.test.ts holds what is committed equal to what it would write. Keys come from the schemas,
  * lines of the tree from the first sentence of each file. Folders are described below.
@@ -13,6 +14,7 @@ import { describeAllowed, type KnownKeys } from '../src/config/keys.ts';
 import { SPACE_FIELDS, SWEEP_KEYS } from '../src/sweep/definition/schema.ts';
 import { listKeys } from '../src/tools/list-keys.ts';
 import { renderEvents } from './make_events_doc.ts';
+import { renderSchemas } from './make_schemas.ts';
 
 /** What each folder is for. One that is not here, or is here and nowhere else, is an error. */
 const FOLDERS: Record<string, string> = {
@@ -60,6 +62,7 @@ export function renderDocs(): Map<string, string> {
     ['docs/sweeps.md', fillIn('docs/sweeps.md', 'keys', renderSweepKeys())],
     ['docs/events.md', renderEvents()],
     ['docs/architecture.md', fillIn('docs/architecture.md', 'tree', renderTree())],
+    ...renderSchemas(),
   ]);
 }
 
@@ -141,7 +144,7 @@ function renderFolder(folder: string, found: Set<string>): string[] {
   const names = (isFolder: boolean): string[] =>
     entries
       .filter((entry) => entry.isDirectory() === isFolder)
-      .filter(({ name }) => (isFolder ? name !== '__pycache__' : /\.(ts|js|py)$/.test(name)))
+      .filter(({ name }) => (isFolder ? name !== '__pycache__' : /\.(ts|py)$/.test(name)))
       .map(({ name }) => `${folder}/${name}`)
       .sort();
   const lines = names(false)
@@ -164,7 +167,7 @@ function renderFolder(folder: string, found: Set<string>): string[] {
 export function readFirstSentence(file: string): string | null {
   const text = read(file);
   if (text.trim() === '') return null;
-  const legend = /^(#!.*|# Shapes:.*(\n# .*)*|\/\* global .*|\/\/ @ts-.*)\n+/;
+  const legend = /^(#!.*|# Shapes:.*(\n# .*)*)\n+/;
   let head = text;
   while (legend.test(head)) head = head.replace(legend, '');
   const [, block] =

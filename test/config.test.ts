@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
@@ -6,7 +6,6 @@ import { UserError } from '../src/base/errors.ts';
 import { KEYS } from '../src/config/keys.ts';
 import { type LoadOptions, loadConfig, PRESETS } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
-import { jsonSchema } from '../src/config/schema.ts';
 import { UPSTREAM_FLAGS } from '../src/config/upstream-flags.ts';
 
 const project = process.cwd();
@@ -370,9 +369,4 @@ describe('values that must fit each other', () => {
     ]);
     expect(fail(`${TINY}data: {dummy: true}\n`, { required })).toEqual([]);
   });
-});
-
-test('the committed JSON Schema is the generated one', () => {
-  const committed: unknown = JSON.parse(readFileSync(join(project, 'configs/coldframe.schema.json'), 'utf8'));
-  expect(committed).toEqual(jsonSchema());
 });

@@ -1,4 +1,4 @@
-/** What of docs/ is made from the sources: equal to what `make docs` would write now. And the README stays a page. */
+/** What of docs/ and configs/ is made from the sources: equal to what `make docs` would write now. And the README stays a page. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from '@jest/globals';

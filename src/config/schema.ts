@@ -1,10 +1,8 @@
 /**
  * The keys of a configuration: name, type, range, default and a line of help each, with upstream's flag in brackets.
  *
- * configs/coldframe.schema.json is made from this file for editors (a test holds them equal). To write it:
- * `node --import tsx -e "import('./src/config/schema.ts').then((m) => m.writeJsonSchema('configs/coldframe.schema.json'))"`
+ * docs/configuration.md and configs/coldframe.schema.json, for editors, are made from this file: `make docs`.
  */
-import { writeFileSync } from 'node:fs';
 import { z } from 'zod';
 
 const count = z.int().min(1);
@@ -13,7 +11,8 @@ const share = z.number().min(0).max(1);
 const text = z.string().min(1);
 const perChannel = z.array(z.number()).length(3);
 
-const section = <Shape extends z.core.$ZodLooseShape>(shape: Shape) => z.strictObject(shape).prefault({} as never);
+export const section = <Shape extends z.core.$ZodLooseShape>(shape: Shape) =>
+  z.strictObject(shape).prefault({} as never);
 
 /** A key that may be left out or null; its value then follows from others (resolve.ts). */
 const derived = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().default(null);
@@ -296,25 +295,6 @@ export const PATH_KEYS = new Set([
   'model.backbone.weights',
   'run.init_from',
 ]);
-
-/** Returns the JSON Schema of a configuration file, for editors. */
-export function jsonSchema(): object {
-  const bases = z
-    .union([text, z.array(text)])
-    .describe('Files this one changes; later ones win, this file wins over all.');
-  const { $schema, ...rest } = z.toJSONSchema(
-    fileSchema.extend({
-      extends: bases.optional(),
-      format: count.optional().describe('Of a file that coldframe wrote.'),
-    }),
-    { io: 'input' },
-  );
-  return { $schema, title: 'coldframe configuration', ...rest };
-}
-
-export function writeJsonSchema(file: string): void {
-  writeFileSync(file, `${JSON.stringify(jsonSchema(), null, 2)}\n`);
-}
 
 export type Value = string | number | boolean | null;
 /** Dotted keys of the configuration. */

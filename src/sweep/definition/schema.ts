@@ -1,19 +1,16 @@
 /**
  * The keys of a sweep file besides `extends`, `set` and `space`: name, type, range, default and a line of help each.
  *
- * configs/sweeps/sweep.schema.json is made from this file for editors (a test holds them equal). To write it:
- * `node --import tsx -e "import('./src/sweep/definition/schema.ts').then((m) => m.writeJsonSchema('configs/sweeps/sweep.schema.json'))"`
+ * docs/sweeps.md and configs/sweeps/sweep.schema.json, for editors, are made from this file: `make docs`.
  */
-import { writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import { BYTES } from '../../base/format.ts';
-import { collectKeys, KEYS } from '../../config/keys.ts';
+import { collectKeys } from '../../config/keys.ts';
+import { section } from '../../config/schema.ts';
 
 const count = z.int().min(1);
-const text = z.string().min(1);
+export const text = z.string().min(1);
 const seed = z.int().min(0);
-
-const section = <Shape extends z.core.$ZodLooseShape>(shape: Shape) => z.strictObject(shape).prefault({} as never);
 
 const optional = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().default(null);
 
@@ -88,7 +85,7 @@ export type SweepDraft = z.output<typeof sweepSchema>;
 
 export const SWEEP_KEYS = collectKeys(sweepSchema);
 
-const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
+export const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 
 /** What a key of the space may be given; a plain list stands for `values`. */
 export const spaceKeySchema = z.strictObject({
@@ -101,25 +98,3 @@ export const spaceKeySchema = z.strictObject({
 });
 
 export const SPACE_FIELDS = collectKeys(spaceKeySchema);
-
-/** Returns the JSON Schema of a sweep file, for editors. */
-export function jsonSchema(): object {
-  const bases = z.union([text, z.array(text)]).describe('Sweep files this one changes; this file wins.');
-  const when = z
-    .record(z.string(), z.union([value, z.array(value)]))
-    .describe('Vary it only where these keys have one of these values.');
-  const varied = z.union([z.array(value).min(1), spaceKeySchema.extend({ when }).partial()]);
-  const known = Object.fromEntries([...KEYS.keys()].map((key) => [key, varied.optional()]));
-  const file = sweepSchema.extend({
-    extends: bases.optional(),
-    set: z.record(z.string(), z.unknown()).optional().describe('Changes of the base, dotted keys.'),
-    space: z.object(known).optional().describe('What is varied, dotted keys of the configuration.'),
-  });
-  // A file that another one extends has no base of its own.
-  const { $schema, required: _, ...rest } = z.toJSONSchema(file, { io: 'input', reused: 'ref' });
-  return { $schema, title: 'coldframe sweep', ...rest };
-}
-
-export function writeJsonSchema(file: string): void {
-  writeFileSync(file, `${JSON.stringify(jsonSchema(), null, 2)}\n`);
-}
