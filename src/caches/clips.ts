@@ -11,7 +11,8 @@ import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { BadVideos } from '../data/bad-videos.ts';
 import { checkLists, filesOf } from '../data/checks.ts';
-import type { ClipsForecast, OpenRequest, Session } from '../runtime/session.ts';
+import type { ClipsForecast } from '../runtime/replies.ts';
+import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 const CALL_SECONDS = 1;

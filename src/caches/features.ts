@@ -10,7 +10,8 @@ import type { Config } from '../config/load.ts';
 import { BadVideos } from '../data/bad-videos.ts';
 import { checkLists, filesOf } from '../data/checks.ts';
 import { SaveClock } from '../run/save-clock.ts';
-import type { FeaturesBuilt, FeaturesForecast, OpenRequest, Session } from '../runtime/session.ts';
+import type { FeaturesBuilt, FeaturesForecast } from '../runtime/replies.ts';
+import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 const CALL_SECONDS = 1;

@@ -4,7 +4,7 @@ import { UserError } from '../base/errors.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
-import type { BadVideo } from '../runtime/session.ts';
+import type { BadVideo } from '../runtime/replies.ts';
 import { countAllowed } from './list.ts';
 
 export interface BadVideoRules {

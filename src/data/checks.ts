@@ -9,7 +9,7 @@ import type { Report } from '../base/printer.ts';
 import { readClasses } from '../config/class-names.ts';
 import { type Config, loadConfig, UnfitConfig } from '../config/load.ts';
 import { adviseFetch, explainWeightsFile } from '../config/weights-file.ts';
-import type { Opened } from '../runtime/session.ts';
+import type { Opened } from '../runtime/replies.ts';
 import { type ComparedList, describeShared } from './leaks.ts';
 import { checkList } from './list.ts';
 

@@ -13,7 +13,8 @@ import { BadVideos } from '../data/bad-videos.ts';
 import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
 import { guessDevice } from '../run/outcome.ts';
 import { refuseForeignResults } from '../run/place.ts';
-import type { Opened, OpenRequest, Result, Session } from '../runtime/session.ts';
+import type { Opened, Result } from '../runtime/replies.ts';
+import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
 

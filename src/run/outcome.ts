@@ -7,7 +7,7 @@ import { formatTable, percent } from '../base/format.ts';
 import { findInterval, showInterval } from '../base/intervals.ts';
 import { plural, quoteWord } from '../base/words.ts';
 import { findDevices } from '../executors/local.ts';
-import type { Result } from '../runtime/session.ts';
+import type { Result } from '../runtime/replies.ts';
 import { firstSettings, isPlain } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
 import { RunFolder } from './folder.ts';

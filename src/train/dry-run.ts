@@ -8,7 +8,7 @@ import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { type CheckedLists, checkLists, filesOf } from '../data/checks.ts';
 import { checkPlace, refuseSmallDisk } from '../run/place.ts';
-import type { FeaturesChecked, ModelForecast } from '../runtime/session.ts';
+import type { FeaturesChecked, ModelForecast } from '../runtime/replies.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 interface Plan {

@@ -5,7 +5,7 @@ import { formatBytes, parseBytes } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
-import type { ModelForecast } from '../runtime/session.ts';
+import type { ModelForecast } from '../runtime/replies.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 const NUM_STEPS = 2; // Adam's moments exist from the first on

@@ -5,7 +5,8 @@ import type { EventOf } from '../base/events/event.ts';
 import { describeList } from '../data/checks.ts';
 import { isPlain } from '../run/cohort-file.ts';
 import { refuseSmallDisk } from '../run/place.ts';
-import type { Advanced, BadVideo, Session, Step } from '../runtime/session.ts';
+import type { Advanced, BadVideo, Step } from '../runtime/replies.ts';
+import type { Session } from '../runtime/session.ts';
 import { beginJournal, openSession } from './take-over.ts';
 import { CALL_SECONDS, type Results, type Training } from './training.ts';
 

@@ -1,6 +1,6 @@
 /** How fast a run goes, and what its progress bar says: means since the last report, and what is left. */
 
-import type { Step } from '../runtime/session.ts';
+import type { Step } from '../runtime/replies.ts';
 
 export class Pace {
   /** Of late steps more than of early ones. */

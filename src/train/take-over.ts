@@ -4,7 +4,8 @@ import { InUse, RuntimeFailure } from '../base/errors.ts';
 import { describeRun, filesOf } from '../data/checks.ts';
 import { refuseOtherBackbone } from '../run/changes.ts';
 import { isPlain, recordCohort } from '../run/cohort-file.ts';
-import type { Opened, Session } from '../runtime/session.ts';
+import type { Opened } from '../runtime/replies.ts';
+import type { Session } from '../runtime/session.ts';
 import type { Training } from './training.ts';
 
 /** Keeps other processes out of the folder; before this nothing is written there. */

@@ -10,7 +10,7 @@ import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import type { RunFolder, Status } from '../run/folder.ts';
 import { SaveClock } from '../run/save-clock.ts';
-import type { Result } from '../runtime/session.ts';
+import type { Result } from '../runtime/replies.ts';
 import { decideRung, findNextRung, type RankedPoint } from './bracket.ts';
 import { Pace } from './progress.ts';
 import type { StopRequest } from './stop-request.ts';

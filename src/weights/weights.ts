@@ -11,7 +11,7 @@ import type { Report } from '../base/printer.ts';
 import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import { PRESETS } from '../config/schema.ts';
-import type { Inspected } from '../runtime/session.ts';
+import type { Inspected } from '../runtime/replies.ts';
 import { withSession } from '../runtime/with-session.ts';
 import { download, hashFile, isDiskError, showUrl } from './download.ts';
 
