@@ -46,7 +46,7 @@ const PARTS = {
   plan: async (file: string, dir: string) => {
     const [{ readSweep }, { showPlan }] = [
       await import('../src/sweep/definition/file.ts'),
-      await import('../src/sweep/plan.ts'),
+      await import('../src/sweep/show-plan.ts'),
     ];
     await showPlan(readSweep(file).sweep, dir, silent, async (shapes) => shapes.map(() => FORECAST));
   },

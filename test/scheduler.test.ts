@@ -5,7 +5,7 @@ import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals
 import { RuntimeFailure, UserError } from '../src/base/errors.ts';
 import { findByVariable, signal } from '../src/base/processes.ts';
 import { readSweep } from '../src/sweep/definition/file.ts';
-import { showPlan } from '../src/sweep/plan.ts';
+import { showPlan } from '../src/sweep/show-plan.ts';
 import { folder, runners, Silent, Sweep, undisturbed } from './fake-sweeps.ts';
 import { FORECAST } from './fixtures/forecast.ts';
 import { readJson, until } from './support.ts';

@@ -36,7 +36,7 @@ async function runSweepCommand(args: Parsed<typeof sweepOptions>): Promise<void>
   const dir = args['run-dir'] ?? chooseSweepDir(sweep, (text) => report.note(text));
   for (const note of notes) report.note(note);
   if (args['dry-run']) {
-    const { showPlan } = await import('../sweep/plan.ts');
+    const { showPlan } = await import('../sweep/show-plan.ts');
     return showPlan(sweep, dir, report);
   }
   report.enableProgress();

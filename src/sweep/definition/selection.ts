@@ -2,11 +2,11 @@
 
 import { createHash } from 'node:crypto';
 import { readFileSync, realpathSync } from 'node:fs';
-import { explainReadError, showPath } from '../base/errors.ts';
-import { plural } from '../base/words.ts';
-import type { Config } from '../config/schema.ts';
-import type { SweepDraft } from './definition/schema.ts';
-import type { Sweep } from './definition/types.ts';
+import { explainReadError, showPath } from '../../base/errors.ts';
+import { plural } from '../../base/words.ts';
+import type { Config } from '../../config/schema.ts';
+import type { SweepDraft } from './schema.ts';
+import type { Sweep } from './types.ts';
 
 export type Selection = Pick<Sweep, 'selection' | 'selection_list' | 'selection_root'>;
 
