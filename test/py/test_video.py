@@ -127,8 +127,8 @@ def test_only_needed_packets_are_decoded(clip, monkeypatch):
     from coldframe.video import frames as video
 
     fed = []
-    plain = video._decode
-    monkeypatch.setattr(video, "_decode", lambda context, packet: fed.append(packet) or plain(context, packet))
+    plain = video.decode
+    monkeypatch.setattr(video, "decode", lambda context, packet: fed.append(packet) or plain(context, packet))
     read_frames(str(clip("gop30.mp4")), lambda n: [65, 67])
     assert len([packet for packet in fed if packet]) <= 8  # frames 60 to 67 of 100, less B-frames
 

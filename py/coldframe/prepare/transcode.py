@@ -31,9 +31,9 @@ from av.video.stream import VideoStream
 
 from coldframe.machine.files import hash_file
 from coldframe.machine.parent import die_with_parent
-from coldframe.video import frames as video
-from coldframe.video.frames import Frames
+from coldframe.video import sequence
 from coldframe.video.packets import Table, scan
+from coldframe.video.sequence import Frames
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
 
@@ -149,8 +149,8 @@ def _show(path: str, *, by_time: bool) -> Iterator[_Shown]:
         table = scan(path, container, stream)
         num_frames, rate = len(table.order), Fraction(stream.average_rate or stream.guessed_rate or 25)
         if not by_time:
-            num_frames, unit = video.count_frames(path, table), 1 / rate
-            shown: Iterator[tuple[int, VideoFrame]] = enumerate(video.decode_frames(path, table))
+            num_frames, unit = sequence.count_frames(path, table), 1 / rate
+            shown: Iterator[tuple[int, VideoFrame]] = enumerate(sequence.decode_frames(path, table))
         elif num_frames and table.agrees(range(num_frames)):
             unit = stream.time_base if stream.time_base is not None else 1 / rate
             shown = _decode_by_time(path, table)
@@ -163,7 +163,7 @@ def _show(path: str, *, by_time: bool) -> Iterator[_Shown]:
 def _decode_by_time(path: str, table: Table) -> Iterator[tuple[int, VideoFrame]]:
     due = [table.times[position] for position in table.order]
     num_seen = 0
-    for frame in video.decode_all(path, table):
+    for frame in sequence.decode_all(path, table):
         if isinstance(frame, str) or frame.is_corrupt or num_seen == len(due) or frame.pts != due[num_seen]:
             raise _OutOfOrder
         yield due[num_seen], frame
@@ -182,7 +182,7 @@ def _encode(path: str, partial: Path, encoding: Encoding, max_frames: int | None
         raise BadVideo(path, "not a single frame can be decoded")
     num_frames = min(first.num_frames, max_frames or first.num_frames)
     wanted = {round(i * (num_frames - 1) / (NUM_SAMPLED - 1)) for i in range(NUM_SAMPLED)}
-    shape, to_rgb = _shaper(encoding.short_side), video.rgb_converter()
+    shape, to_rgb = _shaper(encoding.short_side), sequence.rgb_converter()
     sampled: dict[int, Frames] = {}
     times: list[Fraction] = []
     try:
@@ -274,7 +274,7 @@ def _turn(picture: VideoFrame, upright: Upright) -> VideoFrame:
 
 def _verify(path: str, partial: Path, written: _Written) -> float:
     """Returns the lowest PSNR of the sampled frames (dB) after decoding the whole result. Raises BadVideo."""
-    worst, num_seen, first, to_rgb = 100.0, 0, 0, video.rgb_converter()
+    worst, num_seen, first, to_rgb = 100.0, 0, 0, sequence.rgb_converter()
     try:
         for number, one in enumerate(_show(str(partial), by_time=True)):
             first = one.time if number == 0 else first

@@ -130,7 +130,11 @@ class H264Order:
         self._parameters = _Parameters(b"")
         for mine, known in zip(vars(self._parameters).values(), _read_container_parameters(extradata), strict=True):
             mine.update(known)
-        self._begin, self._msb, self._lsb, self._frame_num = 0, 0, 0, -1
+        self.restart()
+
+    def restart(self) -> None:
+        """Counts anew; what is fed next may lie anywhere."""
+        self._begin, self._msb, self._lsb, self._frame_num, self.num_fields = 0, 0, 0, -1, 0
 
     def feed(self, packet: VideoPacket) -> int | None:
         """Returns the place of a packet's picture among all, in the order in which they are shown; None where that
@@ -157,6 +161,14 @@ class H264Order:
             _first_slice_header(data, size) & 0x1F == _IDR
         )
 
+    def has_picture(self, packet: VideoPacket) -> bool:
+        """Returns whether there is the head of one in it."""
+        return _first_slice_header(memoryview(packet), self._length_size) != 0
+
+    def is_open(self, packet: VideoPacket) -> bool:
+        """Returns whether it holds a picture, which is no IDR picture."""
+        return 0 < _first_slice_header(memoryview(packet), self._length_size) & 0x1F < _IDR
+
     def _read_slice(self, unit: bytes) -> int | None:
         """Reads slice_header (7.3.3) and counts (8.2.1.1, of the top field), with plain shifts and without calls: it
         runs for every packet."""
@@ -173,6 +185,7 @@ class H264Order:
         if not only_frames:
             left -= 1
             if value >> left & 1:
+                self.num_fields += 1
                 return None
         if header & 0x1F == _IDR:
             rest = (value & (1 << left) - 1).bit_length()  # idr_pic_id, an Exp-Golomb number

@@ -35,13 +35,17 @@ class HevcOrder:
         self._length_size = (extradata[21] & 3) + 1 if is_record else 0
         self._pictures: dict[int, _Picture] = {}
         self._sequences: dict[int, _Sequence] = {}
-        self._begin, self._msb, self._lsb = 0, 0, 0
-        self._is_new, self._drops_leading = True, False
+        self.restart()
         if is_record:
             self._read_record(extradata)
         else:
             for start, end in walk_nal_units(memoryview(extradata), 0):
                 self._read_parameters(memoryview(extradata)[start:end])
+
+    def restart(self) -> None:
+        """Counts anew; what is fed next may lie anywhere."""
+        self._begin, self._msb, self._lsb = 0, 0, 0
+        self._is_new, self._drops_leading = True, False
 
     def feed(self, packet: VideoPacket) -> int | None:
         """Returns the place of a packet's picture among all, in the order in which they are shown; None where that
@@ -64,9 +68,21 @@ class HevcOrder:
 
     def is_clean(self, packet: VideoPacket) -> bool:
         """Returns whether nothing from here on refers to, or is shown among, what lies before: an IDR picture."""
+        return self._find_kind(packet) in _IDR
+
+    def has_picture(self, packet: VideoPacket) -> bool:
+        """Returns whether there is the head of one in it."""
+        return self._find_kind(packet) < 32
+
+    def is_open(self, packet: VideoPacket) -> bool:
+        """Returns whether it is a keyframe that pictures shown before it may follow, or such a picture."""
+        return self._find_kind(packet) in (_CRA, *_BLA, *_LEADING)
+
+    def _find_kind(self, packet: VideoPacket) -> int:
+        """Returns nal_unit_type of the picture, 63 where there is none."""
         data = memoryview(packet)
         kinds = (_kind(data[start:end]) for start, end in walk_nal_units(data, self._length_size))
-        return next((kind for kind in kinds if kind < 32), 0) in _IDR
+        return next((kind for kind in kinds if kind < 32), 63)
 
     def _read_slice(self, kind: int, temporal_id: int, data: memoryview) -> int | None:
         bits = Bits(data)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, islice
 from operator import lt, sub
-from pathlib import Path
 from typing import cast
 
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from coldframe.video.bits import PLACES, VideoPacket
+from coldframe.video.cut import count_missing
 from coldframe.video.h264 import H264Order
 from coldframe.video.hevc import HevcOrder
 from coldframe.video.streams import BadVideo, is_picture_container, open_video
@@ -25,15 +23,15 @@ from coldframe.video.streams import BadVideo, is_picture_container, open_video
 INDEXED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
 # AVI has no presentation times: FFmpeg guesses them, and with B-frames neighbours come out swapped (UCF101).
 _GUESSED_TIMES = {"avi"}
+# Packets of these are found by looking into the stream: damage to its headers makes one of two, or none.
+_PARSED = {"mpegts", "mpeg", "h264", "hevc"}
 # Packets of larger files are read a second time rather than kept, so that an hour of film does not fill the memory.
 _KEPT_BYTES = 256 * 2**20
-# A file that lacks a larger part of what its header promises was cut off, and is no longer the video of its label.
-MAX_MISSING = 0.05
-_COUNTED = ("ivf",)  # containers whose header counts the frames. AVI counts those that repeat the one before, too.
-_UNKNOWN_SIZES = (0, 2**31 - 1, 2**32 - 1)  # of a RIFF that was written as a stream
 _LONGEST_WAIT = 17  # a decoder holds at most 16 frames back (ITU-T H.264 A.3.1, H.265 A.4.2)
 _VOP = b"\0\0\1\xb6"  # ISO/IEC 14496-2 table 6-3
 _LEAST_VOP_BYTES = 9  # a placeholder that stands for no frame is shorter
+NUM_HOLE = 128  # no coded picture holds so many zeros in a row; a file with a part that was never written does
+_BLIND_CODECS = {"hevc", "vp8", "vp9"}  # their decoders make pictures of zeros, and say nothing
 
 
 @dataclass
@@ -42,16 +40,20 @@ class Table:
 
     order: display index -> packet position in the file; times: presentation time of every packet position.
     has_times: each frame has a time of its own; by_time: and nothing here speaks against sorting by them, which
-    `agrees` then looks at closely. is_counted: packet for packet there is one frame.
-    missing: packets that the header promises and the file does not hold.
+    `agrees` then looks at closely. delay: where packet for packet there is one frame, how many the decoder holds back.
+    is_parsed: a frame is where the demuxer found one, not where an index has it. placeholders: packets that may stand
+    for no frame. missing: packets that the header promises and the file does not hold.
     """
 
+    codec: str
     order: list[int]
     times: list[int]
     keys: list[int]
     has_times: bool
     by_time: bool
-    is_counted: bool
+    delay: int | None
+    is_parsed: bool
+    placeholders: set[int]
     missing: int
     kept: list[VideoPacket] | None
     reader: H264Order | HevcOrder | None
@@ -77,15 +79,48 @@ class Table:
         """Returns whether a keyframe is known to need nothing before it, and to show nothing among that."""
         return self.reader is None or self.kept is None or self.reader.is_clean(self.kept[key])
 
+    def is_late_start(self, position: int, first: int) -> bool:
+        """Returns whether no decoder shows a packet, as `first` is the first one that is shown: the recording begins in
+        the middle of a group, or of one that refreshes the picture bit by bit (ITU-T H.264 D.2.8)."""
+        if position >= first or not (self.is_parsed or self._has_picture(position)):
+            return False
+        return not self.keys or position < self.keys[0] or (self.is_gradual and self.is_open(self.keys[0]))
+
+    def _has_picture(self, position: int) -> bool:
+        if self.kept is None:
+            return True
+        if self.codec == "mpeg4":
+            return _VOP in bytes(self.kept[position])
+        return self.reader is None or self.reader.has_picture(self.kept[position])
+
+    @property
+    def is_gradual(self) -> bool:
+        """Returns whether a decoder may show a group from somewhere behind its keyframe on."""
+        return isinstance(self.reader, H264Order)
+
+    def count_fields(self) -> int:
+        """Returns how many packets hold half a frame, every other line of it."""
+        if not isinstance(self.reader, H264Order):
+            return 0
+        if self.kept is not None:
+            self.reader.restart()
+            for packet in self.kept:
+                self.reader.feed(packet)
+        return self.reader.num_fields
+
+    def is_open(self, position: int) -> bool:
+        """Returns whether it may be a keyframe that frames shown before it follow, or such a frame."""
+        return self.reader is not None and (self.kept is None or self.reader.is_open(self.kept[position]))
+
     def agrees(self, indices: Iterable[int]) -> bool:
         """Returns whether a decoder shows the frames around these display indices in the order of their times."""
         if not self.by_time:
             return False
         if self.reader is None:
             return True
-        if self.is_closed:
-            return self._is_ascending(self._needed(indices))
-        return self._is_ascending(range(len(self.times)), 2)
+        if not self.is_closed:
+            return self._is_ascending(range(len(self.times)), 2)
+        return self._is_ascending(range(len(self.times)) if self.is_parsed else self._needed(indices))
 
     def _needed(self, indices: Iterable[int]) -> list[int]:
         """Returns the positions that decide which frames these are: from the keyframe before each to so far behind all
@@ -108,6 +143,7 @@ class Table:
         else:
             assert self.kept is not None
             assert self.reader is not None
+            self.reader.restart()
             feed, kept = self.reader.feed, self.kept
             found = [feed(kept[position]) for position in positions]
         if None in found:
@@ -128,6 +164,7 @@ class _Scan:
         self.keys: list[int] = []
         self.shown: list[int] = []
         self.corrupt: list[int] = []
+        self.placeholders: set[int] = set()
         self.is_plain = True
 
     def take(self, packets: list[VideoPacket]) -> None:
@@ -137,6 +174,7 @@ class _Scan:
         self.keys += [i for i, packet in enumerate(packets, start) if packet.is_keyframe]
         self.corrupt += [i for i, packet in enumerate(packets, start) if packet.is_corrupt]
         self.shown += [i for i, packet in enumerate(packets, start) if not packet.is_discard]
+        self.placeholders |= {i for i, packet in enumerate(packets, start) if packet.size < _LEAST_VOP_BYTES}
         if self._codec == "vp8":
             hidden = {i for i, packet in enumerate(packets, start) if not _is_shown_vp8(packet)}
             self.shown = [position for position in self.shown if position not in hidden]
@@ -164,7 +202,7 @@ def scan(path: str, container: InputContainer, stream: VideoStream) -> Table:
     if not is_kept and reader:
         places += [reader.feed(one) for one in packets]
     last = max((time for time in found.times if time is not None), default=0) * float(stream.time_base or 0)
-    missing = _count_missing(path, container, stream, len(found.times) + num_empty, last)
+    missing = count_missing(path, container, stream, len(found.times) + num_empty, last)
     if found.shown and found.corrupt == [len(found.times) - 1]:
         found.shown = [position for position in found.shown if position != found.corrupt[0]]  # half a packet at the end
     if len(found.shown) == 1 and is_picture_container(container):
@@ -198,12 +236,15 @@ def _make_table(
     times = [time if time is not None else 0 for time in found.times]
     order = sorted(found.shown, key=times.__getitem__) if has_times else found.shown
     return Table(
+        codec=codec.canonical_name,
         order=order,
         times=times,
         keys=found.keys,
         has_times=has_times,
         by_time=has_times and not found.corrupt[:-1] and _is_orderly(order, found, reader, stream),
-        is_counted=codec.intra_only or (codec.canonical_name == "mpeg4" and found.is_plain),
+        delay=0 if codec.intra_only else 1 if codec.canonical_name == "mpeg4" and found.is_plain else None,
+        is_parsed=container.format.name in _PARSED,
+        placeholders=found.placeholders,
         missing=missing,
         kept=kept,
         reader=reader,
@@ -238,78 +279,16 @@ def _is_shown_vp8(packet: VideoPacket) -> bool:
     return bool(memoryview(packet)[0] >> 4 & 1)
 
 
+def hole_test(codec: str) -> Callable[[VideoPacket], bool]:
+    """Returns a test for packets a part of which was never written, where the decoder would not notice."""
+    if codec not in _BLIND_CODECS:
+        return lambda packet: False
+    hole = bytes(NUM_HOLE)
+    return lambda packet: hole in bytes(packet)
+
+
 def _demux_again(path: str, stream_index: int) -> Iterator[VideoPacket]:
     with open_video(path) as (container, _):
         for packet in container.demux(cast(VideoStream, container.streams[stream_index])):
             if packet.size:
                 yield packet
-
-
-# ---- files that were cut off -----------------------------------------------------------------------------------------
-
-
-def _count_missing(
-    path: str, container: InputContainer, stream: VideoStream, num_packets: int, last_seconds: float
-) -> int:
-    """Returns how many packets the file's own header promises beyond those that are there. Raises BadVideo when that
-    is more than MAX_MISSING of them. Transport and program streams and NUT promise nothing."""
-    name = container.format.name
-    if name in ("matroska,webm", "avi", "flv"):
-        if name == "avi":
-            whole = _riff_bytes(path)
-        else:
-            whole = _flv_bytes(path, last_seconds) if name == "flv" else _matroska_bytes(path)
-        size = Path(path).stat().st_size
-        if whole is not None and size < whole * (1 - MAX_MISSING):
-            raise BadVideo(path, f"is cut off: {size} of {whole} bytes are there{_MORE}")
-        return round(num_packets * (whole / size - 1)) if whole is not None and size < whole else 0
-    promised = stream.frames if name in _COUNTED else 0
-    if name.startswith("mov,"):  # an edit list may leave samples out of the header's count, so the index is asked
-        promised = len(stream.index_entries)
-    if num_packets < promised * (1 - MAX_MISSING):
-        raise BadVideo(path, f"is cut off: {num_packets} of {promised} frames are there{_MORE}")
-    return max(0, promised - num_packets)
-
-
-_MORE = f". Up to {MAX_MISSING:.0%} may be missing. Fetch it again, or leave it out"
-
-
-def _matroska_bytes(path: str) -> int | None:
-    """Returns the size of the file that its header tells (RFC 8794 4 and 6), None where it was written as a stream."""
-    with Path(path).open("rb") as file:
-        for _ in range(2):  # the EBML header, then the one segment
-            if file.read(4) not in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
-                return None
-            first = file.read(1)
-            if not first or not first[0]:
-                return None
-            length = 9 - first[0].bit_length()
-            size = int.from_bytes(first + file.read(length - 1), "big") & (1 << 7 * length) - 1
-            if size == (1 << 7 * length) - 1:
-                return None
-            end = file.seek(size, 1)
-    return end
-
-
-def _riff_bytes(path: str) -> int | None:
-    """Returns where the last RIFF chunk of an AVI ends (OpenDML has several), None where it was written as a stream."""
-    end = 0
-    with Path(path).open("rb") as file:
-        while (head := file.read(8))[:4] == b"RIFF":
-            size = int.from_bytes(head[4:], "little")
-            if size in _UNKNOWN_SIZES:
-                return None
-            end = file.seek(end + 8 + size)
-    return end or None
-
-
-def _flv_bytes(path: str, last_seconds: float) -> int | None:
-    """Returns the size that the metadata of a Flash video tell, None where they do not, or where its frames last as
-    long as they should: other programs leave the size of the file it was made from."""
-    with Path(path).open("rb") as file:
-        head = file.read(4096)
-    found = [re.search(key + rb"\0(.{8})", head, re.DOTALL) for key in (b"\0\x08duration", b"\0\x08filesize")]
-    if None in found:
-        return None
-    duration, size = (struct.unpack(">d", match[1])[0] for match in found if match)
-    return round(size) if last_seconds < duration * (1 - MAX_MISSING) and 0 < size < PLACES else None
