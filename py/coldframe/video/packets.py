@@ -174,7 +174,8 @@ class _Scan:
         self.keys += [i for i, packet in enumerate(packets, start) if packet.is_keyframe]
         self.corrupt += [i for i, packet in enumerate(packets, start) if packet.is_corrupt]
         self.shown += [i for i, packet in enumerate(packets, start) if not packet.is_discard]
-        self.placeholders |= {i for i, packet in enumerate(packets, start) if packet.size < _LEAST_VOP_BYTES}
+        if self._codec not in INDEXED_CODECS:
+            self.placeholders |= {i for i, packet in enumerate(packets, start) if packet.size < _LEAST_VOP_BYTES}
         if self._codec == "vp8":
             hidden = {i for i, packet in enumerate(packets, start) if not _is_shown_vp8(packet)}
             self.shown = [position for position in self.shown if position not in hidden]
