@@ -51,7 +51,8 @@ def test_a_packet_without_its_head_is_an_error_for_what_follows(tmp_path: Path, 
     for number in (keys[0], keys[1], keys[1] + 3):
         data = bytearray(whole)
         start, size, _ = packets[number]
-        data[start + 4 : start + min(size, 16)] = bytes([byte]) * (min(size, 16) - 4)
+        end = size if number == 0 else min(size, 16)  # before the first picture there are other units
+        data[start + 4 : start + end] = bytes([byte]) * (end - 4)
         path.write_bytes(data)
         for index in (0, 5, 20, 30, 47):
             found = read_one(path, index)
