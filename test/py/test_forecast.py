@@ -18,7 +18,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import small
+from coldframe.backbones.shape import FLOAT_BYTES
 from coldframe.build import forecast, models
+from coldframe.build.sizes import size_backbone, size_decoder
 from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
@@ -131,7 +133,7 @@ def test_the_tensors_of_an_evaluation_are_those_forecast() -> None:
     memory = forecast.describe_model(settings)["memory"]
     clips = forecast.BATCHES_IN_FLIGHT * 6 * 3 * 5 * 96**2 * 4  # videos and views of WIDE
     alone = memory["evaluation_bytes"] - memory["trial_bytes"] - clips
-    backbone = forecast.PROCESS_BYTES + 4 * forecast.count_backbone(settings.model.backbone)
+    backbone = forecast.PROCESS_BYTES + 4 * size_backbone(settings.model.backbone).count_parameters()
     assert count_scores(settings) == pytest.approx(alone - backbone, rel=0.06)
 
 
@@ -163,7 +165,19 @@ def test_parameters_of_a_backbone_are_those_of_the_real_one(sizes: tuple[float, 
     backbone = small.settings(**changes).model.backbone
     with torch.device("meta"):
         real = models.build_vision(backbone)
-    assert forecast.count_backbone(backbone) == sum(parameter.numel() for parameter in real.parameters())
+    assert size_backbone(backbone).count_parameters() == sum(parameter.numel() for parameter in real.parameters())
+
+
+@pytest.mark.parametrize("changes", [{}, {"model__temporal__cross_attention": False}, {"data__num_frames": 1}], ids=str)
+def test_sizes_tell_the_tokens_that_the_real_backbone_gives_and_the_real_decoder_reads(changes: dict[str, Any]) -> None:
+    settings = small.settings(**changes)
+    cohort = build_cohort(settings)
+    shape = size_backbone(settings.model.backbone).shape(settings.data.num_frames)
+    side = settings.data.size
+    layers = cohort.features(torch.randn(2, 3, settings.data.num_frames, side, side))
+    assert {layer.shape for layer in layers.values()} == {shape}
+    assert layers[-1].tokens_NTLC.numel() == 2 * shape.clip_bytes / FLOAT_BYTES
+    assert size_decoder(settings).wants == cohort.wants()
 
 
 def test_numbers_take_the_bytes_that_they_take_in_torch() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coldframe.cache import manifest
 from coldframe.cache.manifest import Layout, Manifest, Part, Shard, describe_key, describe_parts, find_differences
 from coldframe.settings import Backbone, Data, Eval, Features
 from small import settings
@@ -133,3 +135,16 @@ def test_a_shard_that_is_dropped_takes_its_bad_records_along() -> None:
     part = Part("train", 8, 1, {}, [first, second], {1: "torn", 5: "torn"})
     part.drop(first)
     assert (part.shards, part.bad, list(part.gaps())) == ([second], {5: "torn"}, [range(4)])
+
+
+def test_an_older_cache_that_does_not_say_what_stands_before_the_patches_is_read(folder: Path, tmp_path: Path) -> None:
+    built = describe(folder)
+    built.write(tmp_path)
+    file = tmp_path / manifest.MANIFEST
+    value = json.loads(file.read_text())
+    del value["layout"]["prefix"], value["sha256"]
+    file.write_text(json.dumps({**value, "sha256": manifest._hash_value(value)}))
+    found = manifest.read_manifest(tmp_path)
+    assert found is not None
+    assert find_differences(found, built) == []
+    assert found.layout.shapes == [[(3, 1 + 9, 32), (2, 9, 9), (2, 9, 9)]] * 2

@@ -2,8 +2,7 @@
 
 Memory is that of the Python process (on CUDA, of the device): counted tensors plus few measured constants.
 `coldframe bench memory` compares it with what real steps take, test_forecast.py with the tensors that they make.
-
-Shapes: N clips of a shard, T frames, L tokens of a frame (P patches and the class token), C channels
+What backbones and decoders cost by themselves, their sizes.py tell.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from coldframe.decoders.evl.columns import column_groups
+from coldframe.backbones.shape import FLOAT_BYTES, BackboneSizes
+from coldframe.build.sizes import size_backbone, size_decoder
 from coldframe.machine.device import plan_device
-from coldframe.settings import Backbone, Settings
+from coldframe.settings import Settings
 
-FLOAT_BYTES = 4
 ITEM_BYTES = {"fp32": FLOAT_BYTES, "bf16": 2, "fp16": 2}
 # The interpreter, torch with its thread pools and torch._dynamo (which the first optimizer imports), the libraries for
 # decoding: what a tiny model's peak leaves after its tensors, on Linux with torch 2.13 (CPU build).
@@ -45,48 +44,27 @@ def describe_model(settings: Settings) -> dict[str, Any]:
     A cohort takes `shared_bytes` once, the most of `features_bytes` and of `transient_bytes` that any trial has, and
     the sum of `trial_bytes`.
     """
-    backbone, decoder = count_backbone(settings.model.backbone), count_decoder(settings)
+    sizes = size_backbone(settings.model.backbone)
+    backbone, decoder = sizes.count_parameters(), size_decoder(settings).count_parameters()
     backbone_flops, decoder_flops = count_multiply_adds(settings)
     return {
         "parameters_total": backbone + decoder,
-        "parameters_trained": decoder + (0 if settings.model.backbone.freeze else _count_tuned(settings, backbone)),
+        "parameters_trained": decoder + (0 if settings.model.backbone.freeze else _count_tuned(settings, sizes)),
         "flops_per_view": backbone_flops + decoder_flops,
         "backbone_flops_per_view": backbone_flops,
         "decoder_flops_per_view": decoder_flops,
-        "memory": _describe_memory(settings, backbone, decoder),
+        "memory": _describe_memory(settings),
     }
 
 
-def count_backbone(backbone: Backbone) -> int:
-    """Returns the parameters of the backbone, from sizes alone, as those of the decoder: a sweep asks for hundreds."""
-    C, L = backbone.width, 1 + (backbone.input_size // backbone.patch_size) ** 2
-    embedding = 3 * backbone.patch_size**2 * C + C + C + L * C + 2 * C  # of patches, class and places; the first norm
-    return embedding + backbone.num_layers * _count_block(backbone)
-
-
-def _count_block(backbone: Backbone) -> int:
-    C, hidden = backbone.width, round(backbone.mlp_factor * backbone.width)
-    return 4 * C**2 + 4 * C + 2 * C * hidden + hidden + C + 2 * 2 * C
-
-
-def count_decoder(settings: Settings) -> int:
-    """Returns the parameters of the trained part."""
-    decoder, temporal = settings.model.decoder, settings.model.temporal
-    T, _, C = _tokens(settings)
-    hidden = round(decoder.mlp_factor * C)
-    layer = 4 * C * decoder.qkv_dim + 3 * decoder.qkv_dim + C + 2 * C * hidden + hidden + C + 3 * 2 * C
-    layer += temporal.conv * 4 * C + temporal.position_embedding * T * C
-    layer += temporal.cross_attention * 2 * (2 * _side(settings) - 1) ** 2 * C
-    return decoder.num_layers * layer + C + 2 * C + (C + 1) * settings.data.num_classes
-
-
-def _describe_memory(settings: Settings, backbone: int, decoder: int) -> dict[str, Any]:
+def _describe_memory(settings: Settings) -> dict[str, Any]:
+    sizes, decoder = size_backbone(settings.model.backbone), size_decoder(settings).count_parameters()
     device, precision = plan_device(settings.launch.device, settings.train.precision)
     itemsize, on_cpu = ITEM_BYTES[precision], device == "cpu"
     train, frozen = settings.train, settings.model.backbone.freeze
-    trained = decoder if frozen else decoder + _count_tuned(settings, backbone)
+    trained = decoder if frozen else decoder + _count_tuned(settings, sizes)
     process = PROCESS_BYTES if on_cpu else CUDA_BYTES
-    backbone_bytes = backbone * (itemsize if frozen else FLOAT_BYTES)
+    backbone_bytes = sizes.count_parameters() * (itemsize if frozen else FLOAT_BYTES)
     views = settings.eval.batch_size * settings.eval.spatial_views * settings.eval.temporal_views
     # Weights and Adam's two moments, the running mean, and gradients where they wait for the next part of the batch.
     replays = not on_cpu and settings.launch.cuda_graphs and not prevents_replay(settings)
@@ -152,43 +130,26 @@ def _shard(settings: Settings) -> int:
     return max(1, settings.train.batch_size // settings.train.micro_batches)
 
 
-def _count_tuned(settings: Settings, backbone: int) -> int:
+def _count_tuned(settings: Settings, backbone: BackboneSizes) -> int:
     """Returns how many of the backbone's parameters are trained when it is not frozen."""
-    chosen = settings.model.backbone
-    if chosen.train_blocks is None:
-        return backbone
-    return min(chosen.train_blocks, chosen.num_layers) * _count_block(chosen)
-
-
-def _side(settings: Settings) -> int:
-    return settings.model.backbone.input_size // settings.model.backbone.patch_size
-
-
-def _tokens(settings: Settings) -> tuple[int, int, int]:
-    """Returns (T, P, C)."""
-    return settings.data.num_frames, _side(settings) ** 2, settings.model.backbone.width
+    num_blocks = settings.model.backbone.train_blocks
+    if num_blocks is None:
+        return backbone.count_parameters()
+    return min(num_blocks, backbone.num_layers) * backbone.count_block()
 
 
 def count_multiply_adds(settings: Settings) -> tuple[int, int]:
     """Returns the multiply-adds of one view's forward pass in the backbone and in the decoder with its head.
 
-    Each is counted once, as the paper's GFLOPs are. The decoder is counted with its projections absorbed
-    (evl/model.py), so it is below the paper's. From stored features (data.features) only blocks that run again count.
+    Each is counted once, as the paper's GFLOPs are. From stored features (data.features) only blocks that run again
+    count.
     """
-    backbone, decoder = settings.model.backbone, settings.model.decoder
-    T, P, C = _tokens(settings)
-    L = P + 1
-    block = L * C * (4 * C + 2 * round(backbone.mlp_factor * C)) + 2 * L * L * C
-    embedding, num_blocks = P * 3 * backbone.patch_size**2 * C, backbone.num_layers
+    backbone, decoder = size_backbone(settings.model.backbone), size_decoder(settings)
+    entering, num_blocks = backbone.count_entering(), backbone.num_layers
     if settings.data.features is not None:
-        embedding, num_blocks = 0, 0 if settings.features.form == "maps" else decoder.num_layers
-    layer = 2 * T * L * C * decoder.num_heads + 2 * C * round(decoder.mlp_factor * C) + 4 * C * decoder.qkv_dim
-    if settings.model.temporal.conv:
-        layer += 3 * T * L * C
-    if settings.model.temporal.cross_attention:
-        side = _side(settings)
-        layer += 2 * (T - 1) * P * P * C + 2 * (T - 1) * P * side * (2 * side - 1) * C
-    return T * (embedding + num_blocks * block), decoder.num_layers * layer + C * settings.data.num_classes
+        entering, num_blocks = 0, 0 if settings.features.form == "maps" else decoder.wants.depth
+    frames = backbone.shape(settings.data.num_frames).frames
+    return frames * (entering + num_blocks * backbone.count_running()), decoder.count_multiply_adds()
 
 
 def _clip_bytes(settings: Settings, num_clips: int) -> int:
@@ -199,84 +160,66 @@ def _clip_bytes(settings: Settings, num_clips: int) -> int:
 
 
 def _token_bytes(settings: Settings, num_clips: int) -> int:
-    """Returns one float32 tensor (N, T, L, C)."""
-    T, P, C = _tokens(settings)
-    return num_clips * T * (P + 1) * C * FLOAT_BYTES
+    """Returns one float32 tensor of tokens."""
+    return num_clips * size_backbone(settings.model.backbone).shape(settings.data.num_frames).clip_bytes
 
 
 def _map_bytes(settings: Settings, num_clips: int) -> int:
-    """Returns the attention maps of one block in one direction, float32; 0 where nobody looks at them."""
-    T, P, _ = _tokens(settings)
-    return num_clips * (T - 1) * P * P * FLOAT_BYTES if settings.model.temporal.cross_attention else 0
-
-
-def _skewed_share(settings: Settings) -> tuple[float, float]:
-    """Returns how large the skewed maps are, and what making one group of columns takes, in maps (motion.py, skew)."""
-    side = _side(settings)
-    groups = column_groups(side)
-    columns = groups[0].stop
-    return (side + columns - 1) / side, (1 + (side + columns) / side) / len(groups)
+    """Returns the relations of one block in one direction; 0 where nobody looks at them."""
+    shape = size_backbone(settings.model.backbone).shape(settings.data.num_frames)
+    return num_clips * shape.relation_bytes if size_decoder(settings).wants.relations else 0
 
 
 def _raw_bytes(settings: Settings, num_clips: int) -> int:
     """Returns the features of the last blocks as the backbone gives them."""
     layer = _token_bytes(settings, num_clips) + 2 * _map_bytes(settings, num_clips)
-    return settings.model.decoder.num_layers * layer
+    return size_decoder(settings).wants.depth * layer
 
 
 def _feature_bytes(settings: Settings, num_clips: int, itemsize: int) -> int:
-    """Returns the features as decoders read them: tokens in float32, skewed maps in the precision."""
-    skewed = 2 * _map_bytes(settings, num_clips) * _skewed_share(settings)[0] * itemsize / FLOAT_BYTES
-    return round(settings.model.decoder.num_layers * (_token_bytes(settings, num_clips) + skewed))
+    """Returns the features as decoders read them: tokens in float32, and what they ask layers to share."""
+    decoder = size_decoder(settings)
+    layer = _token_bytes(settings, num_clips) + decoder.shared_bytes(num_clips, itemsize)
+    return round(decoder.wants.depth * layer)
 
 
 def _pass_bytes(settings: Settings, num_clips: int, itemsize: int) -> int:
     """Returns the most that is alive until the features are ready, they included.
 
-    That is in the last block's mlp, beside the old stream, which is the features before: its new stream, norm, packed
-    query, key and value (they wait for the maps), hidden layer and output. Or when all maps are being skewed.
+    That is in the last block, beside the old stream, which is the features before. Or when all that is shared is being
+    made.
     """
+    decoder, depth = size_decoder(settings), size_decoder(settings).wants.depth
     raw, tokens, maps = (of(settings, num_clips) for of in (_raw_bytes, _token_bytes, _map_bytes))
-    skewing = raw + _feature_bytes(settings, num_clips, itemsize) - settings.model.decoder.num_layers * tokens
-    skewing += round(maps * _skewed_share(settings)[1])
+    sharing = raw + _feature_bytes(settings, num_clips, itemsize) - depth * tokens
+    sharing += decoder.sharing_bytes(num_clips)
     if settings.data.features is not None and settings.features.form == "maps":
-        return skewing
+        return sharing
     before = raw - tokens - 2 * maps
-    stream = settings.model.decoder.num_layers == 1 or itemsize != FLOAT_BYTES
-    mlp = (6 + stream + settings.model.backbone.mlp_factor) * tokens * itemsize / FLOAT_BYTES
-    return max(skewing, before + round(mlp))
+    stream = depth == 1 or itemsize != FLOAT_BYTES
+    alive = size_backbone(settings.model.backbone).alive_tensors + stream
+    return max(sharing, before + round(alive * tokens * itemsize / FLOAT_BYTES))
 
 
 def _backward_bytes(settings: Settings, num_clips: int, gradient: int, itemsize: int) -> int:
-    """Returns what backward holds at its widest besides the features.
-
-    Of each decoder layer its own tokens and two rows of scores a head stay until backward has passed it; gradients
-    come as it goes. On the way are one layer's tokens' gradient and what the motion term reads of it.
-    """
-    tokens, temporal = _token_bytes(settings, num_clips), settings.model.temporal
-    num_layers, num_heads = settings.model.decoder.num_layers, settings.model.decoder.num_heads
-    width = settings.model.backbone.width
-    has_own = temporal.conv or temporal.position_embedding or temporal.cross_attention
-    layer = has_own * tokens + 2 * num_heads * tokens // width
-    passing = round(tokens * (has_own + 0.5 * temporal.cross_attention) + 6 * num_heads * tokens / width)
+    """Returns what backward holds at its widest besides the features; gradients come as it goes."""
+    decoder = size_decoder(settings)
+    num_parts, kept, passing = decoder.backward(num_clips)
     if not settings.model.backbone.freeze:
         graph, num_blocks = _graph_bytes(settings, num_clips, itemsize)
-        passing += round((2 + settings.model.backbone.mlp_factor) * tokens)
-        first = num_layers * layer + graph + min(gradient, count_decoder(settings) * FLOAT_BYTES)
+        in_block = size_backbone(settings.model.backbone).backward_tensors
+        passing += round(in_block * _token_bytes(settings, num_clips))
+        first = num_parts * kept + graph + min(gradient, decoder.count_parameters() * FLOAT_BYTES)
         return passing + max(first, graph // num_blocks + gradient)
-    return passing + max(num_layers * layer + gradient // num_layers, layer + gradient)
+    return passing + max(num_parts * kept + gradient // num_parts, kept + gradient)
 
 
 def _graph_bytes(settings: Settings, num_clips: int, itemsize: int) -> tuple[int, int]:
-    """Returns what a trained backbone keeps for backward, and in how many blocks.
-
-    Of each block the stream twice, both norms, packed query, key and value, their mix twice, and the mlp's hidden layer
-    before, within and after QuickGELU; of each map all heads.
-    """
-    backbone = settings.model.backbone
-    num_blocks = backbone.num_layers if backbone.train_blocks is None else backbone.train_blocks
-    block = (9 + 3 * backbone.mlp_factor) * _token_bytes(settings, num_clips) * itemsize / FLOAT_BYTES
-    num_mapped = min(num_blocks, settings.model.decoder.num_layers)
+    """Returns what a trained backbone keeps for backward, and in how many blocks; of each map all heads."""
+    backbone, num_blocks = size_backbone(settings.model.backbone), settings.model.backbone.train_blocks
+    num_blocks = backbone.num_layers if num_blocks is None else num_blocks
+    block = backbone.kept_tensors * _token_bytes(settings, num_clips) * itemsize / FLOAT_BYTES
+    num_mapped = min(num_blocks, size_decoder(settings).wants.depth)
     total = round(num_blocks * block + num_mapped * 2 * backbone.num_heads * _map_bytes(settings, num_clips))
     return total, num_blocks
 

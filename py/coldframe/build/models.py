@@ -10,6 +10,7 @@ import torch
 
 from coldframe.backbones.clip import weights
 from coldframe.backbones.clip.model import Activation, VisionTransformer, init_random
+from coldframe.build.sizes import size_backbone
 from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file
@@ -37,12 +38,12 @@ def build_vision(backbone: Backbone) -> VisionTransformer:
 
 def make_decoder(settings: Settings) -> EVL:
     """Returns the trained part with fresh weights from torch's global generator, on the current default device."""
-    backbone, decoder, temporal = settings.model.backbone, settings.model.decoder, settings.model.temporal
-    side = backbone.input_size // backbone.patch_size
+    decoder, temporal = settings.model.decoder, settings.model.temporal
+    shape = size_backbone(settings.model.backbone).shape(settings.data.num_frames)
     return EVL(
-        num_frames=settings.data.num_frames,
-        grid=(side, side),
-        width=backbone.width,
+        num_frames=shape.frames,
+        grid=(shape.rows, shape.columns),
+        width=shape.channels,
         num_layers=decoder.num_layers,
         qkv_dim=decoder.qkv_dim,
         num_heads=decoder.num_heads,

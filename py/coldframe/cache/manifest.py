@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coldframe.build.sizes import size_backbone, size_decoder
 from coldframe.data.clips import read_list
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file, write_text
@@ -37,25 +38,28 @@ class Layout:
     num_frames: int
     num_patches: int
     width: int
+    prefix: int
 
     @classmethod
     def of(cls, settings: Settings) -> Layout:
         """Returns the layout of the cache that a configuration builds."""
-        backbone, model = settings.model.backbone, settings.model
+        shape = size_backbone(settings.model.backbone).shape(settings.data.num_frames)
+        wants = size_decoder(settings).wants
         return cls(
             form=settings.features.form,
             precision=settings.features.precision,
-            num_layers=model.decoder.num_layers,
-            has_maps=model.temporal.cross_attention and settings.data.num_frames > 1,
-            num_frames=settings.data.num_frames,
-            num_patches=(backbone.input_size // backbone.patch_size) ** 2,
-            width=backbone.width,
+            num_layers=wants.depth,
+            has_maps=wants.relations and shape.frames > 1,
+            num_frames=shape.frames,
+            num_patches=shape.num_patches,
+            width=shape.channels,
+            prefix=shape.prefix,
         )
 
     @property
     def shapes(self) -> list[list[tuple[int, ...]]]:
         """The shapes of the tensors of each stored layer."""
-        tokens = (self.num_frames, self.num_patches + 1, self.width)
+        tokens = (self.num_frames, self.prefix + self.num_patches, self.width)
         maps = (self.num_frames - 1, self.num_patches, self.num_patches)
         layer: list[tuple[int, ...]] = [tokens, maps, maps] if self.form == "maps" and self.has_maps else [tokens]
         return [layer] * (1 if self.form == "one" else self.num_layers)
@@ -164,6 +168,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             for name, part in value["parts"].items()
         }
         value["key"].setdefault("data.reader", "pyav")  # older caches do not say it
+        value["layout"].setdefault("prefix", 1)  # nor that a class token stands before the patches
         return Manifest(Layout(**value["layout"]), value["key"], value["computed_in"], parts)
     except KeyError as error:
         raise UserError(f"{file}  cannot be used: it has no {error}. {_ANEW}") from error
