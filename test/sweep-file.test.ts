@@ -307,13 +307,6 @@ describe('the selection list', () => {
       expect.stringContaining('selection_list is not val.txt'),
     ]);
   });
-
-  test('that shares clips with another list is noted', () => {
-    write('select.txt', 'fit.mp4 0\nselect.mp4 1\n');
-    expect(read(`${HEAD}${LR}`).notes).toEqual([
-      'select.txt  selection_list: 1 of its 2 clips are in the training list fit.txt too.',
-    ]);
-  });
 });
 
 describe('the sweeps that come with the project', () => {

@@ -112,11 +112,20 @@ describe('a sweep', () => {
     writeFileSync(join(folder, 'odd.txt'), '0.mp4 99\n');
     const lists = ['fit', 'odd', 'none'].map((name) => join(folder, `${name}.txt`));
     const file = writeSweep('lists', `space: {data.train_list: [${lists}], data.stride: [4, 2]}`);
-    const { code, stderr } = await coldframe(['sweep', '--config', file, '--run-dir', join(folder, 'lists')]);
-    expect([code, existsSync(join(folder, 'lists'))]).toEqual([2, false]);
-    expect(stderr).toContain(`${lists[1]}:1  label 99 is outside 0..7`);
-    expect(stderr).toContain(`${lists[2]}  no such file.`);
-    expect(stderr.match(/label 99/g)).toHaveLength(1);
+    for (const more of [[], ['--dry-run']]) {
+      const { code, stderr } = await coldframe([
+        'sweep',
+        '--config',
+        file,
+        '--run-dir',
+        join(folder, 'lists'),
+        ...more,
+      ]);
+      expect([code, existsSync(join(folder, 'lists'))]).toEqual([2, false]);
+      expect(stderr).toContain(`${lists[1]}:1  label 99 is outside 0..7`);
+      expect(stderr).toContain(`${lists[2]}  no such file.`);
+      expect(stderr.match(/label 99/g)).toHaveLength(1);
+    }
   });
 
   test('leaves the best configuration ready to train with', () => {

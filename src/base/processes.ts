@@ -1,6 +1,8 @@
-/** Processes of this machine, known by number and time of birth, as numbers are used again. Without /proc nothing is known of them. */
+/** Processes of this machine, known by number and time of birth, as numbers are used again. Without /proc nothing is known of them. And its
+ * processors, as they are shared out. */
 
 import { readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 
 /** Returns when a living process began (machine start and clock ticks since); undefined when it is gone or unknown. */
 export function findBirth(pid: number): string | undefined {
@@ -69,3 +71,13 @@ export function signal(pid: number, name: NodeJS.Signals): void {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }
+
+/** Returns the processors that this process may use: in a slot of a sweep, its share. Python counts the same. */
+export function countCores(): number {
+  const share = Number(process.env.COLDFRAME_CPUS ?? '');
+  const all = availableParallelism();
+  return Number.isInteger(share) && share > 0 ? Math.min(all, share) : all;
+}
+
+/** Returns the processors of each of so many slots. */
+export const shareCores = (slots: number): number => Math.max(1, Math.floor(countCores() / slots));

@@ -29,7 +29,10 @@ export interface CheckedLists {
   classes?: string[];
 }
 
-type Which = 'train' | 'val';
+export type Which = 'train' | 'val';
+
+/** The lists of a run as others are compared with them. */
+export type Compared = Partial<Record<Which, ComparedList>>;
 
 const LEAK = 'what is trained on says little of new clips';
 
@@ -44,13 +47,23 @@ export async function checkLists(
   config: Config,
   wanted: Which[],
   outDir: string | null,
-  report: Report,
+  report: Pick<Report, 'warn'>,
 ): Promise<CheckedLists> {
+  return (await compareLists(config, wanted, outDir, report)).lists;
+}
+
+/** The same for whoever compares them with more lists. */
+export async function compareLists(
+  config: Config,
+  wanted: Which[],
+  outDir: string | null,
+  report: Pick<Report, 'warn'>,
+): Promise<{ lists: CheckedLists; compared: Compared }> {
   const problems: string[] = [];
   const lists: CheckedLists = {};
   const { classes } = config.data;
   if (classes !== null) collect(problems, () => (lists.classes = readClasses(classes)));
-  const compared: Partial<Record<Which, ComparedList>> = {};
+  const compared: Compared = {};
   for (const which of wanted) {
     const classNames = lists.classes ?? null;
     const numClasses = config.data.num_classes;
@@ -68,7 +81,7 @@ export async function checkLists(
   const fault = weights === 'random' ? undefined : explainWeightsFile(weights);
   if (fault !== undefined) problems.push(`model.backbone.weights  ${fault} ${adviseFetch(preset)}`);
   if (problems.length > 0) throw new UserError(problems);
-  return lists;
+  return { lists, compared };
 }
 
 /** Returns a configuration, and notes on it. Throws UserError with its problems and those of the wanted lists at once. */
@@ -113,7 +126,7 @@ interface OneList {
   classNames: string[] | null;
   outDir: string | null;
   problems: string[];
-  report?: Report;
+  report?: Pick<Report, 'warn'>;
 }
 
 async function checkOne({

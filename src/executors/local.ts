@@ -3,11 +3,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readdirSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
-import { findBirth, findByVariable, signal } from '../base/processes.ts';
+import { findBirth, findByVariable, shareCores, signal } from '../base/processes.ts';
 import type { Executor, Job, JobState } from './executor.ts';
 
 /** In the environment of a job and of all that it starts: `KEY SLOT`. */
@@ -32,7 +31,7 @@ export function findDevices(): string[] {
 /** Returns what gives a slot its share of the machine. One slot alone has all of it: numbers on a CPU depend on the threads. */
 export function leaseSlot(slot: number, slots: number, devices: string[]): Record<string, string> {
   if (slots === 1) return {};
-  const cores = String(Math.max(1, Math.floor(availableParallelism() / slots)));
+  const cores = String(shareCores(slots));
   const threads = process.env.OMP_NUM_THREADS ?? cores;
   const lease: Record<string, string> = { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: threads, COLDFRAME_CPUS: cores };
   if (devices.length === 0) return lease;

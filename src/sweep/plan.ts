@@ -6,7 +6,9 @@ import { withScratch } from '../base/files.ts';
 import { mean } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/schema.ts';
-import { checkLists, filesOf } from '../data/checks.ts';
+import { type Compared, compareLists, filesOf, type Which } from '../data/checks.ts';
+import { describeShared } from '../data/leaks.ts';
+import { describeWorkers } from '../data/workers.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Trial } from '../run/cohort-types.ts';
 import { withSession } from '../runtime/with-session.ts';
@@ -31,7 +33,6 @@ const USABLE_MEMORY = 0.8; // of a machine's: the rest is the system's, the page
 export type AskForecasts = (shapes: Config[]) => Promise<Forecast[]>;
 
 export interface PlannedRound {
-  trials: Trial[];
   cohorts: PlannedCohort[];
   lines: CohortLine[];
   forecasts: Forecast[];
@@ -104,15 +105,19 @@ function tellPoint(params: Point['params'], results: TrialResult[], metric: 'top
   return { params, value: null, state: 'pruned', intermediate };
 }
 
-/** Groups the trials of some points into cohorts that fit into the memory of a slot. */
+/** Returns the trials of some points, after those that earlier points lack. */
+export function makeRound(sweep: Sweep, points: Point[], state: SweepState): Trial[] {
+  const lacking = makeLacking(sweep, state);
+  return [...lacking, ...makeTrials(sweep, points, state.trials.size + lacking.length + 1)];
+}
+
+/** Groups trials into cohorts that fit into the memory of a slot. */
 export async function planRound(
   sweep: Sweep,
-  points: Point[],
+  trials: Trial[],
   state: SweepState,
   ask: AskForecasts,
 ): Promise<PlannedRound> {
-  const lacking = makeLacking(sweep, state);
-  const trials = [...lacking, ...makeTrials(sweep, points, state.trials.size + lacking.length + 1)];
   const { shapes, shapeOf } = shapesOf(trials);
   const forecasts = await ask(shapes);
   const cohorts = groupTrials(trials, {
@@ -132,7 +137,7 @@ export async function planRound(
     const names = cohort.trials.map(({ name }) => name);
     return { cohort: cohort.name, trials: names, forecast_bytes: cohort.forecast_bytes, cost: { together, alone } };
   });
-  return { trials, cohorts, lines, forecasts };
+  return { cohorts, lines, forecasts };
 }
 
 /** What a slot may use: as the sweep file says, else its share of this machine or of its GPU; of another machine nothing
@@ -161,31 +166,56 @@ async function askDeviceMemory(device: string, stallSeconds: number, numSharers:
   return Math.floor((USABLE_MEMORY * freeBytes) / numSharers);
 }
 
-/** Lists, weights and feature caches are read once before anything starts: each cohort would say the same of its own.
- * Throws UserError with the problems of all. */
-export async function checkInputs(sweep: Sweep, trials: Trial[], report: Report): Promise<void> {
+/** Reads lists, weights and feature caches once before anything starts, since each cohort would say the same of its own,
+ * and tells what two lists share. Throws UserError with the problems of all. */
+export async function checkInputs(sweep: Sweep, trials: Trial[], report: Pick<Report, 'note' | 'warn'>): Promise<void> {
   const problems = new Set<string>();
-  const check: CheckOne = async (work) => {
-    try {
-      await work();
-    } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      for (const problem of error.problems) problems.add(problem);
-    }
+  const told = new Set<string>();
+  const warn: Warn = (text) => {
+    if (!told.has(text)) report.warn(text);
+    told.add(text);
+  };
+  const check: CheckTrial = async (settings, read) => {
+    for (const problem of await checkTrial(sweep, settings, read, warn)) problems.add(problem);
   };
   const groups = groupShapes(trials);
   const isCached = ([first]: Shapes): boolean => first.data.features !== null;
   const firsts = groups.filter((group) => !isCached(group)).map(([first]) => first);
-  for (const config of withOwnLists(firsts)) await check(() => checkLists(config, ['train', 'val'], null, report));
-  if (sweep.selection === 'separate') {
-    const finals = withOwnLists(firsts.map((settings) => finalConfig(sweep, { settings })));
-    for (const config of finals) await check(() => checkLists(config, ['val'], null, report));
-  }
-  await checkCaches(sweep, groups.filter(isCached), check, report);
+  const read: ReadLists = async (config, wanted) => (await compareLists(config, wanted, null, { warn })).compared;
+  for (const settings of withOwnLists(firsts)) await check(settings, read);
+  await checkCaches(groups.filter(isCached), warn, check);
   if (problems.size > 0) throw new UserError([...problems]);
+  const { kind, slots } = sweep.executor;
+  const workers = kind === 'local' ? describeWorkers(sweep.config, slots) : undefined;
+  if (workers !== undefined) report.note(workers);
 }
 
-type CheckOne = (work: () => Promise<unknown>) => Promise<void>;
+type Warn = (text: string) => void;
+type ReadLists = (config: Config, wanted: Which[]) => Promise<Compared>;
+type CheckTrial = (settings: Config, read: ReadLists) => Promise<void>;
+
+const JUDGED = 'the best trial is chosen by clips that are to judge it';
+
+/** Reads the lists of a trial and, where the sweep chooses on one of its own, that of the last evaluation. Returns what is
+ * wrong. */
+async function checkTrial(sweep: Sweep, settings: Config, read: ReadLists, warn: Warn): Promise<string[]> {
+  const problems: string[] = [];
+  const collect = async (config: Config, wanted: Which[]): Promise<Compared> => {
+    try {
+      return await read(config, wanted);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      problems.push(...error.problems);
+      return {};
+    }
+  };
+  const { val: selection } = await collect(settings, ['train', 'val']);
+  if (sweep.selection !== 'separate') return problems;
+  const { val: validation } = await collect(finalConfig(sweep, { settings }), ['val']);
+  if (selection !== undefined && validation !== undefined)
+    for (const warning of await describeShared(selection, validation, JUDGED)) warn(warning);
+  return problems;
+}
 
 /** Returns those of the configurations that do not read the same lists and weights as one before. */
 function withOwnLists(configs: Config[]): Config[] {
@@ -199,18 +229,16 @@ function inputsOf({ data, model }: Config): unknown[] {
 }
 
 /** With a feature cache the lists are compared as Python reads them. */
-async function checkCaches(sweep: Sweep, groups: Shapes[], check: CheckOne, report: Report): Promise<void> {
+async function checkCaches(groups: Shapes[], warn: Warn, check: CheckTrial): Promise<void> {
   if (groups.length === 0) return;
   await withScratch((scratch) =>
     withSession({}, async (session) => {
-      const compare = async (configs: Shapes, wanted: ('train' | 'val')[]): Promise<object> => {
-        const lists = await checkLists(configs[0], wanted, scratch, report);
-        return session.checkFeatures(configs, filesOf(lists));
-      };
       for (const group of groups) {
-        await check(() => compare(group, ['train', 'val']));
-        if (sweep.selection === 'separate')
-          await check(() => compare([finalConfig(sweep, { settings: group[0] })], ['val']));
+        await check(group[0], async (config, wanted) => {
+          const { lists, compared } = await compareLists(config, wanted, scratch, { warn });
+          await session.checkFeatures(config === group[0] ? group : [config], filesOf(lists));
+          return compared;
+        });
       }
     }),
   );

@@ -11,7 +11,16 @@ import { describeParams } from './definition/file.ts';
 import type { Sweep } from './definition/types.ts';
 import { compareSweeps, describeExtension, readState, refuseChanges } from './extend.ts';
 import { type CohortLine, emptyState } from './journal.ts';
-import { type AskForecasts, askForecasts, checkInputs, nextPoints, type PlanSum, planRound, sumPlan } from './plan.ts';
+import {
+  type AskForecasts,
+  askForecasts,
+  checkInputs,
+  makeRound,
+  nextPoints,
+  type PlanSum,
+  planRound,
+  sumPlan,
+} from './plan.ts';
 
 const MAX_SHOWN = 20;
 
@@ -29,8 +38,9 @@ export async function showPlan(
   const begun = readState(dir);
   const state = emptyState();
   const points = await nextPoints(sweep, state);
-  const { trials, lines } = await planRound(sweep, points, state, ask);
+  const trials = makeRound(sweep, points, state);
   await checkInputs(sweep, trials, report);
+  const { lines } = await planRound(sweep, trials, state, ask);
   const sum = sumPlan(lines);
   const time = forecastTime(sweep, trials, sum, begun.results.size);
   const told = trials.map(({ name, point, params, seed }) => ({ name, point, params, seed }));

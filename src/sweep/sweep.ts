@@ -24,7 +24,16 @@ import { compareSweeps, describeExtension, refuseChanges } from './extend.ts';
 import { Journal, type SweepLine, type TrialResult } from './journal.ts';
 import { rankFinished } from './leaderboard.ts';
 import { lockSweep, refuseForeign } from './lock.ts';
-import { type AskForecasts, askForecasts, checkDevice, checkInputs, nextPoints, planRound, sumPlan } from './plan.ts';
+import {
+  type AskForecasts,
+  askForecasts,
+  checkDevice,
+  checkInputs,
+  makeRound,
+  nextPoints,
+  planRound,
+  sumPlan,
+} from './plan.ts';
 import { Scheduler } from './scheduler.ts';
 import { Pulse, sumSeconds } from './status-file.ts';
 import { CohortTask, FinalTask, type TaskContext, writeJson } from './tasks.ts';
@@ -172,9 +181,10 @@ class SweepRun {
     const { state } = this.#journal;
     const points = await nextPoints(this.#sweep, state);
     if (!state.isPlanned && points.length > 0) await checkDevice(this.#sweep);
-    const { trials, lines } = await planRound(this.#sweep, points, state, this.#forecast);
+    const trials = makeRound(this.#sweep, points, state);
     if (trials.length === 0) return false;
     if (!state.isPlanned) await checkInputs(this.#sweep, trials, this.#report);
+    const { lines } = await planRound(this.#sweep, trials, state, this.#forecast);
     if (this.#stop.requested > 0) throw new Interrupted('stopped before the next round was planned');
     this.#journal.append(...lines.map((line) => ({ kind: 'cohort' as const, ...line })), {
       kind: 'trials',

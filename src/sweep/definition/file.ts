@@ -50,7 +50,7 @@ export function readSweep(
   checkCounts(draft, space, fail);
   if (base === undefined || base instanceof UnfitConfig) throw refuse(problems, base);
   const notes = [...base.notes];
-  const selection = checkSelection(draft, base.config, fail, notes);
+  const selection = checkSelection(draft, base.config, fail);
   if (problems.length > 0) throw refuse(problems, base);
   const sweep = makeSweep(file, draft, space, base, selection, fail);
   const points = sweep.method === 'tpe' ? makeCorners(space) : planPoints(sweep);

@@ -3,7 +3,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, realpathSync } from 'node:fs';
 import { explainReadError, showPath } from '../../base/errors.ts';
-import { plural } from '../../base/words.ts';
 import type { Config } from '../../config/schema.ts';
 import type { SweepDraft } from './schema.ts';
 import type { Sweep } from './types.ts';
@@ -14,16 +13,14 @@ export type Selection = Pick<Sweep, 'selection' | 'selection_list' | 'selection_
 interface List {
   file: string;
   path: string;
-  text: string;
   sha256: string;
 }
 
-/** Returns what to choose on. Tells `fail` what is not allowed, and `notes` of clips that two lists share. */
+/** Returns what to choose on. Tells `fail` what is not allowed; clips that two lists share are told later (../checks.ts). */
 export function checkSelection(
   draft: SweepDraft,
   { data }: Config,
   fail: (key: string, text: string) => void,
-  notes: string[],
 ): Selection {
   const { selection, selection_list: given } = draft;
   const ofValidation = { selection, selection_list: data.val_list, selection_root: data.val_root };
@@ -52,9 +49,7 @@ export function checkSelection(
     ['validation', validation],
   ] as const;
   for (const [name, other] of others) {
-    if (other === null) continue;
-    if (isSame(list, other)) fail('selection_list', explainSame(list, other, name));
-    else if (data.root === chosen.selection_root) noteShared(list, other, name, notes);
+    if (other !== null && isSame(list, other)) fail('selection_list', explainSame(list, other, name));
   }
   return chosen;
 }
@@ -65,7 +60,7 @@ function readList(file: string | null, fail: (text: string) => void = () => {}):
   try {
     const bytes = readFileSync(file);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
-    return { file, path: realpathSync(file), text: bytes.toString('utf8'), sha256 };
+    return { file, path: realpathSync(file), sha256 };
   } catch (error) {
     fail(explainReadError(error, file, 'a list of `<path> <label>` lines'));
     return null;
@@ -78,13 +73,4 @@ function explainSame(list: List, other: List, name: 'training' | 'validation'): 
   const how = list.path === other.path ? 'is' : 'has the same content as';
   const advice = name === 'validation' ? ', or say selection: validation, which the report then repeats' : '';
   return `${showPath(list.file)} ${how} the ${name} list ${showPath(other.file)}. Give another one${advice}.`;
-}
-
-function noteShared(list: List, other: List, name: string, notes: string[]): void {
-  const lines = new Set(list.text.split('\n').filter((line) => line.trim() !== ''));
-  const numShared = other.text.split('\n').filter((line) => lines.has(line)).length;
-  if (numShared > 0)
-    notes.push(
-      `${showPath(list.file)}  selection_list: ${numShared} of its ${plural(lines.size, 'clip')} are in the ${name} list ${showPath(other.file)} too.`,
-    );
 }
