@@ -2,9 +2,13 @@
 import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { showPath } from '../src/base/errors.ts';
+import { RunFolder } from '../src/run/folder.ts';
+import { describeOnwards, findOnwards } from '../src/train/resume.ts';
 import { CLIPS, coldframe, type Ended, type Event, hashFiles, makeClips, readEvents, writeConfig } from './support.ts';
 
+jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'checkpoints-test-')));
 const config = writeConfig(folder);
 const run = join(folder, 'runs', 'small');
@@ -87,4 +91,47 @@ describe('ensemble', () => {
     expect(differing.code).toBe(2);
     expect(differing.stderr).toContain('is of another list than');
   });
+});
+
+describe('a dry run of a run that goes on', () => {
+  const dry = (...more: string[]): Promise<Ended> =>
+    inFolder('train', '--config', config, '--dry-run', '--set', 'train.steps=4', ...more);
+
+  test('says from which checkpoint and step, and leaves everything as it was', async () => {
+    const before = hashFiles(run);
+    const step = join(run, 'checkpoints', 'step-2');
+    const named = await dry('--run-dir', 'never-made', '--resume', step);
+    expect([named.code, named.stderr]).toEqual([0, '']);
+    expect(named.stdout).toContain('\nresume    goes on at step 2 of 4 from runs/small/checkpoints/step-2\n');
+    const again = await dry('--json');
+    expect(lastEvent(again)).toMatchObject({ resumed_from: join(run, 'checkpoints', 'step-4'), start_step: 4 });
+    expect(hashFiles(run)).toEqual(before);
+    expect(existsSync(join(folder, 'never-made'))).toBe(false);
+  });
+
+  test('refuses what the run refuses, with all other problems', async () => {
+    const gone = await dry('--run-dir', config, '--resume', 'gone');
+    expect([gone.code, gone.stdout]).toEqual([2, '']);
+    expect(gone.stderr).toMatch(/small\.yaml {2}is a file.*\ngone {2}does not exist\./);
+    const changed = await dry('--run-dir', run, '--set', 'train.lr=0.5');
+    expect([changed.code, changed.stderr]).toEqual([2, expect.stringMatching(/^train\.lr .*0\.5/)]);
+    const step = join(run, 'checkpoints', 'step-2');
+    const other = await dry('--run-dir', 'new', '--resume', step, '--set', 'model.decoder.num_layers=1');
+    expect([other.code, other.stderr]).toEqual([
+      2,
+      expect.stringMatching(/^model\.decoder\.num_layers {2}is 1, .* 2\./),
+    ]);
+  });
+});
+
+test('what a run goes on from', () => {
+  const onwards = (resume: string, dir = run): string => {
+    const place = new RunFolder(dir);
+    return describeOnwards(findOnwards(resume, place), place, 4).replaceAll(showPath(run), 'RUN');
+  };
+  expect(onwards('auto')).toBe('goes on at step 4 of 4 from RUN/checkpoints/step-4: nothing is left to train');
+  expect(onwards('auto', join(folder, 'none'))).toBe('begins anew');
+  expect(onwards('never')).toBe('begins anew; the run in RUN is kept aside');
+  expect(onwards(join(run, 'checkpoints', 'step-2'))).toBe('goes on at step 2 of 4 from RUN/checkpoints/step-2');
+  expect(onwards(upstream)).toBe(`goes on from ${showPath(upstream)}`);
 });

@@ -37,8 +37,9 @@ export class Session {
     this.runtime = runtime;
   }
 
-  describe(settings: object | null) {
-    return this.runtime.call('describe', { settings }, describeSchema);
+  /** With a configuration: how many videos its evaluation reads, null where there is none. */
+  describe(settings: object | null, numVal: number | null = null) {
+    return this.runtime.call('describe', { settings, num_val: numVal }, describeSchema);
   }
 
   /** What each of these configurations will take, quickly: nothing is built. */

@@ -5,49 +5,76 @@ import { withScratch } from '../base/files.ts';
 import { formatBytes } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
-import type { Config } from '../config/load.ts';
+import type { Config } from '../config/schema.ts';
 import { type CheckedLists, checkLists, filesOf } from '../data/checks.ts';
+import { describeWorkers } from '../data/workers.ts';
+import { firstSettings } from '../run/cohort-file.ts';
+import type { CohortFile } from '../run/cohort-types.ts';
+import { RunFolder } from '../run/folder.ts';
 import { checkPlace, refuseSmallDisk } from '../run/place.ts';
 import type { FeaturesChecked, ModelForecast } from '../runtime/replies.ts';
 import { withSession } from '../runtime/with-session.ts';
+import { checkResume, describeOnwards, findOnwards, type Onwards } from './resume.ts';
+import { refuseChangedList } from './train.ts';
+
+export interface PlanRequest {
+  cohort: CohortFile;
+  runDir: string;
+  /** As of a run. */
+  resume: string;
+}
 
 interface Plan {
   lists: CheckedLists;
   /** null: training reads the videos. */
   features: FeaturesChecked | null;
   model: ModelForecast;
+  /** null: it begins anew. */
+  onwards: Onwards | null;
 }
 
-export async function planTraining(config: Config, runDir: string, report: Report): Promise<void> {
+export async function planTraining(request: PlanRequest, report: Report): Promise<void> {
+  const config = firstSettings(request.cohort);
+  const folder = new RunFolder(request.runDir);
   await withScratch(async (scratch) => {
     // Only a feature cache is compared with the lists as Python reads them.
-    const lists = await checkBefore(config, runDir, config.data.features === null ? null : scratch, report);
-    tellPlan(config, await makePlan(config, runDir, lists), report);
+    const outDir = config.data.features === null ? null : scratch;
+    const { lists, onwards } = await checkBefore(request, folder, outDir, report);
+    tellPlan(config, folder, { onwards, ...(await makePlan(config, folder.dir, lists)) }, report);
   });
 }
 
-/** Throws UserError with the problems of place, lists and weights at once, before Python is started. */
+/** Throws UserError with the problems of place, resume, lists and weights at once, before Python is started. */
 async function checkBefore(
-  config: Config,
-  runDir: string,
+  request: PlanRequest,
+  folder: RunFolder,
   scratch: string | null,
   report: Report,
-): Promise<CheckedLists> {
+): Promise<Pick<Plan, 'lists' | 'onwards'>> {
   const problems: string[] = [];
-  await collect(problems, async () => checkPlace(runDir));
+  const config = firstSettings(request.cohort);
+  await collect(problems, async () => checkPlace(folder.dir));
+  const onwards = await collect(problems, async () => {
+    const resume = checkResume(request.resume, folder, request.cohort);
+    return findOnwards(resume, folder);
+  });
   const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, report));
-  if (lists === undefined || problems.length > 0) throw new UserError(problems);
-  return lists;
+  if (lists !== undefined && request.resume === 'auto')
+    await collect(problems, async () => refuseChangedList(folder, lists));
+  if (lists === undefined || onwards === undefined || problems.length > 0) throw new UserError(problems);
+  const workers = describeWorkers(config);
+  if (workers !== undefined) report.note(workers);
+  return { lists, onwards };
 }
 
 /** Throws UserError with the problems of feature cache, model and disk at once. */
-async function makePlan(config: Config, runDir: string, lists: CheckedLists): Promise<Plan> {
+async function makePlan(config: Config, runDir: string, lists: CheckedLists): Promise<Omit<Plan, 'onwards'>> {
   const problems: string[] = [];
   return withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
     const features = await collect(problems, async () =>
       config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
     );
-    const { model } = (await collect(problems, () => session.describe(config))) ?? {};
+    const { model } = (await collect(problems, () => session.describe(config, lists.val?.numLines ?? null))) ?? {};
     if (model && problems.length === 0)
       await collect(problems, async () =>
         refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
@@ -68,10 +95,12 @@ async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T
   }
 }
 
-function tellPlan(config: Config, { lists, features, model }: Plan, report: Report): void {
+function tellPlan(config: Config, folder: RunFolder, plan: Plan, report: Report): void {
+  const { lists, features, model, onwards } = plan;
   const counts = { train: lists.train?.numLines ?? 0, val: lists.val?.numLines ?? 0 };
   if (report.json) {
-    report.event({ kind: 'planned', config, model, lists: counts, features });
+    const resumed = { resumed_from: onwards?.checkpoint ?? null, start_step: onwards === null ? 0 : onwards.step };
+    report.event({ kind: 'planned', config, model, lists: counts, features, ...resumed });
     return;
   }
   const { memory } = model;
@@ -84,6 +113,7 @@ function tellPlan(config: Config, { lists, features, model }: Plan, report: Repo
       ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),
       `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
       `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
+      `resume    ${describeOnwards(onwards, folder, config.train.steps)}`,
       '',
       'The whole configuration:',
       JSON.stringify(config, null, 2),

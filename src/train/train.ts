@@ -5,16 +5,16 @@ import { basename, extname } from 'node:path';
 import { RuntimeFailure, UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
-import type { Config } from '../config/load.ts';
 import { type CheckedList, type CheckedLists, checkLists, loadInputs } from '../data/checks.ts';
-import { refuseChangedConfig, refuseOtherCheckpoint } from '../run/changes.ts';
+import { describeWorkers } from '../data/workers.ts';
 import { firstSettings, plainCohort, readCohort } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
-import { findCheckpoint, RunFolder } from '../run/folder.ts';
+import { RunFolder } from '../run/folder.ts';
 import { describeOutcome, describeStart } from '../run/outcome.ts';
 import { checkPlace } from '../run/place.ts';
 import { Session } from '../runtime/session.ts';
 import { runAttempts, startPython } from './restarts.ts';
+import { checkResume } from './resume.ts';
 import { StopRequest } from './stop-request.ts';
 import { lockFolder } from './take-over.ts';
 import { Training } from './training.ts';
@@ -31,7 +31,6 @@ export interface TrainRequest {
 /** Work as the command line names it: a configuration, or a file of trials. */
 export interface Work {
   cohort: CohortFile;
-  config: Config;
   /** Of the run folder, when the user gives none. */
   name: string;
 }
@@ -56,23 +55,21 @@ export async function readWork(args: WorkArguments, note: (text: string) => void
     const { config, notes } = await loadInputs(file, set, ['train', 'val']);
     for (const one of notes) note(one);
     const cohort = plainCohort(config);
-    return { cohort, config, name: basename(file, extname(file)) };
+    return { cohort, name: basename(file, extname(file)) };
   }
   if (set.length > 0) throw new UserError('--set  changes no cohort: its trials hold complete configurations.');
   if (args['dry-run']) throw new UserError('--dry-run  needs --config. `coldframe sweep --dry-run` plans cohorts.');
   const cohort = readCohort(cohortFile ?? '');
-  return { cohort, config: firstSettings(cohort), name: cohort.name };
+  return { cohort, name: cohort.name };
 }
 
 /** Trains until done. Throws Interrupted when asked to stop, after saving. */
 export async function train(request: TrainRequest, report: Report): Promise<void> {
   const { cohort } = request;
-  const resume = ['auto', 'never'].includes(request.resume) ? request.resume : findCheckpoint(request.resume);
   const folder = new RunFolder(request.runDir, request.attempt);
   checkPlace(folder.dir);
   folder.refuseFenced();
-  if (resume === 'auto') refuseChangedConfig(folder, cohort);
-  else if (resume !== 'never') refuseOtherCheckpoint(request.resume, cohort);
+  const resume = checkResume(request.resume, folder, cohort);
   if (resume === 'never') {
     const aside = folder.setAside();
     if (aside !== undefined) report.note(`The earlier run is kept in ${aside}`);
@@ -109,6 +106,8 @@ async function prepareAndRun(run: Training, resume: string): Promise<void> {
       (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
       resume,
     );
+    const workers = describeWorkers(firstSettings(cohort));
+    if (workers !== undefined) report.note(workers);
   } catch (error) {
     await starting.then((runtime) => runtime.close()).catch(() => {});
     throw error;
@@ -142,7 +141,7 @@ async function checkIn(
 }
 
 /** The order of the clips follows from the list: another list would silently give other numbers. */
-function refuseChangedList(folder: RunFolder, lists: CheckedLists): void {
+export function refuseChangedList(folder: RunFolder, lists: CheckedLists): void {
   if (!folder.hasCheckpoint()) return;
   const environment = folder.readJson('environment.json') as { lists?: { train?: { sha256: string } } } | undefined;
   const before = environment?.lists?.train?.sha256;

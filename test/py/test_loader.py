@@ -172,29 +172,28 @@ def test_a_bug_in_a_worker_keeps_its_stack():
     assert "in __getitem__" in str(raised.value)
 
 
-def test_what_evaluations_will_lack_is_told_before_a_training_begins(tmp_path, monkeypatch):
-    lists = {"train": str(tmp_path / "list"), "val": str(tmp_path / "list")}
-    (tmp_path / "list").write_text("a.mp4\t0\n" * 10)
+def test_what_evaluations_will_lack_is_told_before_a_training_begins(monkeypatch):
     settings = small.settings(
         data__dummy=False, data__num_workers=1, data__num_frames=8, train__steps=9, train__batch_size=4
     )
     asked = []
     monkeypatch.setattr(building, "refuse_small", asked.append)
-    building.refuse_lacking(settings, "train", lists)
+    building.refuse_lacking(settings, "train", 10)
+    building.refuse_lacking(settings, "train", None)
     data, views = settings.data, settings.eval
-    frame = 4 * 3 * data.size**2
-    most = min(10, 2 * views.batch_size)
-    assert asked == [frame * data.num_frames * (2 * 4 + most * views.spatial_views * views.temporal_views)]
-    building.refuse_lacking(settings, "evaluate", lists)
-    building.refuse_lacking(small.settings(data__dummy=False, data__num_workers=0), "train", lists)
-    assert len(asked) == 1
+    clip_bytes = 4 * 3 * data.size**2 * data.num_frames
+    most = min(10, 2 * views.batch_size) * views.spatial_views * views.temporal_views
+    assert asked == [clip_bytes * (2 * 4 + most), clip_bytes * 2 * 4]
+    building.refuse_lacking(settings, "evaluate", 10)
+    building.refuse_lacking(small.settings(data__dummy=False, data__num_workers=0), "train", 10)
+    assert len(asked) == 2
 
 
 def test_a_reader_that_is_not_there_is_told_before_anything_is_built(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     settings = small.settings_json(data__dummy=False, data__reader="torchcodec")
     for ask in (
-        lambda: building.refuse_lacking(Settings.from_json(settings), "evaluate", {}),
+        lambda: building.refuse_lacking(Settings.from_json(settings), "evaluate", None),
         lambda: describe_models([settings]),
     ):
         with pytest.raises(UserError, match=r"data\.reader  is torchcodec, .*not installed.*pip install torchcodec"):

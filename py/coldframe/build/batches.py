@@ -14,22 +14,21 @@ from coldframe.settings import Settings
 from coldframe.video.torchcodec import choose_reader
 
 
-def refuse_lacking(settings: Settings, mode: str, lists: dict[str, str | None]) -> None:
+def refuse_lacking(settings: Settings, mode: str, num_val: int | None) -> None:
     """Raises UserError where the machine lacks what reading videos takes, before anything is built: the reader, or for
-    a training with evaluations the shared memory of both loaders."""
+    a training the shared memory of its loader and of that of its evaluations, on so many videos if any."""
     data, train, views = settings.data, settings.train, settings.eval
-    if data.dummy and mode != "predict":
-        return
-    if mode == "predict" or data.features is None:
+    if mode == "predict" or (data.features is None and not data.dummy):
         choose_reader(data.reader)
     num_workers = count_workers(data.num_workers)
-    if mode != "train" or data.features is not None or num_workers == 0 or lists["val"] is None:
+    if mode != "train" or data.features is not None or num_workers == 0:
         return
     clip = (3, data.num_frames, data.size, data.size)
-    view = (views.spatial_views * views.temporal_views, *clip)
     num_clips = train.steps * train.batch_size
     needed_bytes = count_ready_bytes(clip, num_clips, train.batch_size, num_workers, data.clips_per_video)
-    needed_bytes += count_ready_bytes(view, len(read_list(lists["val"])), views.batch_size, num_workers)
+    if num_val is not None:
+        view = (views.spatial_views * views.temporal_views, *clip)
+        needed_bytes += count_ready_bytes(view, num_val, views.batch_size, num_workers)
     refuse_small(needed_bytes)
 
 

@@ -35,6 +35,12 @@ def refuse_small(needed_bytes: int) -> None:
     free = free_bytes()
     if free is not None and free < needed_bytes + SMALL_BYTES:
         raise no_room(needed_bytes)
+    try:
+        multiprocessing.Semaphore()
+    except OSError as error:
+        if lacks_semaphores(error):
+            raise no_room(needed_bytes) from error
+        raise
 
 
 def no_room(needed_bytes: int) -> UserError:

@@ -42,13 +42,14 @@ class Session:
 
     # --- questions that need nothing opened ---
 
-    def describe(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Returns the environment and, for a configuration, the sizes of its model and the memory it will take."""
+    def describe(self, settings: dict[str, Any] | None = None, num_val: int | None = None) -> dict[str, Any]:
+        """Returns the environment and, for a configuration, the sizes of its model and the memory it will take; the
+        machine is asked for what a training with an evaluation on so many videos needs."""
         model = None
         if settings is not None:
             wanted = Settings.from_json(settings)
             choose_precision(wanted.train.precision, choose_device(wanted.launch.device))  # a run here is asked about
-            batches.refuse_lacking(wanted, "describe", {})
+            batches.refuse_lacking(wanted, "train", num_val)
             model = forecast.describe_model(wanted)
         return {"environment": environment.describe_environment(codecs.describe_decoder()), "model": model}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from coldframe import heartbeat
 from coldframe.build import batches, forecast, models
 from coldframe.cache.read import Cache, StoredFeatures, open_cache
-from coldframe.data.clips import Batch, normalize_
+from coldframe.data.clips import Batch, normalize_, read_list
 from coldframe.data.loader import to_device
 from coldframe.evaluate.evaluation import Evaluation
 from coldframe.machine import environment, lock
@@ -129,7 +129,8 @@ def open_running(
     if run_dir is not None and mode == "train":
         lock.hold(run_dir)
         checkpoint.recover(run_dir / "checkpoints")
-    batches.refuse_lacking(settings, mode, lists)
+    num_val = None if lists["val"] is None else len(read_list(lists["val"]))
+    batches.refuse_lacking(settings, mode, num_val)
     resumed_from = _find_checkpoint(resume_from, run_dir)
     configs = {trial["name"]: trial["settings"] for trial in resume.choose_trials(trials, resumed_from)}
     device = torch.device(choose_device(settings.launch.device))

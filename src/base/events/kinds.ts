@@ -248,6 +248,8 @@ const PREPARE = [
     model: anything.describe('sizes, operations and memory'),
     lists: z.object({ train: count, val: count }).describe('lines'),
     features: anything.nullable().describe('what the feature cache holds'),
+    resumed_from: text.nullable().describe('checkpoint that the run would go on from'),
+    start_step: maybe.describe('null: of a checkpoint of the original, which a dry run does not open'),
   }),
   plain('fitted', '`fit`.', {
     batch_size: count,

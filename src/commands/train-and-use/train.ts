@@ -33,13 +33,13 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const { chooseRunDir } = await import('../../run/changes.ts');
   const { readWork, train: trainWork } = await import('../../train/train.ts');
   const notes: string[] = [];
-  const { cohort, config, name } = await readWork(args, (text) => notes.push(text));
+  const { cohort, name } = await readWork(args, (text) => notes.push(text));
   // That a run starts anew is its first line: what else there is to say comes after it.
   const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
   for (const note of notes) report.note(note);
   if (args['dry-run']) {
     const { planTraining } = await import('../../train/dry-run.ts');
-    return planTraining(config, runDir, report);
+    return planTraining({ cohort, runDir, resume: args.resume }, report);
   }
   report.enableProgress();
   await trainWork({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
