@@ -1,5 +1,8 @@
 /** Events: what is documented is what is printed. Every run of the other tests with `--json` is checked by `checkEvent`. */
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
+import { describeEvent, summarizeEvents } from '../src/base/events/describe.ts';
+import type { RunEvent } from '../src/base/events/event.ts';
+import { Report } from '../src/base/printer.ts';
 import { checkEvent, coldframe, type Event } from './support.ts';
 
 describe('an event', () => {
@@ -19,4 +22,28 @@ describe('an event', () => {
     const { stdout } = await coldframe(['keys', 'train.lr', '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ kind: 'key', key: 'train.lr', default: 4e-4, step: null });
   });
+});
+
+test('what a person reads of an event has no more lines for a name that holds some', () => {
+  const path = 'a\nb\x1b[2J/c.mp4';
+  const event = { kind: 'bad_video', step: 1, path, reason: 'moov\n  not found', num_bad: 1, num_videos: 9 } as const;
+  expect(describeEvent(event)).toBe('a\\u000ab\x1b[2J/c.mp4  moov not found (skipped, 1 of 9 so far)');
+  const classes = [{ label: 0, name: 'up\ndown', probability: 0.5 }];
+  expect(describeEvent({ kind: 'predicted', path, reason: null, classes } as RunEvent)?.split('\n')).toHaveLength(2);
+  const result = { kind: 'result', cohort: 'c\n1', trial: 't', state: 'failed' } as unknown as RunEvent;
+  expect(summarizeEvents([result, result])).toBe('c\\u000a1: 2 failed');
+});
+
+test('on stdout it is also without escape codes, and --json keeps the exact name', () => {
+  const path = 'a\nb\x1b[2J.mp4';
+  const lines: string[] = [];
+  const spy = jest.spyOn(process.stdout, 'write').mockImplementation(((text: string) => lines.push(text) > 0) as never);
+  try {
+    for (const json of [false, true]) new Report({ json }).event({ kind: 'saved', step: 2, path });
+  } finally {
+    spy.mockRestore();
+  }
+  expect(lines[0]).toBe('saved a\\u000ab\\u001b[2J.mp4\n');
+  expect(lines[1]?.split('\n')).toHaveLength(2);
+  expect(JSON.parse(lines[1] ?? '').path).toBe(path);
 });

@@ -2,7 +2,7 @@
 import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { Report } from '../src/base/printer.ts';
 import { thinCurve, writeReport } from '../src/results/sweep-report.ts';
 import { showStatus } from '../src/results/sweep-status.ts';
@@ -361,6 +361,34 @@ describe('sweep status', () => {
     expect(show({ host: 'elsewhere' })).toMatchObject({ state: 'running' });
     expect(show({ host: 'elsewhere', updated: '2026-11-22T10:00:00Z' })).toMatchObject({ state: 'stopped' });
     expect(show({ state: 'interrupted', birth: 'another boot:1' })).toMatchObject({ state: 'interrupted' });
+  });
+
+  test('fits a terminal of 60 columns, and loses nothing', async () => {
+    const far = join(dir, 'a-long-name-of-a-folder/'.repeat(6));
+    const show = async (): Promise<string> => {
+      const report = new Report();
+      Object.defineProperty(report, 'width', { value: 60 });
+      const print = jest.spyOn(report, 'print').mockReturnValue();
+      await showStatus(far, report, { watch: false });
+      return print.mock.calls.map(([text]) => text).join('\n');
+    };
+    const expectFits = (text: string) => expect(text.split('\n').filter((line) => line.length > 60)).toEqual([]);
+    writeSweep(far, { state: 'running', pid: 2 ** 30 });
+    writeFileSync(
+      join(far, 'status.json'),
+      JSON.stringify({ state: 'failed', message: `${far}  is full. `.repeat(3) }),
+    );
+    const sweep = await show();
+    expectFits(sweep);
+    expect(sweep.replace(/\s/g, '')).toContain(`${far}is full.`.repeat(3).replaceAll(' ', ''));
+    rmSync(far, { recursive: true });
+    mkdirSync(far, { recursive: true });
+    writeFileSync(join(far, 'config.json'), '{}');
+    const status = { ...describeWriter(), state: 'running', step: 120, steps: 300, pid: 2 ** 30, birth: null };
+    writeFileSync(join(far, 'status.json'), JSON.stringify(status));
+    const run = await show();
+    expectFits(run);
+    expect(run.replace(/\s/g, '')).toMatch(/a-long-name-of-a-folderstoppedatstep120of300;itsprocess/);
   });
 
   test('of a folder without a sweep ends with exit code 2', async () => {

@@ -4,7 +4,7 @@ import { describe, expect, jest, test } from '@jest/globals';
 import { showPath, UserError } from '../src/base/errors.ts';
 import { formatTable } from '../src/base/format.ts';
 import { Report, reportError } from '../src/base/printer.ts';
-import { makeSafe, plural } from '../src/base/words.ts';
+import { makeSafe, plural, wrapWords } from '../src/base/words.ts';
 import { fitTable } from '../src/results/sweep-status.ts';
 
 test.each([
@@ -84,4 +84,12 @@ test('a table that is wider than the terminal is told row by row', () => {
 
 test('a name with a line feed stays on its line', () => {
   expect(showPath('/a\nb/c.mp4')).toBe('/a\\u000ab/c.mp4');
+});
+
+test('text is broken at blanks, a long path behind a slash, and what has neither where the line ends', () => {
+  expect(wrapWords('its log is /data/runs/one/cohorts/c0001/cohort.log', 24)).toBe(
+    'its log is\n  /data/runs/one/\n  cohorts/c0001/\n  cohort.log',
+  );
+  expect(wrapWords(`c0001  failed\n${'x'.repeat(15)} a`, 10)).toBe('c0001\n  failed\nxxxxxxxx\n  xxxxxxx\n  a');
+  expect(wrapWords('fits as it is', Number.POSITIVE_INFINITY)).toBe('fits as it is');
 });

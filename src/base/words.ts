@@ -21,15 +21,40 @@ export function makeSafe(text: string): string {
 /** Returns a name that stays on its line: a file's may hold a line feed. */
 export const keepLine = (name: string): string => name.replaceAll('\n', '\\u000a');
 
-/** Returns the text in lines of at most `width` characters, broken at blanks; all but the first are indented. */
+/** Returns the text in lines of at most `width` characters, broken at blanks, and a longer word behind a slash where it
+ * has one; what is broken is indented. */
 export function wrapWords(text: string, width: number): string {
+  return text
+    .split('\n')
+    .map((line) => wrapLine(line, width))
+    .join('\n');
+}
+
+const INDENT = '  ';
+
+function wrapLine(text: string, width: number): string {
   const lines = [''];
   for (const word of text.split(' ')) {
+    const [first = '', ...more] = breakWord(word, Math.max(1, width - INDENT.length));
     const line = lines.at(-1) ?? '';
-    if (line.trim() !== '' && line.length + 1 + word.length > width) lines.push(`  ${word}`);
-    else lines[lines.length - 1] = line === '' ? word : `${line} ${word}`;
+    const isBegun = line.trim() !== '';
+    if (isBegun && line.length + 1 + first.length > width) lines.splice(-1, 1, line.trimEnd(), `${INDENT}${first}`);
+    else lines[lines.length - 1] = line === '' ? first : `${line} ${first}`;
+    lines.push(...more.map((part) => `${INDENT}${part}`));
   }
   return lines.join('\n');
+}
+
+/** Returns a word in parts of at most `width` characters. */
+function breakWord(word: string, width: number): string[] {
+  const parts: string[] = [];
+  let rest = word;
+  while (rest.length > width) {
+    const end = rest.lastIndexOf('/', width - 1) + 1 || width;
+    parts.push(rest.slice(0, end));
+    rest = rest.slice(end);
+  }
+  return [...parts, rest];
 }
 
 /** Returns what a file held, short enough for a message and safe to print. */

@@ -59,7 +59,8 @@ function showRun({ dir, state, savedStep, status }: RunView, report: Report): vo
   const onwards = state === 'finished' || state === 'running' ? '' : '; the same `train` command goes on from there';
   const rows = Object.entries(trials).map(([name, { top1 }]) => [name, `top-1 ${percent(top1)}`]);
   const saved = savedStep === null ? 'no checkpoint yet' : `step ${savedStep}${onwards}`;
-  report.print(formatTable([[dir, `${state} at step ${step} of ${steps}${gone}`], ['saved', saved], ...rows]));
+  const facts = [[showPath(dir), `${state} at step ${step} of ${steps}${gone}`], ['saved', saved], ...rows];
+  report.print(fitFacts(facts, report.width));
 }
 
 export function countStates(view: SweepView): Record<string, number> {
@@ -124,13 +125,13 @@ function describeView(view: SweepView, width: number): string {
     ['best', describeBest(view)],
   ];
   const [labels, ...tables] = [facts, listCohorts(view), listPoints(view)];
-  const parts = [fitFacts(labels ?? [], width), ...tables.map((rows) => fitTable(rows, width))];
+  const shown = [fitFacts(labels ?? [], width), ...tables.map((rows) => fitTable(rows, width))];
   const hidden = view.points.length - MAX_ROWS;
-  if (hidden > 0) parts.push(`... and ${plural(hidden, 'more point')}; all are in \`sweep report\``);
+  const told = hidden > 0 ? [`... and ${plural(hidden, 'more point')}; all are in \`sweep report\``] : [];
   const failures = view.incidents.filter(({ isStop }) => !isStop);
-  parts.push(...failures.slice(-5).map((incident) => describeIncident(view, incident)));
-  if (view.message !== null) parts.push(view.message);
-  return parts.filter(Boolean).join('\n\n');
+  told.push(...failures.slice(-5).map((incident) => describeIncident(view, incident)));
+  if (view.message !== null) told.push(view.message);
+  return [...shown, ...told.map((text) => wrapWords(text, width))].filter(Boolean).join('\n\n');
 }
 
 /** One line; what more there is to say stands in the log. */

@@ -2,7 +2,7 @@
 
 import { formatBytes, formatDuration, percent } from '../format.ts';
 import { findInterval, mean, showInterval } from '../intervals.ts';
-import { plural } from '../words.ts';
+import { keepLine, plural } from '../words.ts';
 import type { EventOf, Kind, RunEvent } from './event.ts';
 
 type Words = { [K in Kind]?: (event: EventOf<K>) => string | undefined };
@@ -139,7 +139,21 @@ function spread<Event extends { trial: string }>(
 /** Returns what a person reads of an event; undefined: nothing, since another line says it. */
 export function describeEvent(event: RunEvent): string | undefined {
   const describe = DESCRIBE[event.kind] as ((event: RunEvent) => string | undefined) | undefined;
-  return describe === undefined ? JSON.stringify(event) : describe(event);
+  return describe === undefined ? JSON.stringify(event) : describe(keepLines(event));
+}
+
+/** Explanations may have several lines; a name with a line feed is written so that it is seen. */
+const PROSE = new Set(['why', 'reason', 'message']);
+
+/** Returns an event, or a part of one, whose texts stay on their lines: names of files and classes are other people's. */
+function keepLines<T>(value: T, key?: string): T {
+  if (typeof value === 'string') {
+    const text: string = PROSE.has(key ?? '') ? value.replace(/\s*\n\s*/g, ' ') : keepLine(value);
+    return text as T;
+  }
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return value.map((one) => keepLines(one)) as T;
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, keepLines(one, name)])) as T;
 }
 
 /** Returns one line for events of one kind, undefined where each has its own. */
@@ -147,5 +161,5 @@ export function summarizeEvents(events: RunEvent[]): string | undefined {
   const [first] = events;
   if (first === undefined) return undefined;
   const summarize = SUMMARIZE[first.kind] as ((events: RunEvent[]) => string) | undefined;
-  return summarize?.(events);
+  return summarize?.(events.map((event) => keepLines(event)));
 }
