@@ -46,7 +46,7 @@ _FOUND = {
     errno.ENFILE: "cannot be opened: the machine has too many files open. Close other programs.",
     errno.ESTALE: "is gone from the network disk. Mount it again; the same command goes on.",
 }
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # the user's also where nothing says which file it was
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # the user's also where nothing says which file it was
 
 
 def explain(error: OSError, path: str | os.PathLike[str] | None = None) -> str:
@@ -69,7 +69,7 @@ def describe(error: BaseException) -> dict[str, str]:
         return {"kind": "user", "code": "out_of_memory", "message": f"memory  {error}. {advice}"}
     if isinstance(error, UserError):
         return {"kind": "user", "code": error.code, "message": str(error)}
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK):
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_ERRORS):
         return {"kind": "user", "code": "file_system", "message": explain(error)}
     return {"kind": "bug", "code": "bug", "message": f"{type(error).__name__}: {error}"}
 

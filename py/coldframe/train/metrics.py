@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldframe.errors import UserError
+from coldframe.errors import DISK_ERRORS, UserError
 from coldframe.train.trial import StepResult
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ class Metrics:
     def __init__(self, run_dir: Path, step: int, tensorboard: bool, wandb: str | None, trials: dict[str, Any]) -> None:
         self._folder = run_dir / "metrics"
         self._writers: dict[str, SummaryWriter] = {}
-        self._wandb = _start_wandb(wandb, run_dir, trials) if wandb is not None else {}
+        self._wandb: dict[str, Any] = {}
+        if wandb is not None:
+            with self._remote():
+                self._wandb = _start_wandb(wandb, run_dir, trials)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -53,7 +57,8 @@ class Metrics:
                 for tag, value in values.items():
                     self._writers[name].add_scalar(tag, value, step)
         if name in self._wandb:
-            self._wandb[name].log(values, step=step)
+            with self._remote():
+                self._wandb[name].log(values, step=step)
 
     def drop(self, names: list[str]) -> None:
         """Ends the curves of trials that left the cohort."""
@@ -62,7 +67,8 @@ class Metrics:
                 with self._named():
                     self._writers.pop(name).close()
             if name in self._wandb:
-                self._wandb.pop(name).finish()
+                with self._remote():
+                    self._wandb.pop(name).finish()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -73,6 +79,25 @@ class Metrics:
             if error.filename is None:
                 error.filename = str(self._folder)
             raise
+
+    @contextmanager
+    def _remote(self) -> Iterator[None]:
+        """Makes what Weights & Biases raises the user's to mend: its own program writes to disk and network, and its
+        errors have many types."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                error.filename = error.filename or str(self._folder.parent)
+                raise
+            free = shutil.disk_usage(self._folder.parent).free
+            raise UserError(
+                f"run.wandb  Weights & Biases has failed ({type(error).__name__}: {error}), and the disk of "
+                f"{self._folder.parent} has {free / 2**20:.1f} MiB free. Mend what it names, or set run.wandb: null; "
+                "the same command goes on."
+            ) from error
 
     def flush(self) -> None:
         """Brings every point to the disk."""
@@ -86,7 +111,8 @@ class Metrics:
             for writer in self._writers.values():
                 writer.close()
         for run in self._wandb.values():
-            run.finish()
+            with self._remote():
+                run.finish()
 
 
 def _start_wandb(project: str, run_dir: Path, trials: dict[str, Any]) -> dict[str, Any]:
