@@ -18,8 +18,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,27 +139,37 @@ def judge(mutant: Mutant, copy: Path) -> str | None:
     return wrong.get(outcome)
 
 
-def check_tests(mutants: list[Mutant], copy: Path) -> list[str]:
-    """Returns the tests that fail without any bug, with what they print: they could not tell anything."""
+def group_tests(mutants: list[Mutant]) -> list[list[str]]:
+    """Returns the tests of each file: they share one start."""
     groups: dict[str, list[str]] = {}
     for test in dict.fromkeys(mutant.test for mutant in mutants):
-        groups.setdefault("pytest" if "::" in test else test.partition(" ")[0], []).append(test)
-    problems = []
-    for group in groups.values():
-        outcome, output = run_tests(copy, group, TIMEOUT_S + 60 * len(group))
-        if outcome != "passed":
-            problems.append(f"without any bug planted {outcome}: {' '.join(group)}\n{output[-3000:]}")
-    return problems
+        groups.setdefault(test.partition(" ")[0].partition("::")[0], []).append(test)
+    return list(groups.values())
+
+
+def check_tests(tests: list[str], copy: Path) -> str | None:
+    """Returns which tests fail without any bug, with what they print: they could not tell anything."""
+    outcome, output = run_tests(copy, tests, TIMEOUT_S + 60 * len(tests))
+    return None if outcome == "passed" else f"without any bug planted {outcome}: {' '.join(tests)}\n{output[-3000:]}"
+
+
+@contextmanager
+def borrow(copies: queue.SimpleQueue[Path]) -> Iterator[Path]:
+    copy = copies.get()
+    try:
+        yield copy
+    finally:
+        copies.put(copy)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="REGEX", default="", help="bugs whose name or file matches")
+    parser.add_argument("--only", metavar="REGEX", default="", help="bugs whose name, file or test matches")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="copies at work side by side")
     parser.add_argument("--check", action="store_true", help="only see that every bug can be planted and has its test")
     args = parser.parse_args()
     every = [Mutant(**entry) for entry in tomllib.loads(LIST.read_text())["mutant"]]
-    mutants = [mutant for mutant in every if re.search(args.only, f"{mutant.what} {mutant.file}")]
+    mutants = [mutant for mutant in every if re.search(args.only, f"{mutant.what} {mutant.file} {mutant.test}")]
     faults = [fault for mutant in mutants if (fault := mutant.find_fault())]
     if faults or args.check:
         print("\n".join(faults) or f"{len(mutants)} bugs can be planted")
@@ -168,21 +181,24 @@ def main() -> int:
         for number in range(args.jobs):
             copy_checkout(Path(scratch, str(number)))
             copies.put(Path(scratch, str(number)))
-        first = copies.get()
-        broken = check_tests(mutants, first)
-        copies.put(first)
-        if broken:
-            print("\n".join(broken))
-            return 1
+
+        def check(tests: list[str]) -> str | None:
+            with borrow(copies) as copy:
+                return check_tests(tests, copy)
 
         def work(mutant: Mutant) -> bool:
-            copy = copies.get()
-            problem = judge(mutant, copy)
-            copies.put(copy)
-            print(f"{problem or 'noticed'}: {mutant.what} ({mutant.file}; {mutant.test})", flush=True)
+            begin = time.monotonic()
+            with borrow(copies) as copy:
+                problem = judge(mutant, copy)
+            seconds = f"{time.monotonic() - begin:.0f} s"
+            print(f"{problem or 'noticed'}: {mutant.what} ({mutant.file}; {mutant.test}; {seconds})", flush=True)
             return problem is None
 
         with ThreadPoolExecutor(args.jobs) as pool:
+            broken = [problem for problem in pool.map(check, group_tests(mutants)) if problem]
+            if broken:
+                print("\n".join(broken))
+                return 1
             noticed = list(pool.map(work, mutants))
     print(f"{sum(noticed)} passed, {len(noticed) - sum(noticed)} failed")
     return 0 if all(noticed) else 1
