@@ -15,6 +15,7 @@ from coldframe.backbones.shape import TokenShape, Wants
 from coldframe.errors import UserError
 
 R = TypeVar("R")
+Norm = Callable[[Tensor], Tensor]
 
 
 class Relations(NamedTuple):
@@ -32,10 +33,13 @@ class Relations(NamedTuple):
 class Layer:
     """What one block hands to decoders. Shared by all trials of a cohort: never changed in place."""
 
-    def __init__(self, tokens_NTLC: Tensor, relations: Relations | None, shape: TokenShape) -> None:
+    def __init__(
+        self, tokens_NTLC: Tensor, relations: Relations | None, shape: TokenShape, norm: Norm | None = None
+    ) -> None:
         self.tokens_NTLC = tokens_NTLC
         self.relations = relations
         self.shape = shape
+        self.norm = norm  # the backbone's final one, where it is wanted
         self._shared: dict[Callable[[Layer], Any], Any] = {}
 
     def share(self, derive: Callable[[Layer], R]) -> R:
@@ -85,6 +89,11 @@ class Backbone(Source, Protocol):
     def dtype(self) -> torch.dtype:
         """Returns what tokens have to be in where they enter a block."""
 
+    @property
+    def final_norm(self) -> Norm | None:
+        """Returns the norm that it was trained with behind its last block, a constant even where blocks learn; None
+        where its weights came without one."""
+
     def enter(self, video_NCTHW: Tensor) -> Tensor:
         """Returns the tokens of normalised clips that enter the first block."""
 
@@ -123,15 +132,15 @@ def run_blocks(backbone: Backbone, tokens_NTLC: Tensor, num_blocks: int, wants: 
     """Returns the wanted layers, earliest first, from what enters the last `num_blocks` blocks; layer -num_blocks - 1
     is what enters them. Tokens in float32 (float64 stays float64); the blocks after the last wanted one do not run.
     """
-    shape = backbone.shape(tokens_NTLC.shape[1])
+    shape, norm = backbone.shape(tokens_NTLC.shape[1]), backbone.final_norm if wants.final_norm else None
     layers = {}
     if -num_blocks - 1 in wants.layers:
-        layers[-num_blocks - 1] = Layer(widen(tokens_NTLC), None, shape)
+        layers[-num_blocks - 1] = Layer(widen(tokens_NTLC), None, shape, norm)
     for i in range(-num_blocks, max(wants.layers) + 1):
         is_wanted = i in wants.layers
         tokens_NTLC, relations = backbone.block(i, tokens_NTLC, is_wanted and wants.relations)
         if is_wanted:
-            layers[i] = Layer(widen(tokens_NTLC), relations, shape)
+            layers[i] = Layer(widen(tokens_NTLC), relations, shape, norm)
     return layers
 
 

@@ -45,18 +45,20 @@ class TokenShape:
 @dataclass(frozen=True)
 class Wants:
     """What is read of a backbone. `layers` are outputs of blocks counted from the end, -1 the last one's; `relations`
-    asks for what each of these blocks attends to in neighbouring frames."""
+    asks for what each of these blocks attends to in neighbouring frames, `final_norm` for the norm that the backbone
+    has behind its last block, to be put behind any of them."""
 
     layers: frozenset[int]
     relations: bool = False
+    final_norm: bool = False
 
     @classmethod
-    def last(cls, num_layers: int, relations: bool = False) -> Wants:
+    def last(cls, num_layers: int, relations: bool = False, final_norm: bool = False) -> Wants:
         """Returns the outputs of the last blocks."""
-        return cls(frozenset(range(-num_layers, 0)), relations)
+        return cls(frozenset(range(-num_layers, 0)), relations, final_norm)
 
     def __or__(self, other: Wants) -> Wants:
-        return Wants(self.layers | other.layers, self.relations or other.relations)
+        return Wants(self.layers | other.layers, self.relations or other.relations, self.final_norm or other.final_norm)
 
     @property
     def depth(self) -> int:

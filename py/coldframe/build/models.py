@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -95,8 +96,12 @@ def _load_weights(backbone: VisionTransformer, settings: Settings) -> list[str]:
                 f"{chosen.weights}  has SHA-256 {found}; model.backbone.weights_sha256 is {chosen.weights_sha256}. "
                 "The file is another one or damaged: fetch it again, or correct the key."
             )
-    state = weights.load_backbone(chosen.weights)
-    return weights.put_backbone(backbone, state, chosen.weights)
+    tensors = weights.read_tensors(Path(chosen.weights))
+    notes = weights.put_backbone(backbone, weights.from_public(tensors, chosen.weights), chosen.weights)
+    norm = weights.find_final_norm(tensors, chosen.weights)
+    if norm is not None:
+        backbone.put_final_norm(*norm)
+    return notes
 
 
 def hash_weights(backbone: VisionTransformer) -> str:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coldframe.backbones.interface import Backbone, Layer, Relations, run_blocks
+from coldframe.backbones.interface import Backbone, Layer, Norm, Relations, run_blocks
 from coldframe.backbones.shape import Wants
 from coldframe.cache.manifest import (
     Layout,
@@ -66,14 +66,15 @@ class StoredFeatures(nn.Module):
         """Returns the wanted layers, earliest first, in float32."""
         rows = self.layout.split(stored_NS)
         if self.layout.form == "maps":
-            return {i: self._read(rows[i], wants.relations) for i in sorted(wants.layers)}
+            norm = self.tail.final_norm if wants.final_norm else None
+            return {i: self._read(rows[i], wants.relations, norm) for i in sorted(wants.layers)}
         if self.layout.form == "inputs":
             return self._from_inputs([row[0] for row in rows[-wants.depth :]], wants)
         return run_blocks(self.tail, self._enter(rows[0][0]), self.layout.num_layers, wants)
 
-    def _read(self, row: list[Tensor], relations: bool) -> Layer:
+    def _read(self, row: list[Tensor], relations: bool, norm: Norm | None) -> Layer:
         tokens, *maps = (part.to(torch.float32).contiguous() for part in (row if relations else row[:1]))
-        return Layer(tokens, Relations(*maps) if maps else None, self.shape)
+        return Layer(tokens, Relations(*maps) if maps else None, self.shape, norm)
 
     def _from_inputs(self, inputs: list[Tensor], wants: Wants) -> dict[int, Layer]:
         """A layer's output is the next one's input, so only the last block runs; relations take less of the others."""
@@ -81,8 +82,9 @@ class StoredFeatures(nn.Module):
         for i, (x_NTLC, next_NTLC) in enumerate(pairwise(inputs), -len(inputs)):
             if i in wants.layers:
                 relations = self.tail.relate(i, self._enter(x_NTLC)) if wants.relations else None
-                layers[i] = Layer(next_NTLC.to(torch.float32).contiguous(), relations, self.shape)
-        last = Wants(frozenset({-1}), wants.relations)  # what enters the last block is a layer already
+                norm = self.tail.final_norm if wants.final_norm else None
+                layers[i] = Layer(next_NTLC.to(torch.float32).contiguous(), relations, self.shape, norm)
+        last = replace(wants, layers=frozenset({-1}))  # what enters the last block is a layer already
         return layers | run_blocks(self.tail, self._enter(inputs[-1]), 1, last)
 
     def _enter(self, x_NTLC: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from coldframe.backbones.interface import Layers
@@ -27,6 +28,10 @@ class Decoder(Protocol):
     def __call__(self, layers: Layers) -> Tensor:
         """Returns logits (N, K). Changes nothing in place: the layers are those of all trials."""
 
+    @property
+    def classifier(self) -> tuple[str, str]:
+        """Returns the names of weight and bias of its last layer, a row a class."""
+
     def undecayed(self) -> Set[str]:
         """Returns the names of the parameters with more than one axis that `train.decay_all: false` spares."""
 
@@ -35,5 +40,7 @@ class Decoder(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def train(self, mode: bool) -> object: ...
+
+    def to(self, device: torch.device) -> object: ...
 
     def compile(self) -> None: ...

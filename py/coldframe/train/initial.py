@@ -17,7 +17,6 @@ from coldframe.train import checkpoint, upstream
 from coldframe.train.trial import Trial
 
 BACKBONE = "backbone."
-HEAD = ("proj.2.weight", "proj.2.bias")  # a row a class
 # What the same weights compute depends on, and no weight tells.
 UNTOLD = ("model.backbone.num_heads", "model.backbone.activation", "model.decoder.num_heads")
 
@@ -34,7 +33,7 @@ def initialize(trial: Trial, path: Path, backbone_sha256: str, classes: list[str
     check_finite(found, path)
     header = _find_header(path) if is_ours else {}
     _check_features(trial, found, header, path, backbone_sha256)
-    notes = _order_head(found, header.get("classes"), classes, path)
+    notes = _order_head(trial.model.classifier, found, header.get("classes"), classes, path)
     parameters = dict(trial.named_parameters())
     fitting = {name for name in parameters.keys() & found.keys() if parameters[name].shape == found[name].shape}
     if not fitting:
@@ -104,18 +103,20 @@ def _hash_at_size_of(config: dict[str, Any], settings: Settings) -> str | None:
     return models.build_backbone(resized, torch.device("cpu"), "fp32")[1]
 
 
-def _order_head(found: dict[str, Tensor], theirs: list[str] | None, ours: list[str] | None, path: Path) -> list[str]:
+def _order_head(
+    head: tuple[str, str], found: dict[str, Tensor], theirs: list[str] | None, ours: list[str] | None, path: Path
+) -> list[str]:
     """Returns notes; the rows of the head in `found` are then those of our classes, or it has no head."""
-    if HEAD[0] not in found or ours is None or theirs == ours:
+    if head[0] not in found or ours is None or theirs == ours:
         return []
     if theirs is None:
         return [f"{path} knows no class names: a label has to mean there what it means in data.classes."]
     if sorted(theirs) == sorted(ours) and len(set(ours)) == len(ours):
         order = [theirs.index(name) for name in ours]
-        found.update({name: found[name][order] for name in HEAD})
+        found.update({name: found[name][order] for name in head})
         return [
             f"{path} has the same classes in another order: the rows of its head were put into that of data.classes."
         ]
-    for name in HEAD:
+    for name in head:
         del found[name]
     return [f"{path} knows other classes ({len(theirs)}) than data.classes ({len(ours)}): the head begins fresh."]

@@ -1,6 +1,7 @@
 """The frozen image backbone: CLIP's vision tower up to its last block, and what a decoder needs of it.
 
-EVL reads block outputs, so `ln_post` and `proj` of CLIP are not here (arXiv 2208.03550, section 3.1).
+EVL reads block outputs, so CLIP's `proj` is not here, and `ln_post` is a constant for decoders that ask for it (arXiv
+2208.03550, section 3.1).
 Parameter names are those of OpenAI's `visual` module, with one more, `conv1.bias`: upstream's patch embedding has a
 bias, zero from CLIP's files and trained when the backbone is fine-tuned.
 """
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coldframe.backbones.interface import Layer, Relations, run
-from coldframe.backbones.layers import QUICK_GELU_SLOPE, LayerNorm, QuickGELU, on_gpu
+from coldframe.backbones.layers import QUICK_GELU_SLOPE, ConstantNorm, LayerNorm, QuickGELU, on_gpu
 from coldframe.backbones.shape import TokenShape, Wants
 from coldframe.errors import UserError
 
@@ -157,6 +158,8 @@ class VisionTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.zeros(1 + self.grid[0] * self.grid[1], width))
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, num_layers, num_heads, round(mlp_factor * width), activation)
+        self.ln_post = ConstantNorm(width)
+        self.has_ln_post = False  # until one is put in
 
     @property
     def num_layers(self) -> int:
@@ -169,6 +172,16 @@ class VisionTransformer(nn.Module):
     def shape(self, num_frames: int) -> TokenShape:
         """Returns the shape of the tokens of clips with so many frames."""
         return TokenShape(num_frames, 1, *self.grid, self.width)
+
+    @property
+    def final_norm(self) -> ConstantNorm | None:
+        """Returns CLIP's `ln_post`."""
+        return self.ln_post if self.has_ln_post else None
+
+    def put_final_norm(self, weight: Tensor | float, bias: Tensor | float) -> None:
+        """Takes over scale and shift of `ln_post`."""
+        self.ln_post.put(weight, bias)
+        self.has_ln_post = True
 
     def forward(self, video_NCTHW: Tensor, wants: Wants) -> dict[int, Layer]:
         """Returns what `run` does of this backbone: a module's own call is what torch.compile compiles."""
@@ -203,7 +216,7 @@ class VisionTransformer(nn.Module):
         blocks = self.transformer.resblocks
         transformer = copy.copy(self.transformer)
         transformer._modules = {"resblocks": blocks[len(blocks) - num_blocks :]}
-        tail._parameters, tail._modules = {}, {"transformer": transformer}
+        tail._parameters, tail._modules = {}, {"transformer": transformer, "ln_post": self.ln_post}
         return tail
 
     def freeze(self, dtype: torch.dtype) -> None:
@@ -315,6 +328,7 @@ def init_random(backbone: VisionTransformer, seed: int) -> VisionTransformer:
             parameter.zero_()
         elif "ln_" in name:
             parameter.fill_(1)
+    backbone.put_final_norm(1.0, 0.0)
     return backbone
 
 

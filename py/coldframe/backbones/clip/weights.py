@@ -111,6 +111,15 @@ def from_public(tensors: Mapping[str, Tensor], path: Path | str) -> dict[str, Te
     return {name: state[name].float().contiguous() for name in wanted}
 
 
+def find_final_norm(tensors: Mapping[str, Tensor], path: Path | str) -> tuple[Tensor, Tensor] | None:
+    """Returns scale and shift of the norm behind CLIP's last block; None for a file that left it out, as the original
+    EVL's do."""
+    tower = find_tower(tensors, path)
+    name = "post_layernorm" if tower.naming == "hugging_face" else "ln_post"
+    scale, shift = (tower.tensors.get(f"{name}.{kind}") for kind in ("weight", "bias"))
+    return None if scale is None or shift is None else (scale.float(), shift.float())
+
+
 def _in_our_names(tower: Tower) -> dict[str, Tensor]:
     if tower.naming == "hugging_face":
         return from_hugging_face(tower.tensors)

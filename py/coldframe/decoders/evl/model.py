@@ -333,6 +333,11 @@ class EVL(nn.Module):
         """The outputs of as many of the last blocks as there are decoder layers."""
         return Wants.last(len(self.decoder.decoder_layers), bool(self.decoder.cross_attention))
 
+    @property
+    def classifier(self) -> tuple[str, str]:
+        """Names of upstream."""
+        return "proj.2.weight", "proj.2.bias"
+
     def undecayed(self) -> set[str]:
         """Returns the names of the temporal position embeddings."""
         return {name for name, _ in self.named_parameters() if "temporal_pos_embed" in name}
