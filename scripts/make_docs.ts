@@ -48,6 +48,7 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/prepare': '`clips prepare`: re-encoding.',
   'py/coldframe/decoders': 'The trained parts: a folder each.',
   'py/coldframe/decoders/evl': 'EVL: temporal modules, decoder and classifier.',
+  'py/coldframe/decoders/linear': 'A linear layer on pooled tokens.',
   'py/coldframe/backbones': 'The frozen parts: a folder each.',
   'py/coldframe/backbones/clip': "CLIP's vision tower.",
   'py/coldframe/data': 'From lists to batches: order, clips, augmentation, the loader.',

@@ -50,6 +50,7 @@ describe('defaults', () => {
     const config = load('model: {backbone: {weights: random}}\n');
     expect(config.model.backbone).toMatchObject({ preset: 'ViT-B/16', ...PRESETS['ViT-B/16'], freeze: true });
     expect(config.model.decoder).toEqual({
+      ...{ kind: 'evl', pool: 'class', frames: 'mean' },
       ...{ num_layers: 4, qkv_dim: 768, num_heads: 12, mlp_factor: 4, mlp_dropout: 0.5, query_init: 'zero' },
     });
     expect(config.data).toMatchObject({ num_classes: 400, num_frames: 8, stride: 16, size: 224, mirror: false });

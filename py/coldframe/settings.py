@@ -63,7 +63,10 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Decoder:
+    kind: str
     num_layers: int
+    pool: str
+    frames: str
     qkv_dim: int
     num_heads: int
     mlp_factor: float

@@ -2,7 +2,7 @@
 
 import { isSection, listDifferences } from '../base/objects.ts';
 import { plural } from '../base/words.ts';
-import type { Config } from './schema.ts';
+import { type Config, DECODER_KINDS } from './schema.ts';
 
 /** While the condition holds, nothing that trains or evaluates reads these. */
 const IDLE: [RegExp, (config: Config) => boolean][] = [
@@ -13,6 +13,10 @@ const IDLE: [RegExp, (config: Config) => boolean][] = [
   [/^data\.interpolation$/, ({ data }) => data.augment === null],
   [/^model\.backbone\.random_seed$/, ({ model }) => model.backbone.weights !== 'random'],
   [/^(model\.backbone\.train_blocks|train\.backbone_lr)$/, ({ model }) => model.backbone.freeze],
+  ...Object.entries(DECODER_KINDS).map(([kind, keys]): [RegExp, (config: Config) => boolean] => [
+    keys,
+    ({ model }) => model.decoder.kind !== kind,
+  ]),
 ];
 
 /**

@@ -6,17 +6,18 @@
 
 import { existsSync } from 'node:fs';
 import { showPath, UserError } from '../base/errors.ts';
-import { replaceKeys } from '../base/objects.ts';
+import { flatten, replaceKeys } from '../base/objects.ts';
 import { plural } from '../base/words.ts';
 import { explainPolicy } from './augment-policy.ts';
 import { readClasses } from './class-names.ts';
 import { formatProblem, show } from './keys.ts';
 import type { Params } from './schema.ts';
-import { type Config, type Draft, PRESETS } from './schema.ts';
+import { type Config, DECODER_KINDS, type Draft, fileSchema, PRESETS } from './schema.ts';
 import { adviseFetch } from './weights-file.ts';
 import type { Entry } from './yaml.ts';
 
 const NUM_CLASSES = 400; // of the released scripts
+const DEFAULTS = flatten(fileSchema.parse({}));
 
 /** Parts that were resolved without a problem, and what they were made from: 5,000 trials mostly have the same data. */
 export type Kept = Map<string, { from: unknown[]; part: unknown }>;
@@ -28,10 +29,19 @@ export class Checker {
   readonly file: string;
   readonly entries: Map<string, Entry>;
   readonly problems: string[];
+  /** What was chosen with the kind of trained part in mind: what is written, of a point its own values. */
+  readonly chosen: Map<string, unknown>;
   readonly #kept: Kept;
 
-  constructor(file: string, entries: Map<string, Entry>, problems: string[], kept: Kept = new Map()) {
+  constructor(
+    file: string,
+    entries: Map<string, Entry>,
+    problems: string[],
+    kept: Kept = new Map(),
+    chosen: Map<string, unknown> = new Map([...entries].map(([key, { value }]) => [key, value])),
+  ) {
     this.#kept = kept;
+    this.chosen = chosen;
     this.file = file;
     this.entries = entries;
     this.problems = problems;
@@ -73,7 +83,7 @@ export function resolveWith(
   entries: Map<string, Entry> = new Map(),
   kept: Kept = new Map(),
 ): { config: Config; problems: string[] } {
-  const checker = new Checker('configuration', entries, [], kept);
+  const checker = new Checker('configuration', entries, [], kept, new Map(Object.entries(params)));
   return { config: resolveDraft(replaceKeys(draft, Object.entries(params)), checker, []), problems: checker.problems };
 }
 
@@ -81,12 +91,12 @@ export function resolveWith(
 export function resolveDraft(draft: Draft, checker: Checker, notes: string[]): Config {
   const { data: given, model, train } = draft;
   const backbone = checker.keep('backbone', [model.backbone, given.size], () => resolveBackbone(draft, checker));
-  const decoder = resolveDecoder(draft, backbone, checker);
+  const parts = resolveDecoder(draft, backbone, checker);
   const size = backbone.input_size;
   const data = checker.keep('data', [given, size, train.seed], () => resolveData(draft, size, checker, notes));
   checkTraining(draft, checker);
   checkCached(draft, checker);
-  return { ...draft, data, model: { ...draft.model, backbone, decoder } };
+  return { ...draft, data, model: { backbone, ...parts } };
 }
 
 function resolveBackbone(draft: Draft, checker: Checker): Config['model']['backbone'] {
@@ -162,8 +172,34 @@ function resolveWeights({ preset, weights, weights_sha256 }: GivenBackbone, chec
   return weights ?? 'random';
 }
 
-function resolveDecoder(draft: Draft, backbone: Sizes, checker: Checker): Config['model']['decoder'] {
-  const given = draft.model.decoder;
+type TrainedPart = Omit<Config['model'], 'backbone'>;
+
+/** Returns the sections of the trained part; keys of another kind stand at their defaults, whatever the draft says. */
+function resolveDecoder(draft: Draft, backbone: Sizes, checker: Checker): TrainedPart {
+  const { kind } = draft.model.decoder;
+  const others = Object.entries(DECODER_KINDS).filter(([name]) => name !== kind);
+  const foreign = DEFAULTS.filter(([key]) => others.some(([, keys]) => keys.test(key)));
+  const { temporal, head, ...own } = replaceKeys(draft, foreign).model;
+  const part = { decoder: fillDecoder(draft, own.decoder, backbone, checker), temporal, head };
+  for (const [key, value] of flatten(part, 'model')) {
+    const [other] = others.find(([, keys]) => keys.test(key)) ?? [];
+    const found = checker.chosen.get(key) ?? null;
+    if (other === undefined || found === null || found === value) continue;
+    const cited = checker.cite('model.decoder.kind', kind);
+    checker.fail(
+      [key],
+      `found ${show(found)}, but ${cited} does not read it: it is of ${other}. Remove it, or set kind: ${other}.`,
+    );
+  }
+  return part;
+}
+
+function fillDecoder(
+  draft: Draft,
+  given: Draft['model']['decoder'],
+  backbone: Sizes,
+  checker: Checker,
+): Config['model']['decoder'] {
   const width = given.qkv_dim ?? backbone.width;
   // The released recipes have 12 heads for 768 and 16 for 1024: 64 channels a head.
   const numHeads = given.num_heads ?? Math.max(1, Math.floor(width / 64));

@@ -130,8 +130,30 @@ const backboneShape = {
   freeze: z.boolean().default(true).describe('Do not train the backbone [--finetune_backbone].'),
 };
 
+/** The kinds of trained parts, with the keys that each alone reads: under another kind they are left at their defaults. */
+export const DECODER_KINDS = {
+  evl: /^model\.(decoder\.(qkv_dim|num_heads|mlp_factor|mlp_dropout|query_init)|temporal\..+|head\..+)$/,
+  linear: /^model\.decoder\.(pool|frames)$/,
+};
+
 const decoderShape = {
-  num_layers: count.default(4).describe('Decoder layers, on the last layers of the backbone [--decoder_num_layers].'),
+  kind: z
+    .enum(['evl', 'linear'])
+    .default('evl')
+    .describe('The trained part: evl, or a linear layer on pooled tokens, which reads num_layers, pool and frames.'),
+  num_layers: count
+    .default(4)
+    .describe(
+      'Decoder layers, on the last layers of the backbone; of linear the layers whose tokens stand side by side [--decoder_num_layers].',
+    ),
+  pool: z
+    .enum(['class', 'patches', 'both'])
+    .default('class')
+    .describe("Of linear: what a frame gives, through the backbone's final norm: class token, mean of patches, both."),
+  frames: z
+    .enum(['mean', 'concat'])
+    .default('mean')
+    .describe('Of linear: frames averaged, so that their order does not count, or side by side.'),
   qkv_dim: derived(count).describe("Width of decoder attention; null: the backbone's [--decoder_qkv_dim]."),
   num_heads: derived(count).describe('Decoder attention heads; null: qkv_dim / 64 [--decoder_num_heads].'),
   mlp_factor: size.default(4).describe('Width of the hidden mlp layer over the width [--decoder_mlp_factor].'),

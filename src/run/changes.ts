@@ -119,14 +119,15 @@ export function refuseOtherBackbone(dir: string, cohort: CohortFile, sha256: str
 
 /** What the shapes of trained tensors follow from, and how they are used. Dropout and first values are of no account. */
 const MODEL_KEYS =
-  /^model\.(temporal\.|decoder\.(num_layers|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.num_classes$/;
+  /^model\.(temporal\.|decoder\.(kind|num_layers|pool|frames|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.num_classes$/;
 
 /** Raises UserError with each key that says another model than the one of the checkpoint. */
 export function refuseOtherModel(checkpoint: string, stored: Config, config: Config): void {
   const before = new Map(flatten(stored));
-  const hasPositions = stored.model.temporal.position_embedding;
+  const { decoder, temporal } = stored.model;
+  const hasFrames = decoder.kind === 'evl' ? temporal.position_embedding : decoder.frames === 'concat';
   const problems = flatten(config)
-    .filter(([key]) => MODEL_KEYS.test(key) || (key === 'data.num_frames' && hasPositions)) // one position a frame
+    .filter(([key]) => MODEL_KEYS.test(key) || (key === 'data.num_frames' && hasFrames)) // weights for each frame
     .filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(before.get(key)))
     .map(
       ([key, value]) =>

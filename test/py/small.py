@@ -52,7 +52,10 @@ BASE: dict[str, Any] = {
             "freeze": True,
         },
         "decoder": {
+            "kind": "evl",
             "num_layers": 2,
+            "pool": "class",
+            "frames": "mean",
             "qkv_dim": 16,
             "num_heads": 4,
             "mlp_factor": 3,

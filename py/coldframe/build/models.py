@@ -13,6 +13,9 @@ from coldframe.backbones.clip import weights
 from coldframe.backbones.clip.model import Activation, VisionTransformer, init_random
 from coldframe.build.sizes import size_backbone
 from coldframe.decoders.evl.model import EVL
+from coldframe.decoders.interface import Decoder
+from coldframe.decoders.linear.model import Linear
+from coldframe.decoders.linear.sizes import Frames, Pool
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file
 from coldframe.machine.precision import DTYPES
@@ -37,8 +40,23 @@ def build_vision(backbone: Backbone) -> VisionTransformer:
     )
 
 
-def make_decoder(settings: Settings) -> EVL:
+def make_decoder(settings: Settings) -> Decoder:
     """Returns the trained part with fresh weights from torch's global generator, on the current default device."""
+    return _make_linear(settings) if settings.model.decoder.kind == "linear" else _make_evl(settings)
+
+
+def _make_linear(settings: Settings) -> Linear:
+    decoder = settings.model.decoder
+    return Linear(
+        shape=size_backbone(settings.model.backbone).shape(settings.data.num_frames),
+        num_layers=decoder.num_layers,
+        pool=cast(Pool, decoder.pool),
+        frames=cast(Frames, decoder.frames),
+        num_classes=settings.data.num_classes,
+    )
+
+
+def _make_evl(settings: Settings) -> EVL:
     decoder, temporal = settings.model.decoder, settings.model.temporal
     shape = size_backbone(settings.model.backbone).shape(settings.data.num_frames)
     return EVL(

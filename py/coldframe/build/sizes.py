@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from coldframe.backbones.clip import sizes as clip
 from coldframe.backbones.shape import BackboneSizes
 from coldframe.decoders.evl import sizes as evl
+from coldframe.decoders.linear import sizes as linear
 from coldframe.decoders.sizes import DecoderSizes
 from coldframe.settings import Backbone, Settings
 
@@ -24,8 +27,12 @@ def size_backbone(backbone: Backbone) -> BackboneSizes:
 def size_decoder(settings: Settings) -> DecoderSizes:
     """Returns the sizes of the trained part that models.make_decoder makes."""
     decoder, temporal = settings.model.decoder, settings.model.temporal
+    shape = size_backbone(settings.model.backbone).shape(settings.data.num_frames)
+    if decoder.kind == "linear":
+        pool, frames = cast(linear.Pool, decoder.pool), cast(linear.Frames, decoder.frames)
+        return linear.Sizes(shape, decoder.num_layers, pool, frames, settings.data.num_classes)
     return evl.Sizes(
-        shape=size_backbone(settings.model.backbone).shape(settings.data.num_frames),
+        shape=shape,
         num_layers=decoder.num_layers,
         qkv_dim=decoder.qkv_dim,
         num_heads=decoder.num_heads,

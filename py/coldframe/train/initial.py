@@ -18,7 +18,7 @@ from coldframe.train.trial import Trial
 
 BACKBONE = "backbone."
 # What the same weights compute depends on, and no weight tells.
-UNTOLD = ("model.backbone.num_heads", "model.backbone.activation", "model.decoder.num_heads")
+UNTOLD = ("model.backbone.num_heads", "model.backbone.activation", "model.decoder.num_heads", "model.decoder.pool")
 
 
 def initialize(trial: Trial, path: Path, backbone_sha256: str, classes: list[str] | None) -> list[str]:
@@ -74,8 +74,11 @@ def _check_features(
             f"{path}  was trained on other backbone weights (SHA-256 {theirs[:16]}... there, {backbone_sha256[:16]}... "
             "here): what it learnt reads other features. Set model.backbone.weights to the file it was trained with."
         )
+    is_same_kind = config.get("model", {}).get("decoder", {}).get("kind", "evl") == trial.settings.model.decoder.kind
     for key in UNTOLD:
         section, name = key.split(".")[1:]
+        if section == "decoder" and not is_same_kind:
+            continue  # of its weights none fits
         there = config.get("model", {}).get(section, {}).get(name)
         here = getattr(getattr(trial.settings.model, section), name)
         if there is not None and there != here:

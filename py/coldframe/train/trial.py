@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from coldframe.backbones.interface import Backbone, Layers
 from coldframe.build.models import make_decoder
 from coldframe.decoders.interface import Decoder
+from coldframe.errors import UserError
 from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
 from coldframe.train.adamw import AdamW
@@ -40,7 +41,13 @@ class StepResult:
 def build_trial(name: str, settings: Settings, backbone: Backbone, device: torch.device, precision: str) -> Trial:
     """Returns a trial with fresh weights, a function of its seed only."""
     torch.manual_seed(stream_seed(settings.train.seed, "init"))
-    decoder = make_decoder(settings).to(device)
+    decoder = make_decoder(settings)
+    if decoder.wants.final_norm and backbone.final_norm is None:
+        raise UserError(
+            f"{settings.model.backbone.weights}  holds no norm behind the last block, which model.decoder.kind: "
+            f"{settings.model.decoder.kind} reads. Take weights that were saved with it, or another kind."
+        )
+    decoder.to(device)
     return Trial(name, settings, decoder, None if settings.model.backbone.freeze else backbone, precision)
 
 

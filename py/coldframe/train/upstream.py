@@ -87,7 +87,12 @@ def _read_optimizer(
 def write(path: Path, trial: Trial, step: int) -> list[str]:
     """Writes a trial as the original's checkpoint of `step`; its --resume_path loads it. Returns what the original
     cannot go on with. Raises UserError for what its files cannot hold."""
-    chosen = trial.settings.model.backbone
+    chosen, kind = trial.settings.model.backbone, trial.settings.model.decoder.kind
+    if kind != "evl":
+        raise UserError(
+            f"model.decoder.kind  is {kind}; the original knows EVL alone, and its checkpoints hold nothing else. "
+            "Convert one that was trained with kind: evl, or use this one here."
+        )
     if not chosen.freeze and chosen.train_blocks is not None:
         raise UserError(
             f"model.backbone.train_blocks  is {chosen.train_blocks}; the original's checkpoints hold all of the "
