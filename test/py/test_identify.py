@@ -12,7 +12,7 @@ from coldframe.backbones.clip.weights import load_backbone, put_backbone, to_ups
 from coldframe.decoders.evl.model import EVL
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file
-from coldframe.train.inspection import ACTIVATION_NOTE, identify
+from coldframe.session.inspection import ACTIVATION_NOTE, identify
 
 PARITY = Path(__file__).parent.parent / "fixtures" / "parity"
 SIZES = {"width": 24, "num_layers": 3, "patch_size": 8, "mlp_factor": 2.5}

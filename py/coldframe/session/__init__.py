@@ -19,10 +19,9 @@ from coldframe.evaluate.evaluation import ensemble
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.prepare.clips import Preparation
-from coldframe.session import inference, stored, training
+from coldframe.session import inference, inspection, stored, training
 from coldframe.session.running import Running, open_running
 from coldframe.settings import Settings
-from coldframe.train import inspection
 from coldframe.video import codecs, frames
 
 

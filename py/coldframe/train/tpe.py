@@ -1,6 +1,6 @@
 """A program: the next points of a TPE search as a function of seed and history. JSON in, JSON out, no torch.
 
-    python -m coldframe.suggest < request.json
+    python -m coldframe.train.tpe < request.json
 
 The study lives in memory and is built anew from the sweep's own journal each time: there is no second truth.
 """
