@@ -29,15 +29,8 @@ def make_backbone(settings: Settings) -> VisionTransformer:
 
 def build_vision(backbone: Backbone) -> VisionTransformer:
     """Returns the same from the section of the settings that says it all."""
-    return VisionTransformer(
-        width=backbone.width,
-        num_layers=backbone.num_layers,
-        num_heads=backbone.num_heads,
-        patch_size=backbone.patch_size,
-        input_size=backbone.input_size,
-        mlp_factor=backbone.mlp_factor,
-        activation=cast(Activation, backbone.activation),
-    )
+    activation = cast(Activation, backbone.activation)
+    return VisionTransformer(**vars(size_backbone(backbone)), activation=activation)  # sizes have the same names
 
 
 def make_decoder(settings: Settings) -> Decoder:
