@@ -169,7 +169,7 @@ describe('cohort.json', () => {
     await expect(read({ cohort: file, 'dry-run': true })).rejects.toThrow(/sweep --dry-run/);
     await expect(read({ cohort: file, attempt: 1.5 })).rejects.toThrow(/--attempt {2}1\.5/);
     await expect(read({ cohort: join(folder, 'nothing.json') })).rejects.toThrow(/--cohort {2}no file/);
-    expect(await read({ cohort: file })).toMatchObject({ name: 'c1', config: settingsOf() });
+    expect(await read({ cohort: file })).toEqual({ name: 'c1', cohort: cohortOf(trial('t1', 'p1')) });
     expect(await read({ config })).toMatchObject({
       name: 'small',
       cohort: plainCohort(settingsOf()),
