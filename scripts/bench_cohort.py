@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from bench_features import BACKBONES, make_settings
-from coldframe.build import models
+from coldframe.assembly import models
 from coldframe.machine.device import choose_device
 from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings

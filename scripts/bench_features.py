@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from coldframe.build import models
+from coldframe.assembly import models
 from coldframe.cache.read import Cache, StoredFeatures, open_cache
 from coldframe.cache.write import Extraction
 from coldframe.data.clips import Batch

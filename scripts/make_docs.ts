@@ -43,7 +43,7 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/session': 'The verbs, and what is running while they are asked.',
   'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics; the search of a sweep.',
   'py/coldframe/evaluate': 'Evaluation and its scores.',
-  'py/coldframe/build': 'From settings to models, loaders and what they will cost.',
+  'py/coldframe/assembly': 'From settings to models, loaders and what they will cost.',
   'py/coldframe/cache': 'The feature cache: computed once, read in the place of the backbone.',
   'py/coldframe/prepare': '`clips prepare`: re-encoding.',
   'py/coldframe/decoders': 'The trained parts: a folder each.',

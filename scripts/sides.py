@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import plain_model
+from coldframe.assembly import models
 from coldframe.backbones.clip.model import VisionTransformer, neighbour_maps
-from coldframe.build import models
 from coldframe.machine.precision import DTYPES, autocast
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort

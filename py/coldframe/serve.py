@@ -129,7 +129,7 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if verb not in VERBS:
         raise LookupError(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
     if verb == "forecast":  # it is asked of sizes alone: neither a session nor `import torch`
-        from coldframe.build.forecast import describe_models
+        from coldframe.assembly.forecast import describe_models
 
         return describe_models(**arguments)
     if verb == "lock":  # before anything else is done with a run folder: torch would take seconds

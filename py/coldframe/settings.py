@@ -1,7 +1,8 @@
 """The resolved configuration as frozen dataclasses.
 
-No defaults live here: TypeScript owns them (src/config/load.ts), and a key that is missing or unknown means that the
-two sides disagree, which is a bug and never the user's mistake.
+No defaults live here: TypeScript owns them (src/config/schema.ts), and a key that is missing or unknown means that the
+two sides disagree, which is a bug and never the user's mistake. Hence every key stands here, also the few that
+TypeScript alone reads, such as `run.save_every`.
 """
 
 from __future__ import annotations

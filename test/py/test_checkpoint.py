@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from coldframe.build import models
+from coldframe.assembly import models
 from coldframe.errors import UserError
 from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from coldframe.build import models
+from coldframe.assembly import models
 from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort
 from coldframe.train.mixup import mix_batch

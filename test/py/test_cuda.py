@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caches import evaluate, extract, make_request, make_videos, train
-from coldframe.build import models
+from coldframe.assembly import models
 from coldframe.data.clips import DummyClips
 from coldframe.data.loader import train_loader
 from coldframe.machine.device import choose_device, choose_precision
@@ -207,7 +207,7 @@ def test_blocks_of_the_backbone_learn_in_half_precision() -> None:
 
 
 def test_a_forecast_is_of_the_device_and_its_precision() -> None:
-    from coldframe.build.forecast import describe_model
+    from coldframe.assembly.forecast import describe_model
 
     memory = describe_model(settings(launch__device="cuda", train__precision="auto"))["memory"]
     assert (memory["device"], memory["precision"]) == ("cuda:0", "fp16")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from coldframe.build import batches
+from coldframe.assembly import batches
 from coldframe.data.clips import normalize_
 from coldframe.errors import UserError
 from coldframe.evaluate.evaluation import Evaluation, accuracy, ensemble

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from caches import NUM_CLIPS, NUM_VIEWS, evaluate, extract, make_request, make_videos, shard_of, train
+from coldframe.assembly import batches, models
 from coldframe.backbones.interface import Layer, Relations
 from coldframe.backbones.shape import Wants
-from coldframe.build import batches, models
 from coldframe.cache.read import StoredFeatures, choose_view, open_cache, read_fully
 from coldframe.cache.write import CLIPS_A_PASS, Extraction
 from coldframe.data.clips import normalize_, read_list

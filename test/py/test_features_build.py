@@ -14,8 +14,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from caches import NUM_CLIPS, evaluate, extract, files_of, make_request, make_videos, shard_of, train, write_lists
-from coldframe.build import batches, models
-from coldframe.build.forecast import count_pass
+from coldframe.assembly import batches, models
+from coldframe.assembly.forecast import count_pass
 from coldframe.cache.manifest import read_manifest
 from coldframe.cache.read import StoredFeatures, open_cache
 from coldframe.cache.write import CLIPS_A_PASS, Extraction, choose_pass

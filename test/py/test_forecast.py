@@ -18,9 +18,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import small
+from coldframe.assembly import forecast, models
+from coldframe.assembly.sizes import size_backbone, size_decoder
 from coldframe.backbones.shape import FLOAT_BYTES
-from coldframe.build import forecast, models
-from coldframe.build.sizes import size_backbone, size_decoder
 from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort

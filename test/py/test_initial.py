@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from coldframe.assembly import models
 from coldframe.backbones.clip.model import VisionTransformer
-from coldframe.build import models
 from coldframe.errors import UserError
 from coldframe.train import checkpoint, upstream
 from coldframe.train.cohort import Cohort

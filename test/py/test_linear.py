@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import caches
 import small
+from coldframe.assembly import forecast, models
+from coldframe.assembly.sizes import size_decoder
 from coldframe.backbones.clip.model import VisionTransformer
 from coldframe.backbones.interface import Layer, run
 from coldframe.backbones.shape import TokenShape, Wants
-from coldframe.build import forecast, models
-from coldframe.build.sizes import size_decoder
 from coldframe.decoders.linear.model import Linear
 from coldframe.errors import UserError
 from coldframe.session import Session

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import small
-from coldframe.build import batches as building
-from coldframe.build.forecast import describe_models
+from coldframe.assembly import batches as building
+from coldframe.assembly.forecast import describe_models
 from coldframe.data import loader
 from coldframe.data.clips import DummyClips
 from coldframe.errors import UserError, describe

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coldframe.build.sizes import size_backbone, size_decoder
+from coldframe.assembly.sizes import size_backbone, size_decoder
 from coldframe.data.clips import read_list
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file, write_text

@@ -20,10 +20,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from coldframe.assembly import batches, models
+from coldframe.assembly.forecast import count_pass
 from coldframe.backbones.interface import run_blocks
 from coldframe.backbones.shape import Wants
-from coldframe.build import batches, models
-from coldframe.build.forecast import count_pass
 from coldframe.cache.manifest import (
     STORED_DTYPES,
     Layout,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from coldframe import heartbeat
-from coldframe.build import batches, forecast
+from coldframe.assembly import batches, forecast
 from coldframe.cache.write import Extraction
 from coldframe.evaluate.evaluation import ensemble
 from coldframe.machine import environment, lock

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coldframe import heartbeat
-from coldframe.build import batches
+from coldframe.assembly import batches
 from coldframe.errors import UserError
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
 from coldframe.session.running import Running

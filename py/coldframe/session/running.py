@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coldframe import heartbeat
-from coldframe.build import batches, forecast, models
+from coldframe.assembly import batches, forecast, models
 from coldframe.cache.read import Cache, StoredFeatures, open_cache
 from coldframe.data.clips import Batch, normalize_, read_list
 from coldframe.data.loader import to_device

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coldframe.build import models
+from coldframe.assembly import models
 from coldframe.cache.read import open_cache
 from coldframe.cache.write import Extraction
 from coldframe.settings import Settings

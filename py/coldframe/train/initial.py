@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coldframe.assembly import models
 from coldframe.backbones.clip.tower import check_finite
-from coldframe.build import models
 from coldframe.errors import UserError
 from coldframe.settings import Settings
 from coldframe.train import checkpoint, upstream

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from coldframe.assembly.models import make_decoder
 from coldframe.backbones.interface import Backbone, Layers
-from coldframe.build.models import make_decoder
 from coldframe.decoders.interface import Decoder
 from coldframe.errors import UserError
 from coldframe.machine.precision import autocast

@@ -9,9 +9,9 @@ from typing import Literal, cast
 
 import torch
 
+from coldframe.assembly.sizes import size_backbone
 from coldframe.backbones.clip import weights
 from coldframe.backbones.clip.model import Activation, VisionTransformer, init_random
-from coldframe.build.sizes import size_backbone
 from coldframe.decoders.evl.model import EVL
 from coldframe.decoders.interface import Decoder
 from coldframe.decoders.linear.model import Linear

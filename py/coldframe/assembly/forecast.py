@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from coldframe.assembly.sizes import size_backbone, size_decoder
 from coldframe.backbones.shape import FLOAT_BYTES, BackboneSizes
-from coldframe.build.sizes import size_backbone, size_decoder
 from coldframe.machine.device import plan_device
 from coldframe.settings import Settings
 
