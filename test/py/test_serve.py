@@ -168,7 +168,7 @@ def test_progress_touches_the_log_only_after_start(tmp_path: Path):
 
 
 DEATH_BETWEEN_VERBS = """
-import json, os, signal, time
+import json, os, signal, sys, time
 from torch.utils.data import DataLoader
 from coldframe import serve
 
@@ -183,6 +183,7 @@ time.sleep(0.5)
 print("still here")
 error = ask(lambda verb, arguments: {})["error"]
 print(error["code"], error["message"])
+sys.stdout.flush()
 os._exit(0)
 """
 
