@@ -29,7 +29,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from coldframe.machine.files import hash_file
+from coldframe.machine.files import hash_file, sync
 from coldframe.machine.parent import die_with_parent
 from coldframe.video import sequence
 from coldframe.video.packets import Table, scan
@@ -94,7 +94,7 @@ def transcode(source: str, target: Path, encoding: Encoding, max_frames: int | N
     except _OutOfOrder:  # as `read_frames` does
         written = _encode(source, partial, encoding, max_frames, by_time=False)
     psnr = _verify(source, partial, written)
-    _sync(partial)
+    sync(partial)
     made = Made(
         num_frames=len(written.times),
         width=written.size[0],
@@ -118,11 +118,6 @@ def _identify(path: str) -> tuple[os.stat_result, str]:
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise BadVideo(path, reason) from None
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 # ---- the frames of a video -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from coldframe.backbones.clip import hub, tower, weights
+from coldframe.backbones.clip import tower, weights
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file
 from coldframe.train import checkpoint
@@ -57,8 +57,7 @@ def identify(path: Path) -> dict[str, Any]:
 
 
 def _describe_backbone(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    state = weights.from_public(tensors, path)
-    return weights.backbone_sizes(state, hub.read_beside(path, len(state["class_embedding"])))
+    return weights.describe(weights.from_public(tensors, path), path)
 
 
 def _trained(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

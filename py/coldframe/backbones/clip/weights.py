@@ -141,6 +141,11 @@ def _check_blocks(tower: Tower, path: Path | str) -> None:
         )
 
 
+def describe(state: Mapping[str, Tensor], path: Path | str) -> dict[str, Any]:
+    """Returns `backbone_sizes` with what a description beside the weights file says of them."""
+    return backbone_sizes(state, read_beside(path, len(state["class_embedding"])))
+
+
 def backbone_sizes(state: Mapping[str, Tensor], said: Said | None = None) -> dict[str, Any]:
     """Returns the sizes that weights in our names have.
 
