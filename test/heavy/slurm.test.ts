@@ -221,9 +221,9 @@ describe('a sweep', () => {
     const sweep = new Sweep('memory', executorOf('slurm: {memory: "250M"}'), '', space);
     const plan = Object.fromEntries(['c0001', 'c0002', 'c0003'].map((name) => [name, ['greedy']]));
     expect(await sweep.run({ plan, memory: 2 })).toBeUndefined();
-    expect(sweep.endings().slice(0, 3)).toEqual(
-      ['c0001', 'c0002', 'c0003'].map((name) => [name, 'retry', 'out_of_memory']),
-    );
+    const retried = sweep.endings().filter(([, outcome]) => outcome === 'retry');
+    const all = ['c0001', 'c0002', 'c0003'].map((name) => [name, 'retry', 'out_of_memory']);
+    expect(retried.toSorted()).toEqual(all); // the halves run side by side: either may end first
     expect(sweep.entries('split').map(({ into }) => into.length)).toEqual([2, 1, 1]);
     expect(sweep.done('spared')).toEqual([]);
     expect(sweep.table()).toMatchObject([{ state: 'finished' }, { state: 'finished' }]);
