@@ -3,10 +3,10 @@ import { mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { UserError } from '../src/base/errors.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { adviseFetch, explainWeightsFile } from '../src/config/weights-file.ts';
 import { readSweep } from '../src/sweep/definition/file.ts';
+import { problemsOf } from './support.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'mistakes-test-')));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -15,15 +15,6 @@ const write = (name: string, content: string | Buffer): string => {
   const file = join(folder, name);
   writeFileSync(file, content);
   return file;
-};
-const problemsOf = (work: () => unknown): string[] => {
-  try {
-    work();
-  } catch (error) {
-    if (error instanceof UserError) return error.problems;
-    throw error;
-  }
-  return [];
 };
 const ofConfig = (content: string | Buffer, ...set: string[]): string[] => {
   const file = write('my.yaml', content);

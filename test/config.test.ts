@@ -2,11 +2,11 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'nod
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { UserError } from '../src/base/errors.ts';
 import { KEYS } from '../src/config/keys.ts';
 import { type LoadOptions, loadConfig, PRESETS } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
 import { UPSTREAM_FLAGS } from '../src/config/upstream-flags.ts';
+import { problemsOf } from './support.ts';
 
 const project = process.cwd();
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'config-')));
@@ -31,16 +31,6 @@ function write(name: string, text: string): void {
 function load(text: string, options: LoadOptions = {}) {
   write('my.yaml', text);
   return loadConfig('my.yaml', { env: {}, ...options }).config;
-}
-
-function problemsOf(run: () => unknown): string[] {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UserError) return error.problems;
-    throw error;
-  }
-  return [];
 }
 
 const fail = (text: string, options: LoadOptions = {}): string[] => problemsOf(() => load(text, options));

@@ -3,13 +3,12 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
-import { UserError } from '../src/base/errors.ts';
 import { findChanges } from '../src/config/effects.ts';
 import { type Config, loadConfig } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
 import { refuseOtherModel } from '../src/run/changes.ts';
 import { makeTrials, planPoints, readSweep } from '../src/sweep/definition/file.ts';
-import { CLIPS, coldframe, FIXTURES, makeClips, readEvents, readJson, writeConfig } from './support.ts';
+import { CLIPS, coldframe, FIXTURES, makeClips, problemsOf, readEvents, readJson, writeConfig } from './support.ts';
 
 jest.setTimeout(300_000);
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'decoder-kind-')));
@@ -25,16 +24,6 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const load = (...set: string[]): Config => loadConfig(small, { set }).config;
-
-function problemsOf(work: () => unknown): string[] {
-  try {
-    work();
-  } catch (error) {
-    if (error instanceof UserError) return error.problems;
-    throw error;
-  }
-  return [];
-}
 
 function writeSweep(space: string): string {
   const file = join(folder, 'kinds.yaml');

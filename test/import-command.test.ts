@@ -3,7 +3,6 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { UserError } from '../src/base/errors.ts';
 import { Report } from '../src/base/printer.ts';
 import { KEYS } from '../src/config/keys.ts';
 import { type Config, loadConfig } from '../src/config/load.ts';
@@ -11,7 +10,7 @@ import { PATH_KEYS } from '../src/config/schema.ts';
 import { UPSTREAM_FLAGS } from '../src/config/upstream-flags.ts';
 import { importCommand, runImport } from '../src/tools/import-command.ts';
 import { findCommand } from '../src/tools/shell-words.ts';
-import { coldframe, PROJECT } from './support.ts';
+import { coldframe, PROJECT, problemsOf } from './support.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'import-')));
 const weights = join(folder, 'clip.pt');
@@ -39,16 +38,6 @@ const withoutFiles = (config: Config): Record<string, unknown> =>
       .filter((key) => !PATH_KEYS.has(key) && key !== 'model.backbone.weights_sha256')
       .map((key) => [key, at(config, key)]),
   );
-
-function problemsOf(run: () => unknown): string[] {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof UserError) return error.problems;
-    throw error;
-  }
-  return [];
-}
 
 describe('the twelve released scripts', () => {
   const MEAN = ['0.48145466', '0.4578275', '0.40821073'];

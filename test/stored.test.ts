@@ -16,7 +16,6 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { UserError } from '../src/base/errors.ts';
 import { KEYS } from '../src/config/keys.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
@@ -33,6 +32,7 @@ import {
   hashFiles,
   makeClips,
   PROJECT,
+  problemsOf,
   readJson,
   writeConfig,
 } from './support.ts';
@@ -54,16 +54,6 @@ function write(file: string, value: unknown): string {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, JSON.stringify(value));
   return file;
-}
-
-function problemsOf(work: () => unknown): string[] {
-  try {
-    work();
-  } catch (error) {
-    if (error instanceof UserError) return error.problems;
-    throw error;
-  }
-  return [];
 }
 
 /** Takes a dotted key out of a stored configuration. */

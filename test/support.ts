@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { z } from 'zod';
+import { UserError } from '../src/base/errors.ts';
 import { EVENTS } from '../src/base/events/kinds.ts';
 
 export const PROJECT = fileURLToPath(new URL('..', import.meta.url));
@@ -259,6 +260,17 @@ function livingProcesses(): { pid: number; parent: number; group: number; comman
         return []; // it has just ended
       }
     });
+}
+
+/** Returns what a UserError tells, line by line; nothing where nothing is refused. Other errors go through. */
+export function problemsOf(work: () => unknown): string[] {
+  try {
+    work();
+  } catch (error) {
+    if (error instanceof UserError) return error.problems;
+    throw error;
+  }
+  return [];
 }
 
 export async function until(condition: () => boolean, seconds: number): Promise<void> {
