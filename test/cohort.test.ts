@@ -15,7 +15,6 @@ import {
   Running,
   readEvents,
   readJson,
-  until,
   writeConfig,
 } from './support.ts';
 
@@ -90,8 +89,6 @@ const decisionsOf = (runDir: string): object => {
 
 const checkpointOf = (runDir: string) => hashFiles(join(folder, runDir, 'checkpoints', 'step-8'));
 const statusOf = (runDir: string): Record<string, unknown> => readJson(folder, runDir, 'status.json');
-const gone = (running: Running): Promise<void> => until(() => running.members().length === 0, 5);
-
 beforeAll(async () => {
   await makeClips();
   writeCohort('all', { ...TRIALS, ...DIVERGING });
@@ -196,7 +193,7 @@ describe('a cohort that is stopped goes on to the same decisions and bytes', () 
       const run = new Running(command('halved', 'stopped'));
       await run.event(kind).catch(() => {});
       run.child.kill('SIGKILL');
-      await gone(run);
+      await run.gone();
     }
     await finish('halved', 'stopped');
     expect(checkpointOf('stopped')).toEqual(checkpointOf('halved'));

@@ -107,7 +107,7 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
   await until(() => existsSync(join(cache, 'features.json')), 60);
   killed.signalGroup('SIGKILL');
   await killed.ended;
-  await until(() => killed.members().length === 0, 20);
+  await killed.gone();
 
   const stopped = new Running(build());
   await stopped.event('features_forecast');

@@ -62,7 +62,7 @@ test('it goes on after SIGKILL and after Ctrl-C, ends with the bytes of an undis
   await until(() => numPrepared(output) >= 2, 120);
   killed.signalGroup('SIGKILL');
   await killed.ended;
-  await until(() => killed.members().length === 0, 20);
+  await killed.gone();
   const numKept = numPrepared(output);
   expect(numKept).toBeLessThan(36);
 

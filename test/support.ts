@@ -209,6 +209,11 @@ export class Running {
       .filter(({ group }) => group === this.pid)
       .map(({ pid }) => pid);
   }
+
+  /** Resolves when nothing of it lives. What is left over lives for ever, so a busy machine is given its time. */
+  async gone(): Promise<void> {
+    await until(() => this.members().length === 0, 20);
+  }
 }
 
 /** A video that Python opens only when told: `env` is for the program, which waits there once `reached` is over. */

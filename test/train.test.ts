@@ -27,7 +27,6 @@ import {
   readEvents,
   readJson,
   readTensors,
-  until,
   writeConfig,
 } from './support.ts';
 
@@ -71,10 +70,6 @@ function expectSameCourse(runDir: string): void {
   expect(tensorsOf(runDir)).toHaveLength(2);
   const expected = lossesOf('reference');
   for (const [step, loss] of lossesOf(runDir)) expect([step, loss]).toEqual([step, expected.get(step)]);
-}
-
-async function expectGone(running: Running, seconds: number): Promise<void> {
-  await until(() => running.members().length === 0, seconds);
 }
 
 describe('a run', () => {
@@ -161,7 +156,7 @@ describe('a run that is stopped goes on to the same bytes', () => {
       await run.event(kind, step);
       await sleep(delay);
       run.child.kill('SIGKILL');
-      await expectGone(run, 3); // Python and its workers do not outlive Node
+      await run.gone(); // Python and its workers do not outlive Node
     };
     await killAt(0, 'step', 3, 0);
     await killAt(2, 'saved', 4, 100);
@@ -179,7 +174,7 @@ describe('a run that is stopped goes on to the same bytes', () => {
     first.killPython('main');
     const killed = performance.now();
     const { code, stderr } = await first.ended;
-    expect((performance.now() - killed) / 1000).toBeLessThan(5);
+    expect((performance.now() - killed) / 1000).toBeLessThan(20); // at once, not when the watchdog would look
     expect(code).toBe(3);
     expect(stderr).toMatch(/python {2}was killed by SIGKILL/);
     expect(readJson(folder, 'headless', 'status.json')).toMatchObject({ state: 'failed' });
@@ -218,7 +213,7 @@ describe('a run that is stopped goes on to the same bytes', () => {
     await first.said(/Stopping/);
     inStep.open();
     expect((await first.ended).code).toBe(130);
-    await expectGone(first, 2);
+    await first.gone();
     const step = first.events.at(-1)?.step ?? 8;
     expect(step).toBeLessThan(8);
     const kinds = first.events.slice(-2).map((event) => [event.kind, event.step]);
@@ -251,7 +246,7 @@ describe('a run that is stopped goes on to the same bytes', () => {
     expect(await first.event('started')).toMatchObject({ step: 4 });
     await first.event('saved', 6);
     first.child.kill('SIGKILL');
-    await expectGone(first, 3);
+    await first.gone();
     expect(readlinkSync(join(folder, 'back', 'checkpoints', 'latest'))).toMatch(/^step-[68]$/);
     rmSync(join(folder, 'back', 'checkpoints', 'step-8'), { recursive: true }); // the old one, if it was not replaced
     const second = start('back', ...keep);
@@ -280,7 +275,7 @@ describe('a run folder', () => {
     first.signalGroup('SIGCONT');
     first.signalGroup('SIGTERM');
     expect((await first.ended).code).toBe(130);
-    await expectGone(first, 2);
+    await first.gone();
   });
 
   test('refuses a changed configuration, with both values', async () => {
