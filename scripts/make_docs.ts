@@ -34,6 +34,7 @@ const FOLDERS: Record<string, string> = {
   'src/run': 'The run folder: what lies there, who may write there, and what may change when a run goes on.',
   'src/executors': 'Where the cohorts of a sweep run: this machine, Slurm or Ray.',
   'src/data': 'Lists of clips, read and checked.',
+  'src/data/check': '`check`: what is found in lists and how it is told; training uses the quick part of it.',
   'src/runtime': 'The bridge to Python: starting it, calling it, watching it. Not a run: that is `run/` and `train/`.',
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',

@@ -6,6 +6,7 @@ import { checkpoint } from './commands/checkpoint.ts';
 import { arrangeWords, explainMistake, Mistake, refuseSwitchValues } from './commands/command-line.ts';
 import { completion } from './commands/completion.ts';
 import { bench } from './commands/get-ready/bench.ts';
+import { check } from './commands/get-ready/check.ts';
 import { clips } from './commands/get-ready/clips.ts';
 import { doctor } from './commands/get-ready/doctor.ts';
 import { features } from './commands/get-ready/features.ts';
@@ -25,7 +26,7 @@ import { train } from './commands/train-and-use/train.ts';
 const VERBS: Readonly<Record<string, string[]>> = {
   'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare'],
   'Many trials': ['sweep'],
-  'Get ready': ['weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
+  'Get ready': ['check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
   'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
   'Your shell': ['completion'],
 };
@@ -98,6 +99,7 @@ const COMMANDS = [
   ensemble,
   predict,
   checkpoint,
+  check,
   weights,
   features,
   clips,

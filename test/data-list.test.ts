@@ -14,7 +14,8 @@ import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { UserError } from '../src/base/errors.ts';
 import { readClasses } from '../src/config/class-names.ts';
-import { describeShared } from '../src/data/leaks.ts';
+import { Findings } from '../src/data/check/findings.ts';
+import { findShared } from '../src/data/leaks.ts';
 import { checkList, countAllowed, type ListOptions } from '../src/data/list.ts';
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'list-')));
@@ -153,12 +154,14 @@ describe('a list that is none', () => {
 describe('warnings', () => {
   test('classes without a clip are named', async () => {
     const { warnings } = await check('a 1\n', { classNames: ['run', 'jump', 'swim'] });
-    expect(warnings).toEqual([`${list}  2 of 3 classes have no clip: 0 "run", 2 "swim"`]);
+    expect(warnings).toEqual([`${list}  2 of 3 classes have no clip: 0 "run", 2 "swim" (class-empty)`]);
   });
 
   test('labels that end before the classes do, where nobody named them, are told with the number to set', async () => {
     const { warnings } = await check('a 0\nb 1\n', { numClasses: 400 });
-    expect(warnings).toEqual([expect.stringMatching(/398 of 400 .*highest label is 1: .*set data.num_classes: 2$/)]);
+    expect(warnings).toEqual([
+      expect.stringMatching(/398 of 400 .*highest label is 1: .*set data.num_classes: 2 \(class-empty\)$/),
+    ]);
   });
 
   test('a path that is listed twice is named by its lines', async () => {
@@ -277,8 +280,9 @@ describe('two lists', () => {
     const first = await check(content, options);
     writeFileSync(other, otherContent);
     const second = await checkList({ file: other, root: folder, numClasses: 3, ...options });
-    const shared = await describeShared({ ...first, file: list }, { ...second, file: other }, 'why');
-    return shared.map((line) => line.replaceAll(`${folder}/`, ''));
+    const findings = new Findings();
+    await findShared({ ...first, file: list }, { ...second, file: other }, 'why', findings);
+    return findings.describeWarnings().map((line) => line.replaceAll(`${folder}/`, ''));
   };
 
   test('that differ are nothing to tell', async () => {

@@ -115,6 +115,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'coldframe import-command --output my.yaml -- torchrun --nproc_per_node 8 main.py --num_frames 8 --lr 4e-4',
     'coldframe import-command --script train.sh',
   ],
+  check: ['coldframe check --config my.yaml', 'coldframe check train.txt val.txt --root clips --num-classes 8'],
   keys: ['coldframe keys', 'coldframe keys lr', 'coldframe keys model.decoder'],
   fit: ['coldframe fit --config my.yaml --memory 8GiB'],
   bench: ['coldframe bench step --quick', 'coldframe bench step -- --device cuda'],

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { PROJECT } from '../base/paths.ts';
 import type { Report } from '../base/printer.ts';
@@ -10,8 +10,9 @@ import { readClasses } from '../config/class-names.ts';
 import { type Config, loadConfig, UnfitConfig } from '../config/load.ts';
 import { adviseFetch, explainWeightsFile } from '../config/weights-file.ts';
 import type { Opened } from '../runtime/replies.ts';
-import { type ComparedList, describeShared } from './leaks.ts';
-import { checkList } from './list.ts';
+import { Findings } from './check/findings.ts';
+import { type ComparedList, findShared } from './leaks.ts';
+import { readList } from './list.ts';
 
 export interface CheckedList {
   /** The user's file, and the hash of its bytes. */
@@ -34,7 +35,7 @@ export type Which = 'train' | 'val';
 /** The lists of a run as others are compared with them. */
 export type Compared = Partial<Record<Which, ComparedList>>;
 
-const LEAK = 'what is trained on says little of new clips';
+export const LEAK = 'what is trained on says little of new clips';
 
 /** The lists in the form that Python reads. */
 export const filesOf = ({ train, val }: CheckedLists) => ({
@@ -64,10 +65,11 @@ export async function compareLists(
   const { classes } = config.data;
   if (classes !== null) collect(problems, () => (lists.classes = readClasses(classes)));
   const compared: Compared = {};
+  const findings = new Findings();
   for (const which of wanted) {
     const classNames = lists.classes ?? null;
     const numClasses = config.data.num_classes;
-    const list = await checkOne({ config, which, numClasses, classNames, outDir, problems, report });
+    const list = await readOne({ config, which, numClasses, classNames, outDir, problems, findings });
     if (list === undefined) continue;
     const { paths, found, ...checked } = list;
     lists[which] = checked;
@@ -75,8 +77,10 @@ export async function compareLists(
   }
   const { train, val } = compared;
   if (train !== undefined && val !== undefined) {
-    for (const warning of await describeShared(val, train, LEAK)) report.warn(warning);
+    await findShared(val, train, LEAK, findings);
   }
+  for (const warning of findings.describeWarnings()) report.warn(warning);
+  problems.push(...findings.describeErrors());
   const { weights, preset } = config.model.backbone;
   const fault = weights === 'random' ? undefined : explainWeightsFile(weights);
   if (fault !== undefined) problems.push(`model.backbone.weights  ${fault} ${adviseFetch(preset)}`);
@@ -111,12 +115,13 @@ async function findListProblems({ config, refused }: UnfitConfig, wanted: Which[
   const isRead = data.classes === null || collect([], () => names.push(...readClasses(data.classes ?? '')));
   const isCounted = isRead && !refused.has('data.classes') && !refused.has('data.num_classes');
   const numClasses = isCounted ? names.length || data.num_classes : null;
+  const findings = new Findings();
   for (const which of wanted) {
     const keys = [`data.${which}_list`, `data.${which}_root`, 'data.root'];
     if (!keys.some((key) => refused.has(key)))
-      await checkOne({ config, which, numClasses, classNames: null, outDir: null, problems });
+      await readOne({ config, which, numClasses, classNames: null, outDir: null, problems, findings });
   }
-  return problems;
+  return [...problems, ...findings.describeErrors()];
 }
 
 interface OneList {
@@ -125,45 +130,40 @@ interface OneList {
   numClasses: number | null;
   classNames: string[] | null;
   outDir: string | null;
+  /** What is wrong with the configuration; what is wrong with the list goes to the findings. */
   problems: string[];
-  report?: Pick<Report, 'warn'>;
+  findings: Findings;
 }
 
-async function checkOne({
-  config,
-  which,
-  numClasses,
-  classNames,
-  outDir,
-  problems,
-  report,
-}: OneList): Promise<(CheckedList & ComparedList) | undefined> {
-  const file = which === 'train' ? config.data.train_list : config.data.val_list;
+async function readOne(one: OneList): Promise<(CheckedList & ComparedList) | undefined> {
+  const { config, which, numClasses, classNames, outDir, problems, findings } = one;
+  const { data } = config;
+  const file = which === 'train' ? data.train_list : data.val_list;
   if (file === null) {
-    if (which === 'train' && !config.data.dummy)
+    if (which === 'train' && !data.dummy)
       problems.push('data.train_list  is not set. Training needs a list of `<path> <label>` lines.');
     return undefined;
   }
-  const root = (which === 'train' ? config.data.train_root : config.data.val_root) ?? config.data.root ?? dirname(file);
   const checkedFile = outDir === null ? null : join(outDir, `${which}.tsv`);
-  try {
-    const checked = await checkList({
-      file,
-      root,
-      numClasses,
-      classNames,
-      skipFiles: config.data.dummy || config.data.features !== null, // a cache needs no videos
-      maxMissingFraction: config.data.on_bad_video === 'skip' ? config.data.max_bad_fraction : 0,
-      ...(checkedFile === null ? {} : { writeTo: checkedFile }),
-    });
-    for (const warning of checked.warnings) report?.warn(warning);
-    const { sha256, sizeBytes, numLines, paths, found } = checked;
-    return { file, sha256, sizeBytes, numLines, checkedFile, paths, found };
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    problems.push(...error.problems);
-    return undefined;
-  }
+  const options = {
+    file,
+    root: rootOf(data, which),
+    numClasses,
+    classNames,
+    skipFiles: data.dummy || data.features !== null, // a cache needs no videos
+    maxMissingFraction: maxMissing(data),
+    ...(checkedFile === null ? {} : { writeTo: checkedFile }),
+  };
+  const { sha256, sizeBytes, numLines, paths, found } = await readList(options, findings);
+  return { file, sha256, sizeBytes, numLines, checkedFile, paths, found };
+}
+
+/** Share of a list's clips that may be missing. */
+export const maxMissing = (data: Config['data']): number => (data.on_bad_video === 'skip' ? data.max_bad_fraction : 0);
+
+/** Folder of a list's relative paths; null: the list's own. */
+export function rootOf(data: Config['data'], which: Which): string | null {
+  return (which === 'train' ? data.train_root : data.val_root) ?? data.root;
 }
 
 /** Returns whether it could be read. */

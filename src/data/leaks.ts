@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { showPath } from '../base/errors.ts';
 import { plural } from '../base/words.ts';
+import type { Code, Finding, Findings } from './check/findings.ts';
 import type { FoundClip, ListReport } from './scan.ts';
 
 export interface ComparedList extends Pick<ListReport, 'sha256' | 'numLines' | 'paths' | 'found'> {
@@ -14,28 +15,42 @@ export interface ComparedList extends Pick<ListReport, 'sha256' | 'numLines' | '
 /** What is read at most to compare clips of equal size: a second or so from a disk. */
 const MAX_READ_BYTES = 64 << 20;
 
-/** Returns warnings of what stands in `list` and in `other` as well; `why` says what is wrong with that. */
-export async function describeShared(list: ComparedList, other: ComparedList, why: string): Promise<string[]> {
-  const [name, otherName] = [showPath(list.file), showPath(other.file)];
-  if (resolve(list.file) === resolve(other.file)) return [`${name}  is both lists: ${why} (leak)`];
+/** Adds what stands in `list` and in `other` as well to the findings; `why` says what is wrong with that. */
+export async function findShared(
+  list: ComparedList,
+  other: ComparedList,
+  why: string,
+  findings: Findings,
+): Promise<void> {
+  const about = { severity: 'warning', list: list.file, other_list: other.file } as const;
+  const add = (code: Code, line: number | null, message: string, more: Partial<Finding> = {}): void =>
+    findings.add({ code, line, message, ...about, ...more });
+  if (resolve(list.file) === resolve(other.file)) return add('leak', null, `is both lists: ${why}`);
+  const otherName = showPath(other.file);
   // In the order of this list, of which there is mostly less than of the other.
-  const { numPaths, first, numConflicts, firstConflict } = list.paths.findShared(other.paths);
-  if (numPaths === 0 || first === null) return describeSameFiles(list, other, why);
+  const { numPaths, first, numConflicts, firstConflict } = list.paths.findShared(other.paths, (pair) => {
+    const [line, otherLine] = pair.lines;
+    const [label, otherLabel] = pair.labels;
+    const more = { label, other_line: otherLine };
+    add('leak', line, `the same path is on line ${otherLine} of ${otherName}: ${why}. Keep it in one list.`, more);
+    if (label === otherLabel) return;
+    const what = `label ${label}, and ${otherLabel} on line ${otherLine} of ${otherName} for the same path`;
+    add('label-conflict', line, `${what}. Keep the right one.`, more);
+  });
+  if (numPaths === 0 || first === null) return findSameFiles(list, other, why, findings);
   const all = numPaths === list.paths.length ? 'all ' : '';
   const counted = `${all}${numPaths} of its ${plural(list.numLines, 'clip')}`;
   const where = `the first on line ${first.lines[0]}, there on line ${first.lines[1]}`;
-  const warnings = [`${name}  ${counted} are in ${otherName} too, ${where}: ${why} (leak)`];
-  if (firstConflict === null) return warnings;
+  findings.summarize({ code: 'leak', ...about }, `${counted} are in ${otherName} too, ${where}: ${why}`);
+  if (firstConflict === null) return;
   const { lines, labels } = firstConflict;
   const labelled = `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on line ${lines[1]} there`;
-  warnings.push(
-    `${name}  ${plural(numConflicts, 'clip')} with another label than in ${otherName}: ${labelled} (label-conflict)`,
-  );
-  return warnings;
+  const conflicts = `${plural(numConflicts, 'clip')} with another label than in ${otherName}: ${labelled}`;
+  findings.summarize({ code: 'label-conflict', ...about }, conflicts);
 }
 
 /** Of the clips that were looked for. */
-async function describeSameFiles(list: ComparedList, other: ComparedList, why: string): Promise<string[]> {
+async function findSameFiles(list: ComparedList, other: ComparedList, why: string, findings: Findings): Promise<void> {
   const bySize = new Map<number, FoundClip[]>();
   for (const clip of other.found) bySize.set(clip.size, [...(bySize.get(clip.size) ?? []), clip]);
   const same: [FoundClip, FoundClip][] = [];
@@ -55,11 +70,16 @@ async function describeSameFiles(list: ComparedList, other: ComparedList, why: s
     }
   }
   const [first] = same;
-  if (first === undefined) return [];
+  if (first === undefined) return;
+  const about = { code: 'leak', severity: 'warning', list: list.file, other_list: other.file } as const;
+  const otherName = showPath(other.file);
+  for (const [{ line, path }, { line: otherLine, path: twin }] of same) {
+    const message = `the same content is in ${twin} on line ${otherLine} of ${otherName}: ${why}. Keep it in one list.`;
+    findings.add({ ...about, line, path, message, other_line: otherLine });
+  }
   const where = `the first on line ${first[0].line}, there ${first[1].path} on line ${first[1].line}`;
-  return [
-    `${showPath(list.file)}  ${plural(same.length, 'clip')} with the same content as one in ${showPath(other.file)}, ${where}: ${why} (leak)`,
-  ];
+  const counted = `${plural(same.length, 'clip')} with the same content as one in ${otherName}`;
+  findings.summarize(about, `${counted}, ${where}: ${why}`);
 }
 
 /** A file that cannot be read is like no other. */

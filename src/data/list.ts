@@ -1,14 +1,13 @@
 /** Checks lists of clips: what scan.ts finds in a list, and whether its clips are there. */
 import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { explainReadError, showPath, UserError } from '../base/errors.ts';
+import { explainReadError, UserError } from '../base/errors.ts';
 import { withPath } from '../base/files.ts';
-import { type FoundClip, HASH_RULE, type ListOptions, type ListReport, Scan } from './scan.ts';
+import { type Fault, isFault, lookFor, lookForAll } from './check/files.ts';
+import { Findings } from './check/findings.ts';
+import { HASH_RULE, type ListOptions, type ListReport, NoList, Scan } from './scan.ts';
 
 export type { ListOptions, ListReport } from './scan.ts';
-
-const NUM_LOOKERS = 32;
 
 /** How many of so many videos may be bad. One is within any limit but zero: a share of ten clips says nothing. 0.29 of
  * 100 are 29, though the product is a little less. */
@@ -17,16 +16,27 @@ export function countAllowed(fraction: number, numVideos: number): number {
 }
 
 /** Returns what is in a list, after writing it in normalised form if asked. Raises UserError with its bad lines. */
-export async function checkList(options: ListOptions): Promise<ListReport> {
+export async function checkList(options: ListOptions): Promise<ListReport & { warnings: string[] }> {
+  const findings = new Findings();
+  const report = await readList(options, findings);
+  if (findings.count('error') > 0) throw new UserError(findings.describeErrors());
+  return { ...report, warnings: findings.describeWarnings() };
+}
+
+/** Returns what is in a list, as far as it can be read; what is wrong with it goes to the findings, and only a list without
+ * errors is written. */
+export async function readList(options: ListOptions, findings: Findings): Promise<ListReport> {
   const temporary = options.writeTo === undefined ? undefined : `${options.writeTo}.${process.pid}.tmp`;
+  const scan = new Scan(options, findings);
   try {
-    const scan = scanFile(options, temporary);
-    if (!options.skipFiles) await lookForClips(scan);
-    scan.finish();
-    if (scan.numProblems > 0) throw new UserError(scan.listProblems());
-    if (temporary !== undefined && options.writeTo !== undefined) renameSync(temporary, options.writeTo);
-    const { numLines, sizeBytes, sha256, perClass, maxLabel, warnings, found, paths } = scan;
-    return { numLines, sizeBytes, sha256, perClass, maxLabel, warnings, found, paths };
+    if (scanFile(scan, temporary)) {
+      if (!options.skipFiles) await lookForClips(scan);
+      scan.finish();
+    }
+    if (scan.numErrors === 0 && temporary !== undefined && options.writeTo !== undefined)
+      renameSync(temporary, options.writeTo);
+    const { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths } = scan;
+    return { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths };
   } catch (error) {
     throw options.writeTo === undefined ? error : withPath(error, options.writeTo);
   } finally {
@@ -34,78 +44,78 @@ export async function checkList(options: ListOptions): Promise<ListReport> {
   }
 }
 
-function scanFile(options: ListOptions, temporary: string | undefined): Scan {
-  const input = openList(options.file);
+/** Returns whether it is a list at all. */
+function scanFile(scan: Scan, temporary: string | undefined): boolean {
+  const input = openList(scan);
+  if (input === undefined) return false;
   const output = temporary === undefined ? undefined : openSync(temporary, 'w');
   try {
-    const scan = new Scan(options, output);
-    scan.readAll(input);
+    scan.readAll(input, output);
     if (output !== undefined) fsyncSync(output);
-    return scan;
+    return true;
+  } catch (error) {
+    if (error instanceof NoList) return false;
+    throw error;
   } finally {
     closeSync(input);
     if (output !== undefined) closeSync(output);
   }
 }
 
-function openList(file: string): number {
+function openList(scan: Scan): number | undefined {
+  let descriptor: number | undefined;
   try {
-    const descriptor = openSync(file, 'r');
+    descriptor = openSync(scan.options.file, 'r');
     readSync(descriptor, Buffer.alloc(1), 0, 1, 0); // a folder can be opened, not read
     return descriptor;
   } catch (error) {
-    throw new UserError(`${showPath(file)}  ${explainReadError(error, null, 'a list of `<path> <label>` lines')}`);
+    if (descriptor !== undefined) closeSync(descriptor);
+    scan.fail('list-unreadable', null, explainReadError(error, null, 'a list of `<path> <label>` lines'));
+    return undefined;
   }
+}
+
+interface Absent {
+  line: number;
+  path: string;
+  text: string;
+  code: Fault['code'];
 }
 
 /** Notes each clip that is not there; if none is, the root is at fault, or the only clip. */
 async function lookForClips(scan: Scan): Promise<void> {
   const { clips, suspects, root } = scan;
-  const missing: { line: number; text: string }[] = [];
+  const absent: Absent[] = [];
   await lookForAll([...clips, ...suspects], async ({ path: listed, line }, index) => {
     const path = resolve(root, listed);
     const seen = await lookFor(path);
     const isSuspect = index >= clips.length;
-    if (typeof seen === 'string') {
+    if (isFault(seen)) {
       const rule = listed.startsWith('#') ? ` (${HASH_RULE})` : '';
-      if (!isSuspect) missing.push({ line, text: `${path} ${seen}${rule}` });
+      if (!isSuspect) absent.push({ line, path, text: `${path} ${seen.text}${rule}`, code: seen.code });
     } else if (!isSuspect) scan.found.push({ path, line, ...seen });
     else {
       const advice = `Write \`./${listed}\` if it is a clip; else begin the comment with \`## \``;
-      scan.fail(line, `is a comment, and ${path} exists. ${advice}.`);
+      scan.fail('comment', line, `is a comment, and ${path} exists. ${advice}.`, { path });
     }
   });
-  for (const list of [missing, scan.found]) list.sort((a, b) => a.line - b.line);
-  const [first] = missing;
-  if (first !== undefined && missing.length === clips.length) {
+  for (const list of [absent, scan.found]) list.sort((a, b) => a.line - b.line);
+  tellAbsent(scan, absent);
+}
+
+function tellAbsent(scan: Scan, absent: Absent[]): void {
+  const { clips, root, options } = scan;
+  const [first] = absent;
+  if (first !== undefined && absent.length === clips.length) {
     const which =
       clips.length === 1 ? 'the only clip is not there' : `none of the ${clips.length} clips looked for is there`;
-    scan.fail(first.line, `${which}. The data root is ${root}; first ${first.text}.`);
+    const message = `${which}. The data root is ${root}; first ${first.text}.`;
+    scan.fail(first.code, first.line, message, { path: first.path });
     return;
   }
-  const isAllowed = missing.length <= countAllowed(scan.options.maxMissingFraction ?? 0, clips.length);
-  for (const { line, text } of missing) {
-    if (isAllowed) scan.warn(line, `${text}. It will be skipped.`);
-    else scan.fail(line, `${text}.`);
-  }
-}
-
-async function lookForAll<T>(items: T[], look: (item: T, index: number) => Promise<void>): Promise<void> {
-  let next = 0;
-  const work = async () => {
-    for (let index = next++; index < items.length; index = next++) await look(items[index] as T, index);
-  };
-  await Promise.all(Array.from({ length: NUM_LOOKERS }, work));
-}
-
-/** Returns which file it is, or why there is no video. */
-async function lookFor(path: string): Promise<Pick<FoundClip, 'id' | 'size'> | string> {
-  try {
-    const found = await stat(path);
-    if (found.isDirectory()) return 'is a folder, not a video';
-    return found.size === 0 ? 'is empty' : { id: `${found.dev}:${found.ino}`, size: found.size };
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    return code === 'ENOENT' || code === 'ENOTDIR' ? 'does not exist' : `cannot be read (${code})`;
+  const isAllowed = absent.length <= countAllowed(options.maxMissingFraction ?? 0, clips.length);
+  for (const { line, path, text, code } of absent) {
+    if (isAllowed) scan.warn(code, line, `${text}. It will be skipped.`, { path });
+    else scan.fail(code, line, `${text}.`, { path });
   }
 }

@@ -7,10 +7,10 @@ import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { showPath, UserError } from '../base/errors.ts';
 import { writeAll } from '../base/files.ts';
 import { plural, quote } from '../base/words.ts';
-import { FNV_START, hashPath, type Overlap, type Pair, type PathHash, SeenPaths } from './seen-paths.ts';
+import type { Code, Finding, Findings } from './check/findings.ts';
+import { FNV_START, hashPath, type Pair, type PathHash, SeenPaths } from './seen-paths.ts';
 
 export interface ListOptions {
   file: string;
@@ -23,9 +23,14 @@ export interface ListOptions {
   writeTo?: string;
   /** Do not look whether the clips exist. */
   skipFiles?: boolean;
+  /** Look for each of them, not for a sample. */
+  everyFile?: boolean;
   /** Share of the clips that may be missing (see countAllowed); they are warnings then. */
   maxMissingFraction?: number;
 }
+
+/** Ends the reading of a list, whose every line would be found fault with; why is among the findings. */
+export class NoList extends Error {}
 
 export interface ListReport {
   /** Clips, without blank and comment lines. */
@@ -37,14 +42,12 @@ export interface ListReport {
   perClass: Uint32Array;
   /** -1 when no line has one. */
   maxLabel: number;
-  warnings: string[];
   /** Clips that were looked for and are there. */
   found: FoundClip[];
   /** What another list is compared by. */
   paths: SeenPaths;
 }
 
-const MAX_SHOWN = 50;
 /** All clips of a list up to this length are looked for, else an even sample of at least half as many. */
 const MAX_LOOKED_FOR = 2000;
 const BUFFER_BYTES = 1 << 20;
@@ -69,9 +72,9 @@ export class Scan {
   numLines = 0;
   sizeBytes = 0;
   sha256 = '';
-  numProblems = 0;
+  /** Nothing is written where there are any. */
+  numErrors = 0;
   readonly perClass: Uint32Array;
-  readonly warnings: string[] = [];
   readonly root: string;
   readonly options: ListOptions;
   /** The clips to look for, evenly spread over the list. */
@@ -81,9 +84,8 @@ export class Scan {
   readonly found: FoundClip[] = [];
   readonly paths: SeenPaths;
   maxLabel = -1;
-  readonly #name: string;
-  readonly #shown: string[] = [];
-  readonly #output: Output | undefined;
+  readonly #findings: Findings;
+  #output: Output | undefined;
   readonly #rootHash: PathHash = { ...FNV_START };
   readonly #hash: PathHash = { ...FNV_START };
   readonly #comments: { count: number; first: string; line: number } = { count: 0, first: '', line: 0 };
@@ -91,32 +93,28 @@ export class Scan {
   #line = 0;
   #minLabel = Number.MAX_SAFE_INTEGER;
 
-  constructor(options: ListOptions, output: number | undefined) {
+  constructor(options: ListOptions, findings: Findings) {
     this.options = options;
-    this.#name = showPath(options.file);
+    this.#findings = findings;
     this.root = resolve(options.root ?? dirname(options.file));
     this.perClass = new Uint32Array(options.numClasses ?? 0);
     this.paths = new SeenPaths(options.numClasses ?? Number.POSITIVE_INFINITY);
     const prefix = Buffer.from(this.root.endsWith('/') ? this.root : `${this.root}/`);
     hashPath(prefix, 0, prefix.length, FNV_START, this.#rootHash);
+  }
+
+  fail(code: Code, line: number | null, message: string, more: Partial<Finding> = {}): void {
+    this.numErrors += 1;
+    this.#findings.add({ code, severity: 'error', list: this.options.file, line, message, ...more });
+  }
+
+  warn(code: Code, line: number | null, message: string, more: Partial<Finding> = {}): void {
+    this.#findings.add({ code, severity: 'warning', list: this.options.file, line, message, ...more });
+  }
+
+  /** Reads the list, and writes it in normalised form to `output`. */
+  readAll(input: number, output: number | undefined): void {
     this.#output = output === undefined ? undefined : new Output(output, this.root);
-  }
-
-  fail(line: number, text: string): void {
-    this.numProblems += 1;
-    if (this.#shown.length < MAX_SHOWN) this.#shown.push(`${this.#name}${line > 0 ? `:${line}` : ''}  ${text}`);
-  }
-
-  warn(line: number, text: string): void {
-    this.warnings.push(`${this.#name}:${line}  ${text}`);
-  }
-
-  listProblems(): string[] {
-    const more = this.numProblems - this.#shown.length;
-    return more > 0 ? [...this.#shown, `${this.#name}  and ${more} more problems.`] : this.#shown;
-  }
-
-  readAll(input: number): void {
     const hash = createHash('sha256');
     const buffer = Buffer.alloc(BUFFER_BYTES);
     let filled = 0;
@@ -127,7 +125,7 @@ export class Scan {
       filled += count;
       // At the end what is left is a line without its line feed.
       const end = count === 0 ? filled : buffer.lastIndexOf(LF, filled - 1) + 1;
-      if (end === 0 && filled === BUFFER_BYTES) this.#refuse('has a line of more than a megabyte');
+      if (end === 0 && filled === BUFFER_BYTES) this.#refuse('line-format', 'has a line of more than a megabyte');
       this.#readLines(buffer.subarray(0, end));
       buffer.copyWithin(0, end, filled);
       filled -= end;
@@ -138,15 +136,16 @@ export class Scan {
   }
 
   /** Ends the reading: more of the same would follow. */
-  #refuse(what: string): never {
-    throw new UserError(`${this.#name}:${this.#line}  ${what}. A list has \`<path> <label>\` lines, in UTF-8.`);
+  #refuse(code: Code, what: string): never {
+    this.fail(code, this.#line, `${what}. A list has \`<path> <label>\` lines, in UTF-8.`);
+    throw new NoList();
   }
 
   #readLines(bytes: Buffer): void {
     let start = 0;
     if (this.#line === 0 && bytes.length >= 2) {
       const mark = bytes.readUInt16BE(0);
-      if (mark === 0xfffe || mark === 0xfeff) this.#refuse('is in UTF-16');
+      if (mark === 0xfffe || mark === 0xfeff) this.#refuse('encoding', 'is in UTF-16');
     }
     const isValid = isUtf8(bytes);
     const hasReturns = bytes.includes(CR);
@@ -155,7 +154,7 @@ export class Scan {
       const end = feed === -1 ? bytes.length : feed;
       this.#line += 1;
       if (!isValid && !isUtf8(bytes.subarray(start, end)))
-        this.fail(this.#line, 'is not valid UTF-8. Write the list in UTF-8.');
+        this.fail('encoding', this.#line, 'is not valid UTF-8. Write the list in UTF-8.');
       else this.#readLine(bytes, start, end, hasReturns);
       start = end + 1;
     }
@@ -188,7 +187,7 @@ export class Scan {
     } else if (value >= numClasses) {
       const why = `(data.num_classes is ${numClasses}; labels start at 0)`;
       const rule = isHashed ? `. ${HASH_RULE}` : '';
-      this.fail(this.#line, `label ${value} is outside 0..${numClasses - 1} ${why}${rule}`);
+      this.fail('label-range', this.#line, `label ${value} is outside 0..${numClasses - 1} ${why}${rule}`);
     } else {
       let pathEnd = label;
       while (isBlank(bytes[pathEnd - 1])) pathEnd -= 1;
@@ -218,29 +217,39 @@ export class Scan {
   #failReturn(bytes: Buffer, start: number, end: number): void {
     const line = quote(bytes.toString('utf8', start, end));
     const isWhole = this.#line === 1 && end > bytes.length - 2;
-    if (isWhole) this.#refuse(`has the line ends of old Macs (CR alone: ${line}); a line ends with LF or CR LF`);
+    if (isWhole)
+      this.#refuse('line-format', `has the line ends of old Macs (CR alone: ${line}); a line ends with LF or CR LF`);
     this.numLines += 1;
-    this.fail(this.#line, `has a carriage return within the line (${line}). End each line with LF or CR LF.`);
+    this.fail(
+      'line-format',
+      this.#line,
+      `has a carriage return within the line (${line}). End each line with LF or CR LF.`,
+    );
   }
 
   #failLabel(bytes: Buffer, start: number, label: number, end: number): void {
     const [line, word] = [bytes.toString('utf8', start, end), bytes.toString('utf8', label, end)];
     if (this.numLines === 1 && line.includes(',')) {
       this.#refuse(
+        'separator',
         `is separated by commas (${quote(line)}); a space or a tab goes before the label, and there is no header`,
       );
     }
     const { numClasses } = this.options;
     const allowed = numClasses === null ? 'from 0 on' : `from 0 to ${numClasses - 1}`;
-    if (label === start) this.fail(this.#line, `${quote(line)} has no label. Write \`<path> <label>\`.`);
-    else this.fail(this.#line, `label ${quote(word)} is not a whole number ${allowed}`);
+    if (label === start) this.fail('line-format', this.#line, `${quote(line)} has no label. Write \`<path> <label>\`.`);
+    else this.fail('label-not-a-number', this.#line, `label ${quote(word)} is not a whole number ${allowed}`);
   }
 
   #takeClip(bytes: Buffer, start: number, end: number, label: number): void {
     const hash = this.#hash; // one object for all lines
     hashPath(bytes, start, end, bytes[start] === SLASH ? FNV_START : this.#rootHash, hash);
     if (!hash.isPlain) {
-      this.fail(this.#line, 'the path holds a tab or a NUL byte. Rename the file, and write the list in UTF-8.');
+      this.fail(
+        'line-format',
+        this.#line,
+        'the path holds a tab or a NUL byte. Rename the file, and write the list in UTF-8.',
+      );
       return;
     }
     if (hash.hasDots) {
@@ -256,7 +265,7 @@ export class Scan {
   #sample(bytes: Buffer, start: number, end: number): void {
     if (this.paths.length % this.#everyClip !== 0) return;
     this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line });
-    if (this.clips.length <= MAX_LOOKED_FOR) return;
+    if (this.clips.length <= MAX_LOOKED_FOR || this.options.everyFile) return;
     this.clips = this.clips.filter((_, index) => index % 2 === 1);
     this.#everyClip *= 2;
   }
@@ -264,9 +273,9 @@ export class Scan {
   /** Adds what only the whole list can tell. */
   finish(): void {
     const { numClasses, classNames } = this.options;
-    if (this.numLines === 0) this.fail(0, 'holds no clips. Write `<path> <label>` lines.');
+    if (this.numLines === 0) this.fail('no-clips', null, 'holds no clips. Write `<path> <label>` lines.');
     if (numClasses !== null && this.#minLabel === 1 && this.maxLabel === numClasses) {
-      this.fail(0, `labels run from 1 to ${numClasses}, but must start at 0. Subtract 1 from each.`);
+      this.fail('label-range', null, `labels run from 1 to ${numClasses}, but must start at 0. Subtract 1 from each.`);
     }
     const empty = [...this.perClass.keys()].filter((label) => this.perClass[label] === 0);
     if (empty.length > 0) {
@@ -278,27 +287,43 @@ export class Scan {
       const advice = isShort
         ? `. The highest label is ${this.maxLabel}: if there are no more classes, set data.num_classes: ${this.maxLabel + 1}`
         : '';
-      this.warnings.push(
-        `${this.#name}  ${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}${advice}`,
+      this.warn(
+        'class-empty',
+        null,
+        `${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}${advice}`,
       );
     }
     const { count, first: line, line: number } = this.#comments;
     if (count > 0) {
       const what = `${plural(count, 'line')} without a label taken for comments (${line})`;
-      this.warn(number, `${what}. Begin a comment with \`# \`, with a space; give a clip a label.`);
+      this.warn('comment', number, `${what}. Begin a comment with \`# \`, with a space; give a clip a label.`);
     }
-    this.#warnOfRepeated(this.paths.findRepeated());
+    this.#warnOfRepeated();
   }
 
-  #warnOfRepeated({ numPaths, first, numConflicts, firstConflict }: Overlap): void {
+  #warnOfRepeated(): void {
+    const { numPaths, first, numConflicts, firstConflict } = this.paths.findRepeated((pair) => this.#addPair(pair));
+    const about = { severity: 'warning', list: this.options.file, other_list: this.options.file } as const;
     if (numPaths > 0 && first !== null) {
       const where = `the first on lines ${first.lines[0]} and ${first.lines[1]}`;
-      this.warnings.push(`${this.#name}  ${plural(numPaths, 'path')} listed more than once, ${where} (duplicate-path)`);
+      const summary = `${plural(numPaths, 'path')} listed more than once, ${where}`;
+      this.#findings.summarize({ code: 'duplicate-path', ...about }, summary);
     }
     if (numConflicts > 0 && firstConflict !== null) {
-      const what = `${plural(numConflicts, 'path')} with two labels`;
-      this.warnings.push(`${this.#name}  ${what}: ${describeConflict(firstConflict)} (label-conflict)`);
+      const summary = `${plural(numConflicts, 'path')} with two labels: ${describeConflict(firstConflict)}`;
+      this.#findings.summarize({ code: 'label-conflict', ...about }, summary);
     }
+  }
+
+  /** The later line of a pair is what is found. */
+  #addPair(pair: Pair): void {
+    const [before = 0, line = 0] = pair.lines;
+    const [known, label] = pair.labels;
+    const other = { label, other_list: this.options.file, other_line: before };
+    this.warn('duplicate-path', line, `the same path is on line ${before}. A clip needs one line.`, other);
+    if (known === label) return;
+    const message = `label ${label}, and ${known} on line ${before} for the same path. Keep the right one.`;
+    this.warn('label-conflict', line, message, other);
   }
 }
 

@@ -56,6 +56,12 @@ export interface Overlap {
   firstConflict: Pair | null;
 }
 
+interface Places {
+  places: number[];
+  taken: number[];
+  each: ((pair: Pair) => void) | undefined;
+}
+
 export class SeenPaths {
   length = 0;
   readonly #hashes: Uint32Array[] = [];
@@ -86,26 +92,26 @@ export class SeenPaths {
     this.#jumps.push({ place, distance: this.#distance });
   }
 
-  /** Returns the paths that stand here more than once; a pair's first place is the path's first. */
-  findRepeated(): Overlap {
+  /** Returns the paths that stand here more than once; a pair's first place is the path's first. `each` gets all pairs. */
+  findRepeated(each?: (pair: Pair) => void): Overlap {
     const [seen, twice] = [new Bits(this.length), new Bits(this.length)];
     for (let place = 0; place < this.length; place++) {
       const bit = this.mixed(place);
       if (seen.has(bit)) twice.add(bit);
       seen.add(bit);
     }
-    return this.#compare(this, this.#placesIn(twice));
+    return this.#compare(this, { places: this.#placesIn(twice), taken: [], each });
   }
 
   /** Returns the paths that stand in another list as well; a pair's first place is here, its second one there. */
-  findShared(other: SeenPaths): Overlap {
+  findShared(other: SeenPaths, each?: (pair: Pair) => void): Overlap {
     const [here, both] = [new Bits(this.length), new Bits(this.length)];
     for (let place = 0; place < this.length; place++) here.add(this.mixed(place));
     for (let place = 0; place < other.length; place++) {
       const bit = other.mixed(place);
       if (here.has(bit)) both.add(bit);
     }
-    return this.#compare(other, other.#placesIn(both), this.#placesIn(both));
+    return this.#compare(other, { places: other.#placesIn(both), taken: this.#placesIn(both), each });
   }
 
   /** A few percent of all, besides those that are looked for: only they go into a table. */
@@ -116,7 +122,7 @@ export class SeenPaths {
   }
 
   /** Compares places of a list with those taken before, or with the ones before them. */
-  #compare(other: SeenPaths, places: number[], taken: number[] = []): Overlap {
+  #compare(other: SeenPaths, { places, taken, each }: Places): Overlap {
     const overlap: Overlap = { numPaths: 0, first: null, numConflicts: 0, firstConflict: null };
     const table = new Table(this, taken.length || places.length);
     for (const place of taken) table.take(place);
@@ -129,6 +135,7 @@ export class SeenPaths {
       if (state === 0) overlap.numPaths += 1;
       if (differs && state < 2) overlap.numConflicts += 1;
       told[before] = differs ? 2 : Math.max(1, state);
+      each?.(this.#pair(before, other, place));
       if (overlap.first !== null && (overlap.firstConflict !== null || !differs)) continue;
       const pair = this.#pair(before, other, place);
       overlap.first ??= pair;

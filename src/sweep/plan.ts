@@ -6,8 +6,9 @@ import { withScratch } from '../base/files.ts';
 import { mean } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/schema.ts';
+import { Findings } from '../data/check/findings.ts';
 import { type Compared, compareLists, filesOf, type Which } from '../data/checks.ts';
-import { describeShared } from '../data/leaks.ts';
+import { findShared } from '../data/leaks.ts';
 import { describeWorkers } from '../data/workers.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Trial } from '../run/cohort-types.ts';
@@ -212,8 +213,9 @@ async function checkTrial(sweep: Sweep, settings: Config, read: ReadLists, warn:
   const { val: selection } = await collect(settings, ['train', 'val']);
   if (sweep.selection !== 'separate') return problems;
   const { val: validation } = await collect(finalConfig(sweep, { settings }), ['val']);
-  if (selection !== undefined && validation !== undefined)
-    for (const warning of await describeShared(selection, validation, JUDGED)) warn(warning);
+  const findings = new Findings();
+  if (selection !== undefined && validation !== undefined) await findShared(selection, validation, JUDGED, findings);
+  for (const warning of findings.describeWarnings()) warn(warning);
   return problems;
 }
 

@@ -5,6 +5,7 @@
 
 import { z } from 'zod';
 import { FAILURE_CLASSES } from '../errors.ts';
+import { FINDING_CODES, SEVERITIES } from './codes.ts';
 
 type Fields = z.core.$ZodLooseShape;
 
@@ -242,6 +243,32 @@ const USE = [
   }),
 ] as const;
 
+const LISTS = [
+  plain('finding', '`check`: one thing found in a list.', {
+    code: z.enum(FINDING_CODES),
+    severity: z.enum(SEVERITIES).describe('of errors alone the exit code is 2'),
+    list: text.describe('file'),
+    line: maybe.describe('null: of the whole list'),
+    path: text.optional().describe('of the clip'),
+    label: count.optional(),
+    message: text,
+    did_you_mean: text.optional().describe('a path that is there'),
+    other_list: text.optional().describe('where the same clip stands, too'),
+    other_line: count.optional(),
+  }),
+  plain('checked', '`check` has ended.', {
+    lists: z
+      .array(z.object({ file: text, sha256: text.nullable(), size_bytes: bytes, num_lines: count }))
+      .describe('of a list that cannot be read `sha256` is null'),
+    num_lines: count.describe('clips of all lists'),
+    errors: count,
+    warnings: count,
+    notes: count,
+    codes: z.record(z.string(), count).describe('findings by their code'),
+    seconds,
+  }),
+] as const;
+
 const PREPARE = [
   plain('planned', '`train --dry-run`.', {
     config: anything.describe('the whole configuration'),
@@ -352,7 +379,8 @@ export const EVENTS = {
   'Of a run': RUN,
   'Of a sweep': SWEEP,
   'Of results': USE,
+  'Of lists': LISTS,
   'Of what comes before': PREPARE,
 } as const;
 
-export type RunEvent = z.infer<(typeof RUN | typeof SWEEP | typeof USE | typeof PREPARE)[number]>;
+export type RunEvent = z.infer<(typeof RUN | typeof SWEEP | typeof USE | typeof LISTS | typeof PREPARE)[number]>;

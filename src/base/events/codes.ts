@@ -1,0 +1,36 @@
+/** The codes of findings in lists of clips: what `check` says, and what training warns of. Codes may be added; these stay. */
+
+export const FINDING_CODES = [
+  'list-unreadable',
+  'line-format',
+  'separator',
+  'encoding',
+  'comment',
+  'no-clips',
+  'label-not-a-number',
+  'label-range',
+  'class-empty',
+  'class-few',
+  'class-skew',
+  'class-names-differ',
+  'labels-permuted',
+  'missing',
+  'not-a-file',
+  'empty',
+  'unreadable',
+  'case-mismatch',
+  'unicode-mismatch',
+  'outside-root',
+  'windows-path',
+  'duplicate-path',
+  'duplicate-content',
+  'label-conflict',
+  'leak',
+  'slow',
+  'too-short',
+  'variable-rate',
+  'rotated',
+  'not-a-video',
+] as const;
+
+export const SEVERITIES = ['error', 'warning', 'note'] as const;

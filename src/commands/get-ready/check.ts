@@ -1,0 +1,26 @@
+/** `check`. */
+
+import type { Argv } from 'yargs';
+import { Report } from '../../base/printer.ts';
+import { begin, names, number, type Parsed, text } from '../options.ts';
+
+export const check = (parser: Argv) =>
+  parser.command('check [lists..]', 'what is wrong with lists and their clips, line by line', checkOptions, runCheck);
+
+const checkOptions = (command: Argv) =>
+  begin(command, 'check')
+    .positional('lists', {
+      ...names('lists of `<path> <label>` lines (default: those of --config)'),
+      demandOption: false,
+    })
+    .option('config', text('config', 'YAML configuration: its lists, roots and classes', {}))
+    .option('num-classes', number('num-classes', 'number of classes; labels go from 0 to one less', { least: 1 }))
+    .option('root', text('root', "folder of relative paths (default: the list's own)", {}));
+
+async function runCheck(args: Parsed<typeof checkOptions>): Promise<void> {
+  const report = new Report({ json: args.json });
+  report.enableProgress();
+  const { checkClips } = await import('../../data/check/check.ts');
+  const { lists = [], config, root } = args;
+  await checkClips({ lists, config, root, numClasses: args['num-classes'] }, report);
+}
