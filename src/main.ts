@@ -12,6 +12,7 @@ import { doctor } from './commands/get-ready/doctor.ts';
 import { features } from './commands/get-ready/features.ts';
 import { fit } from './commands/get-ready/fit.ts';
 import { keys } from './commands/get-ready/keys.ts';
+import { lists } from './commands/get-ready/lists.ts';
 import { weights } from './commands/get-ready/weights.ts';
 import { flags, importCommand } from './commands/import-command.ts';
 import { JSON_LINES } from './commands/options.ts';
@@ -26,7 +27,7 @@ import { train } from './commands/train-and-use/train.ts';
 const VERBS: Readonly<Record<string, string[]>> = {
   'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare'],
   'Many trials': ['sweep'],
-  'Get ready': ['check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
+  'Get ready': ['lists', 'check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
   'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
   'Your shell': ['completion'],
 };
@@ -99,6 +100,7 @@ const COMMANDS = [
   ensemble,
   predict,
   checkpoint,
+  lists,
   check,
   weights,
   features,

@@ -10,6 +10,7 @@ export const GROUPS: Readonly<Record<string, readonly string[]>> = {
   weights: ['fetch', 'inspect'],
   features: ['forecast', 'build'],
   clips: ['prepare'],
+  lists: ['from-folders', 'split'],
 };
 
 /** What follows `--` there is another program's. */

@@ -109,6 +109,18 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   features: ['coldframe features forecast --config my.yaml --set data.features=features'],
   'features forecast': ['coldframe features forecast --config my.yaml --set data.features=features'],
   'features build': ['coldframe features build --config my.yaml --set data.features=features'],
+  lists: [
+    'coldframe lists from-folders /data/clips --output lists',
+    'coldframe lists split lists/all.txt --root /data/clips',
+  ],
+  'lists from-folders': [
+    'coldframe lists from-folders /data/clips --output lists',
+    'coldframe lists from-folders /data/clips --output more --classes lists/classes.txt',
+  ],
+  'lists split': [
+    'coldframe lists split lists/all.txt --root /data/clips --val 0.2 --select 0.1',
+    "coldframe lists split lists/all.txt --group '^(.+)_[0-9]+[.]mp4$'",
+  ],
   clips: ['coldframe clips prepare --config my.yaml --output prepared --dry-run'],
   'clips prepare': ['coldframe clips prepare --config my.yaml --output prepared'],
   'import-command': [

@@ -31,6 +31,10 @@ export const FINDING_CODES = [
   'variable-rate',
   'rotated',
   'not-a-video',
+  'not-listable',
+  'no-class',
+  'hidden',
+  'unused',
 ] as const;
 
 export const SEVERITIES = ['error', 'warning', 'note'] as const;

@@ -55,6 +55,10 @@ const DESCRIBE: Words = {
     const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
     return `prepared ${plural(e.num_clips - e.num_bad, 'clip')}, ${formatBytes(e.size_bytes)}${bad}\nTrain with \`--config ${e.config}\`.`;
   },
+  listed: (e) => {
+    const names = e.classes === null ? '' : `\n${e.classes}  ${plural(e.num_classes, 'class')}`;
+    return e.files.map(({ path, num_clips }) => `${path}  ${plural(num_clips, 'clip')}`).join('\n') + names;
+  },
   planned: (e) =>
     'sweep' in e
       ? `${e.sweep}: ${plural(e.num_trials, 'trial')} in ${plural(e.num_cohorts, 'cohort')}, ${num(e.ratio).toFixed(1)} times cheaper than each alone (forecast)`

@@ -331,6 +331,15 @@ const PREPARE = [
       .describe('null: everything is built'),
   }),
   plain('features_built', '`features build`.', { folder: text, num_records: count, num_bad: count }),
+  plain('listed', '`lists`: the lists that were written.', {
+    folder: text,
+    root: text.describe('folder of the relative paths in them'),
+    files: z.array(z.object({ path: text, num_clips: count })),
+    classes: text.nullable().describe('file of class names'),
+    num_clips: count,
+    num_classes: count,
+    num_left_out: count.describe('files that stand in no list'),
+  }),
   plain('clips_forecast', '`clips prepare`, before it begins.', {
     folder: text,
     encoding: z.object({ short_side: maybe, gop: count, crf: count, preset: text }),
