@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from coldframe.errors import UserError
@@ -76,6 +77,9 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         with av.open(f"file:{path}", metadata_errors="replace", options=options) as container:
             stream = _choose_stream(path, container)
             stream.codec_context.thread_count = 1
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all  # its packets are not even read
             yield container, stream
     except (FFmpegError, OSError, UnicodeError) as error:
         raise BadVideo(path, _plain_reason(path, error)) from None
