@@ -22,6 +22,7 @@ from coldframe import errors, heartbeat
 from coldframe.machine.parent import die_with_parent
 
 if TYPE_CHECKING:
+    from coldframe.data.probe import Probing
     from coldframe.session import Session
 
 VERBS = (
@@ -49,6 +50,7 @@ VERBS = (
 )
 
 _session: Session | None = None
+_probing: Probing | None = None
 _is_closed = False
 
 
@@ -125,7 +127,7 @@ def start(options: str) -> None:
 
 
 def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    global _session
+    global _session, _probing
     if verb not in VERBS:
         raise LookupError(f"unknown verb {verb!r}; known are {', '.join(VERBS)}")
     if verb == "forecast":  # it is asked of sizes alone: neither a session nor `import torch`
@@ -136,6 +138,13 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         from coldframe.machine.lock import hold
 
         return {"note": hold(Path(arguments["run_dir"])).note}
+    if verb == "probe":  # a list is checked before anything is opened: it needs decoders, not torch
+        from coldframe.data.probe import Probing
+
+        _probing = _probing or Probing()
+        return _probing.advance(**arguments)
+    if verb == "close" and _probing is not None:
+        _probing.close()
     if _session is None:
         if verb == "close":  # nothing was opened: leave without paying for `import torch`
             return {}

@@ -18,8 +18,8 @@ import pytest
 
 from clips import cut_by_edit_list, make_clip, make_sound
 from coldframe.errors import UserError
+from coldframe.machine.processes import Workers
 from coldframe.prepare.clips import Preparation, plan_targets, read_manifest
-from coldframe.prepare.processes import Workers
 from coldframe.prepare.transcode import Encoding, _encode, _verify, transcode
 from coldframe.video import frames as video
 from coldframe.video.frames import BadVideo, read_frames
@@ -327,7 +327,7 @@ def test_forecast_is_near_and_writes_nothing(request_: Request, monkeypatch: pyt
 def test_a_worker_that_dies_is_replaced_and_its_clip_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "endless.mp4")  # nobody writes: who opens it waits
     clip = make_clip(tmp_path / "clip.mp4", num_frames=4)
-    workers = Workers(1)
+    workers = Workers(1, "coldframe.prepare.transcode", "re-encodes it")
 
     def request(source: Path) -> dict[str, Any]:
         encoding = {"short_side": 64, "gop": 4, "crf": 21, "preset": "superfast"}

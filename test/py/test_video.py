@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from clips import cut_by_edit_list, make_clip, make_sound, read_number
-from coldframe.video.frames import BadVideo, probe, read_frames, training_indices, view_indices
+from coldframe.video.frames import BadVideo, read_frames, training_indices, view_indices
+from coldframe.video.probe import probe
 
 PARITY = torch.load(Path(__file__).parent.parent / "fixtures" / "parity" / "data.pt", weights_only=True)
 X264 = "log-level=none"
@@ -27,8 +28,8 @@ VARIANTS = {
     "intra_refresh.ts": {"gop": 10, "options": {"preset": "medium", "x264-params": f"{X264}:intra-refresh=1"}},
     "slices.mp4": {"options": {"x264-params": f"{X264}:slices=4:bframes=2"}},
     "interlaced.mp4": {"options": {"preset": "medium", "x264-params": f"{X264}:interlaced=1:bframes=2"}},
-    "vfr.mp4": {"times": np.cumsum([random.Random(1).choice([20, 40, 40, 170]) for _ in range(40)]).tolist()},
-    "vfr.mkv": {"times": np.cumsum([random.Random(2).choice([20, 40, 40, 170]) for _ in range(40)]).tolist()},
+    "vfr.mp4": {"times": np.cumsum(random.Random(1).choices([20, 40, 40, 170], k=40)).tolist()},
+    "vfr.mkv": {"times": np.cumsum(random.Random(2).choices([20, 40, 40, 170], k=40)).tolist()},
     "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:bframes=3:open-gop=1:keyint=10"}},
     "hevc_pyramid.mkv": {
         "codec": "libx265",
@@ -156,14 +157,20 @@ def test_probe_tells_what_is_there(clip):
         "num_frames": 40,
         "width": 64,
         "height": 96,
-        "fps": 25.0,
+        "rate": 25.0,
+        "is_variable_rate": False,
         "duration_seconds": 1.6,
         "codec": "h264",
+        "container": "mp4",
         "rotation": -90,
         "num_missing": 0,
         "mirrored": False,
+        "by_time": True,
     }
     assert probe(str(clip("one.mp4")))["num_frames"] == 1
+    names = ["vfr.mp4", "vfr.mkv", "gop12.mp4", "vp9.webm", "h264.flv", "plain.ts"]
+    assert {name for name in names if probe(str(clip(name)))["is_variable_rate"]} == {"vfr.mp4", "vfr.mkv"}
+    assert not probe(str(clip("mpeg4.avi")))["by_time"]
 
 
 # ---- broken files ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import pytest
 
 from clips import make_clip, read_number
 from coldframe.prepare.transcode import Encoding, transcode
-from coldframe.video.frames import BadVideo, probe, read_frames
+from coldframe.video.frames import BadVideo, read_frames
+from coldframe.video.probe import probe
 
 ENCODING = Encoding(short_side=None, gop=4, crf=10, preset="superfast")
 

@@ -23,7 +23,7 @@ from coldframe.errors import UserError
 from coldframe.machine.environment import count_workers
 from coldframe.machine.files import append, write_text
 from coldframe.machine.lock import RunLock
-from coldframe.prepare.processes import Reply, Workers
+from coldframe.machine.processes import Reply, Workers
 from coldframe.prepare.transcode import Encoding
 from coldframe.settings import Settings
 
@@ -48,7 +48,7 @@ class Preparation:
         self._made = self._take_up()
         self._todo = [source for source in self._targets if not self._is_done(source)]
         self.num_workers = max(1, count_workers(settings.data.num_workers))
-        self._workers = Workers(self.num_workers)
+        self._workers = Workers(self.num_workers, "coldframe.prepare.transcode", "re-encodes it")
         self._bad: dict[str, str] = {}
         self._lock: RunLock | None = None
         self._manifest: IO[bytes] | None = None

@@ -9,9 +9,7 @@ Also a program: a worker that takes clips as JSON lines and answers in such line
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -30,7 +28,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from coldframe.machine.files import hash_file, sync
-from coldframe.machine.parent import die_with_parent
+from coldframe.machine.processes import serve_lines
 from coldframe.video import sequence
 from coldframe.video.packets import Table, scan
 from coldframe.video.sequence import Frames
@@ -297,33 +295,21 @@ def _psnr(one: Frames, other: Frames) -> float:
 # ---- the worker ------------------------------------------------------------------------------------------------------
 
 
-def serve_clips(requests: TextIO, replies: TextIO) -> None:
-    """Answers each line `{source, target, encoding, max_frames}` with `{made}`, `{reason}` or `{disk_error}`."""
-    for line in requests:
-        request = json.loads(line)
-        source, target = request["source"], Path(request["target"])
-        reply: dict[str, Any]
-        try:
-            made = transcode(source, target, Encoding(**request["encoding"]), request["max_frames"])
-            reply = {"made": asdict(made)}
-        except BadVideo as bad:
-            reply = {"reason": bad.reason}
-        except OSError as error:
-            reply = {"disk_error": f"{error.filename or target}: {error.strerror}"}
-        if "made" not in reply:
-            with suppress(OSError):
-                target.with_name(f"{target.name}.partial").unlink(missing_ok=True)
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
-
-
-def _stay() -> None:
-    """Leaves interrupts to the main process (Ctrl-C reaches the whole process group), and dies with it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    die_with_parent()
+def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Answers `{source, target, encoding, max_frames}` with `{made}`, `{reason}` or `{disk_error}`."""
+    source, target = request["source"], Path(request["target"])
+    try:
+        made = transcode(source, target, Encoding(**request["encoding"]), request["max_frames"])
+        yield {"made": asdict(made)}
+        return
+    except BadVideo as bad:
+        reply = {"reason": bad.reason}
+    except OSError as error:
+        reply = {"disk_error": f"{error.filename or target}: {error.strerror}"}
+    with suppress(OSError):
+        target.with_name(f"{target.name}.partial").unlink(missing_ok=True)
+    yield reply
 
 
 if __name__ == "__main__":
-    _stay()
-    serve_clips(sys.stdin, sys.stdout)
+    serve_lines(answer)

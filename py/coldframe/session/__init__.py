@@ -1,5 +1,5 @@
 """The session: what TypeScript can ask of the runtime. One session lives in a process; serve.py carries the words (and
-answers `forecast` itself).
+answers `forecast` and `probe` itself).
 
 Every verb takes and returns plain JSON values and is bounded in time: `advance` by its number of steps, `evaluate` by
 seconds, so that stopping, pruning and progress take effect within about a second.
@@ -22,7 +22,7 @@ from coldframe.prepare.clips import Preparation
 from coldframe.session import inference, inspection, stored, training
 from coldframe.session.running import Running, open_running
 from coldframe.settings import Settings
-from coldframe.video import codecs, frames
+from coldframe.video import codecs
 
 
 class Session:
@@ -59,10 +59,6 @@ class Session:
     def ensemble(self, paths: list[str]) -> dict[str, Any]:
         """Returns the accuracy of each file of scores and of their mean."""
         return ensemble(paths)
-
-    def probe(self, paths: list[str]) -> dict[str, Any]:
-        """Returns frames, size, rate and codec of each video, or the reason why it cannot be read."""
-        return {"videos": [frames.describe(path) for path in paths]}
 
     def inspect(self, path: str) -> dict[str, Any]:
         """Returns what a file of weights or a checkpoint folder is. Raises UserError that says what it is instead."""

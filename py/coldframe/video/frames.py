@@ -6,9 +6,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
-import av
 import numpy as np
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
@@ -18,11 +16,11 @@ from av.video.stream import VideoStream
 from coldframe.video.bits import VideoPacket
 from coldframe.video.h264 import non_reference_test
 from coldframe.video.packets import Table, hole_test, scan
-from coldframe.video.sequence import Frames, decode, decode_all, decode_frames, decode_in_sequence, pick, rgb_converter
+from coldframe.video.sequence import Frames, decode, decode_frames, decode_in_sequence, pick, rgb_converter
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
 
-__all__ = ["BadVideo", "Frames", "probe", "read_frames", "training_indices", "view_indices"]
+__all__ = ["BadVideo", "Frames", "reachable_indices", "read_frames", "training_indices", "view_indices"]
 
 
 # ---- which frames ----------------------------------------------------------------------------------------------------
@@ -67,16 +65,32 @@ def view_indices(num_available: int, num_frames: int, stride: int | None, num_vi
     return [[min(start + i * stride, last) for i in range(num_frames)] for start in starts]
 
 
+def reachable_indices(num_available: int, num_frames: int, stride: int | None, *, repeat_last: bool) -> list[int]:
+    """Returns the indices that `training_indices` may give, ascending."""
+    reach = 0 if stride is None else stride * (num_frames - 1)
+    if stride is None or reach + 1 < num_available:
+        starts = num_available - reach
+        firsts = [0] if stride is None else range(0, reach + 1, stride)
+        return sorted({first + start for first in firsts for start in range(starts)})
+    rng = np.random.RandomState(0)  # of a clip so short nothing is drawn
+    return sorted(set(training_indices(num_available, num_frames, stride, rng, repeat_last=repeat_last)))
+
+
 # ---- reading them ----------------------------------------------------------------------------------------------------
 
 
-def read_frames(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
+def read_frames(
+    path: str,
+    choose: Callable[[int], list[int]],
+    make_converter: Callable[[], Callable[[VideoFrame], Frames]] = rgb_converter,
+) -> list[Frames]:
     """Returns the chosen frames, each (H, W, 3), RGB uint8, the same bytes as decoding everything, in the decoder's
     order.
 
     choose gets the number of frames and returns indices (any order, repeats allowed). It must be a pure function: it
     is asked again when decoding by time stamps fails, with a smaller number if there are fewer frames than packets.
-    The display matrix is applied (PyAV and hence upstream ignore it: a phone's portrait video lies on its side there).
+    make_converter gives what makes of a decoded frame what is returned: upright RGB, as PyAV and hence upstream do not
+    have it (a phone's portrait video lies on its side there).
 
     Raises BadVideo for everything that keeps a chosen frame from being decoded, and where it is in doubt which it is.
     """
@@ -87,42 +101,18 @@ def read_frames(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
         if table.by_time:
             indices = choose(len(table.order))
             if table.agrees(indices):
-                found = _decode_by_time(path, stream, table, set(indices))
+                found = _decode_by_time(path, stream, table, set(indices), make_converter())
                 if found is not None:
                     return pick(path, found, indices)
-    return decode_in_sequence(path, table, choose)
-
-
-def probe(path: str) -> dict[str, int | float | str | bool]:
-    """Returns num_frames, num_missing (that the header promises beyond those), width and height (pixels, as shown),
-    fps, duration_seconds, codec, rotation (degrees) and mirrored.
-
-    Demuxes the whole file and decodes its first frame. Raises BadVideo.
-    """
-    with open_video(path) as (container, stream):
-        table = scan(path, container, stream)
-        first = next((frame for frame in decode_all(path, table) if isinstance(frame, VideoFrame)), None)
-        if first is None:
-            raise BadVideo(path, "not a single frame can be decoded")
-        num_frames, fps, upright = len(table.order), float(stream.average_rate or 0), read_upright(first)
-        shown = (first.height, first.width) if upright.transposed else (first.width, first.height)
-        return {
-            "num_frames": num_frames,
-            "num_missing": table.missing,
-            "width": shown[0],
-            "height": shown[1],
-            "fps": fps,
-            "duration_seconds": (container.duration or 0) / av.time_base or (num_frames / fps if fps else 0.0),
-            "codec": stream.codec_context.name,
-            "rotation": int(first.rotation),
-            "mirrored": upright.is_mirrored,
-        }
+    return decode_in_sequence(path, table, choose, make_converter())
 
 
 # ---- by time stamps --------------------------------------------------------------------------------------------------
 
 
-def _decode_by_time(path: str, stream: VideoStream, table: Table, wanted: set[int]) -> dict[int, Frames] | None:
+def _decode_by_time(
+    path: str, stream: VideoStream, table: Table, wanted: set[int], take: Callable[[VideoFrame], Frames]
+) -> dict[int, Frames] | None:
     """Returns index -> frame, or None when a wanted frame does not come out whole (then decode in sequence)."""
     context = stream.codec_context
     positions = {table.order[index] for index in wanted}
@@ -134,16 +124,15 @@ def _decode_by_time(path: str, stream: VideoStream, table: Table, wanted: set[in
     droppable, has_hole = non_reference_test(context), hole_test(table.codec)
     packets = enumerate(table.source(path, stream))
     found: dict[int, Frames] = {}
-    to_rgb = rgb_converter()
     passed = 0
     for first, last in runs:
         whole = True
         for position, packet in islice(packets, first - passed, last + 1 - passed):
             if position in positions or not droppable(packet):
                 whole &= not has_hole(packet)
-                whole &= _collect(context, packet, table.times[first], index_of, found, to_rgb)
+                whole &= _collect(context, packet, table.times[first], index_of, found, take)
         passed = last + 1
-        whole &= _collect(context, None, table.times[first], index_of, found, to_rgb)
+        whole &= _collect(context, None, table.times[first], index_of, found, take)
         context.flush_buffers()
         if not whole:
             return None
@@ -156,7 +145,7 @@ def _collect(
     start: int,
     index_of: dict[int, int],
     found: dict[int, Frames],
-    to_rgb: Callable[[VideoFrame], Frames],
+    take: Callable[[VideoFrame], Frames],
 ) -> bool:
     """Returns whether nothing is damaged that is shown from `start` on. FFmpeg paints over damage with what lies near,
     which is not the same after a keyframe as after everything, and does not mark the frames that refer to it."""
@@ -167,7 +156,7 @@ def _collect(
     for frame in frames:
         index = index_of.get(frame.pts) if frame.pts is not None else None
         if index is not None and not frame.is_corrupt:
-            found[index] = to_rgb(frame)
+            found[index] = take(frame)
     return not any(frame.is_corrupt and frame.pts is not None and frame.pts >= start for frame in frames)
 
 
@@ -194,11 +183,3 @@ def is_upright(path: str, table: Table) -> bool:
     """Returns whether the first frame is shown as it is stored."""
     first = next(decode_frames(path, table), None)
     return first is not None and read_upright(first) == Upright()
-
-
-def describe(path: str) -> dict[str, Any]:
-    """Returns what `probe` does with `reason` None, or the reason why the video cannot be read."""
-    try:
-        return {"path": path, "reason": None, **probe(path)}
-    except BadVideo as error:
-        return {"path": path, "reason": error.reason}

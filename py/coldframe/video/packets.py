@@ -17,7 +17,7 @@ from coldframe.video.bits import PLACES, VideoPacket
 from coldframe.video.cut import count_missing
 from coldframe.video.h264 import H264Order
 from coldframe.video.hevc import HevcOrder
-from coldframe.video.streams import BadVideo, is_picture_container, open_video
+from coldframe.video.streams import NOT_A_VIDEO, BadVideo, is_picture_container, open_video
 
 # Codecs whose packets carry one shown frame each with its own time stamp. MPEG-4 part 2 and older ones pack frames.
 INDEXED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
@@ -207,7 +207,8 @@ def scan(path: str, container: InputContainer, stream: VideoStream) -> Table:
     if found.shown and found.corrupt == [len(found.times) - 1]:
         found.shown = [position for position in found.shown if position != found.corrupt[0]]  # half a packet at the end
     if len(found.shown) == 1 and is_picture_container(container):
-        raise BadVideo(path, f"is a still image ({container.format.name.partition(',')[0]}), not a video")
+        name = container.format.name.partition(",")[0]
+        raise BadVideo(path, f"is a still image ({name}), not a video", NOT_A_VIDEO)
     return _make_table(found, container, stream, missing, packets if is_kept else None, reader, places)
 
 

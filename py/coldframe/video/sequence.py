@@ -38,13 +38,15 @@ class _Seen:
     is_whole: bool = True
 
 
-def decode_in_sequence(path: str, table: Table, choose: Callable[[int], list[int]]) -> list[Frames]:
+def decode_in_sequence(
+    path: str, table: Table, choose: Callable[[int], list[int]], take: Callable[[VideoFrame], Frames]
+) -> list[Frames]:
     """Returns the chosen frames where time stamps cannot be trusted: in the decoder's own order, which has to be gone
     through to its end to know how many there are."""
     num_frames = len(table.order)
     while True:
         indices = choose(num_frames)
-        seen = _watch(path, table, set(indices), to_the_end=table.delay is None)
+        seen = _watch(path, table, set(indices), take, to_the_end=table.delay is None)
         if seen.is_whole and seen.damage is None and len(seen.places) != num_frames:
             num_frames = len(seen.places)
             if num_frames == 0:
@@ -56,7 +58,7 @@ def decode_in_sequence(path: str, table: Table, choose: Callable[[int], list[int
 
 def count_frames(path: str, table: Table) -> int:
     """Returns how many frames the decoder gives. Raises BadVideo when one is damaged, or not sure to be what it is."""
-    seen = _watch(path, table, set(), to_the_end=True)
+    seen = _watch(path, table, set(), rgb_converter(), to_the_end=True)
     num_frames = len(seen.places)
     if num_frames == 0:
         raise BadVideo(path, "not a single frame can be decoded")
@@ -64,9 +66,11 @@ def count_frames(path: str, table: Table) -> int:
     return num_frames
 
 
-def _watch(path: str, table: Table, wanted: set[int], *, to_the_end: bool) -> _Seen:
+def _watch(
+    path: str, table: Table, wanted: set[int], take: Callable[[VideoFrame], Frames], *, to_the_end: bool
+) -> _Seen:
     """Returns what the whole file gives, or its beginning, where no more is needed than that."""
-    seen, to_rgb, is_sound = _Seen(), rgb_converter(), False
+    seen, is_sound = _Seen(), False
     for frame in decode_all(path, table):
         number = len(seen.places)
         if isinstance(frame, str):
@@ -76,7 +80,7 @@ def _watch(path: str, table: Table, wanted: set[int], *, to_the_end: bool) -> _S
         if frame.is_corrupt:
             seen.corrupt.add(number)
         elif number in wanted:
-            seen.found[number] = to_rgb(frame)
+            seen.found[number] = take(frame)
         # Until the first sound one: a recording that begins in the middle of a GOP, which is no damage.
         if frame.is_corrupt and is_sound:
             seen.damage = seen.damage or (number, f"frame {number} of {len(table.order)} is damaged")
@@ -213,6 +217,20 @@ def rgb_converter() -> Callable[[VideoFrame], Frames]:
     def convert(frame: VideoFrame) -> Frames:
         rgb = cast(Frames, reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
         return read_upright(frame).apply(rgb)
+
+    return convert
+
+
+def shape_converter() -> Callable[[VideoFrame], Frames]:
+    """Returns a converter to frames of the right shape that hold nothing, and so hardly any memory: for those who ask
+    whether a file can be read. The first of each format is converted, to see that it can be."""
+    to_rgb, shapes = rgb_converter(), dict[tuple[str, int, int], tuple[int, ...]]()
+
+    def convert(frame: VideoFrame) -> Frames:
+        form = (frame.format.name, frame.width, frame.height)
+        if form not in shapes:
+            shapes[form] = to_rgb(frame).shape
+        return np.broadcast_to(np.uint8(0), shapes[form])
 
     return convert
 

@@ -52,14 +52,22 @@ _PICTURE_HEADS = {
 }
 
 
-class BadVideo(UserError):  # noqa: N818 (it is a value as often as an exception)
-    """A video that cannot be read: its path and a plain reason. Survives pickling, unlike PyAV's own exceptions."""
+NOT_A_VIDEO = "not-a-video"
 
-    def __init__(self, path: str, reason: str) -> None:
+
+class BadVideo(UserError):  # noqa: N818 (it is a value as often as an exception)
+    """A video that cannot be read: its path and a plain reason. Survives pickling, unlike PyAV's own exceptions.
+
+    `fault`, for those who decide by it: `missing`, `empty`, `not-a-video`, `unreadable` by what the file holds, or
+    `unreachable`, where the system did not give what it holds.
+    """
+
+    def __init__(self, path: str, reason: str, fault: str = "unreadable") -> None:
         super().__init__(f"{path}  {reason}", "bad_video")
-        self.args = (path, reason)  # what pickle makes it from again
+        self.args = (path, reason, fault)  # what pickle makes it from again
         self.path = path
         self.reason = reason
+        self.fault = fault
 
     def __str__(self) -> str:
         return f"{self.path}  {self.reason}"
@@ -82,23 +90,26 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
                     other.discard = Discard.all  # its packets are not even read
             yield container, stream
     except (FFmpegError, OSError, UnicodeError) as error:
-        raise BadVideo(path, _plain_reason(path, error)) from None
+        raise BadVideo(path, *_explain(path, error)) from None
 
 
 def _choose_stream(path: str, container: InputContainer) -> VideoStream:
     major, brands = _read_brands(container)
     pictures = sorted(brands & _PICTURE_BRANDS)
     if pictures and major not in _SEQUENCE_BRANDS:
-        raise BadVideo(path, f"is a still image ({major if major in pictures else pictures[0]}), not a video")
+        raise BadVideo(
+            path, f"is a still image ({major if major in pictures else pictures[0]}), not a video", NOT_A_VIDEO
+        )
     streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not streams:
-        raise BadVideo(path, "has no video track" + (", only sound" if container.streams.audio else ""))
+        only = ", only sound" if container.streams.audio else ""
+        raise BadVideo(path, f"has no video track{only}", NOT_A_VIDEO)
     if major in _SEQUENCE_BRANDS:  # beside the frames there is a cover
         streams.sort(key=lambda stream: -stream.frames)
     known = [s for s in streams if s.codec_context.codec.canonical_name in CODECS]
     if not known:
         name = streams[0].codec_context.codec.canonical_name
-        raise BadVideo(path, f"has a track of {name}, which is not a video codec")
+        raise BadVideo(path, f"has a track of {name}, which is not a video codec", NOT_A_VIDEO)
     return known[0]
 
 
@@ -115,22 +126,24 @@ def _read_brands(container: InputContainer) -> tuple[str, set[str]]:
     return major, {major, *(others[i : i + 4] for i in range(0, len(others), 4))}
 
 
-def _plain_reason(path: str, error: Exception) -> str:
+def _explain(path: str, error: Exception) -> tuple[str, str]:
+    """Returns the reason in plain words, and the fault."""
     if isinstance(error, FileNotFoundError):
-        return "does not exist"
+        return "does not exist", "missing"
     text = getattr(error, "strerror", None) or str(error)
     if not isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError)):
-        return f"cannot be read: {text}"
+        return f"cannot be read: {text}", "unreachable" if isinstance(error, OSError) else "unreadable"
     with Path(path).open("rb") as file:
         head = file.read(4096)
     if not head:
-        return "is empty (0 bytes)"
+        return "is empty (0 bytes)", "empty"
     if head[4:8] == b"ftyp":
-        return "cannot be decoded: its index (moov atom) is missing; the file was cut off or is still being written"
+        why = "its index (moov atom) is missing; the file was cut off or is still being written"
+        return f"cannot be decoded: {why}", "unreadable"
     kind = _name_kind(head)
     if kind is not None:
-        return f"is {kind}, not a video"
-    return f"is not a video in a format that FFmpeg knows ({text})"
+        return f"is {kind}, not a video", NOT_A_VIDEO
+    return f"is not a video in a format that FFmpeg knows ({text})", NOT_A_VIDEO
 
 
 def _name_kind(head: bytes) -> str | None:

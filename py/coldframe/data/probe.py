@@ -1,0 +1,131 @@
+"""Probes videos side by side: what each is, and whether the reader of the training gives every frame that may be asked
+of it.
+
+Also a program: a worker that takes videos as JSON lines and answers in such lines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from coldframe import heartbeat
+from coldframe.machine.processes import Reply, Workers, serve_lines
+from coldframe.video.frames import BadVideo, reachable_indices, view_indices
+from coldframe.video.probe import probe
+from coldframe.video.torchcodec import check_frames
+
+HEARTBEAT_SECONDS = 0.5
+
+
+class Probing:
+    """The videos in hand. Workers start with the first of them."""
+
+    def __init__(self) -> None:
+        self._workers: Workers | None = None
+        self._running: dict[Future[Reply], str] = {}
+
+    def advance(
+        self,
+        paths: list[str],
+        reader: str,
+        sampling: dict[str, Any] | None,
+        seconds: float,
+        num_processes: int,
+        limit_seconds: float,
+    ) -> dict[str, Any]:
+        """Returns those of the videos that are done, and how many are still in hand, after taking some more and at
+        most so many seconds; `answer` says what is told of each. The first call decides on processes and limit."""
+        if self._workers is None:
+            self._workers = Workers(num_processes, "coldframe.data.probe", "decodes it", limit_seconds)
+        for path in paths:
+            request = {"path": path, "reader": reader, "sampling": sampling}
+            self._running[self._workers.submit(request)] = path
+        found: list[dict[str, Any]] = []
+        end = time.monotonic() + seconds
+        while self._running:
+            left = end - time.monotonic()
+            done = wait(self._running, max(0.0, min(left, HEARTBEAT_SECONDS)), FIRST_COMPLETED).done
+            found += [_describe(self._running.pop(future), future.result()) for future in done]
+            heartbeat.progress()
+            if left <= 0:
+                break
+        return {"videos": found, "num_left": len(self._running)}
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = None
+        self._running.clear()
+
+
+def _describe(path: str, reply: Reply) -> dict[str, Any]:
+    """Returns what is told of a video, also of one that ended its worker."""
+    told = {"path": path, "facts": reply.get("facts"), "problem": reply.get("problem"), "damage": reply.get("damage")}
+    if "reason" in reply:
+        fault = "slow" if reply.get("is_late") else "unreachable"
+        told["problem"] = {"fault": fault, "reason": reply["reason"]}
+    return told
+
+
+def answer(request: Reply) -> Iterator[Reply]:
+    """Tells of a video its `facts` (as of `video.probe`) where it can be opened, then its `problem` where it cannot be
+    used, `{fault, reason}` as of `BadVideo`, and its `damage`: why not all of its frames can be read.
+
+    Damage to frames that no sampling reaches is no problem.
+    """
+    path, sampling = request["path"], request["sampling"]
+    try:
+        _refuse_others(path)
+        facts = probe(path)
+        yield {"facts": facts, "more": True}
+    except BadVideo as bad:
+        yield {"problem": _tell(bad)}
+        return
+    damage = _find_damage(request, lambda num_frames: list(range(num_frames)), facts)
+    problem = damage
+    if damage is not None and sampling is not None:
+        problem = _find_damage(request, lambda num_frames: choose_reachable(num_frames, sampling), dict(facts))
+    yield {"facts": facts, "damage": None if damage is None else damage["reason"], "problem": problem}
+
+
+def choose_reachable(num_frames: int, sampling: dict[str, Any]) -> list[int]:
+    """Returns the frames that a training may pick, or with `num_views` those that evaluation does."""
+    count, stride = sampling["num_frames"], sampling["stride"]
+    if sampling["num_views"] is not None:
+        return sorted(set(chain.from_iterable(view_indices(num_frames, count, stride, sampling["num_views"]))))
+    return reachable_indices(num_frames, count, stride, repeat_last=sampling["repeat_last"])
+
+
+def _find_damage(request: Reply, choose: Callable[[int], list[int]], facts: Reply) -> Reply | None:
+    """Returns why frames of a video cannot be read; facts then hold how many the decoder gives."""
+
+    def note(num_frames: int) -> list[int]:
+        facts["num_frames"] = num_frames
+        return choose(num_frames)
+
+    try:
+        check_frames(request["reader"], request["path"], note)
+    except BadVideo as bad:
+        return _tell(bad)
+    return None
+
+
+def _refuse_others(path: str) -> None:
+    """Raises BadVideo for what is no file: a pipe would be waited for, a device read without end."""
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        kind = "a folder" if file.is_dir() else "a pipe, a socket or a device"
+        raise BadVideo(path, f"is {kind}, not a file", "not-a-file")
+
+
+def _tell(bad: BadVideo) -> Reply:
+    return {"fault": bad.fault, "reason": bad.reason}
+
+
+if __name__ == "__main__":
+    serve_lines(answer)
