@@ -5,24 +5,9 @@
 
 import { z } from 'zod';
 import { FAILURE_CLASSES } from '../errors.ts';
-import { FINDING_CODES, SEVERITIES } from './codes.ts';
+import { anything, at, bytes, count, maybe, plain, seconds, text } from './fields.ts';
+import { LISTS } from './list-kinds.ts';
 
-type Fields = z.core.$ZodLooseShape;
-
-/** An event of a run, at an optimizer step. */
-const at = <const Kind extends string, Shape extends Fields>(kind: Kind, about: string, fields: Shape) =>
-  z.strictObject({ kind: z.literal(kind), step: z.number().describe('optimizer step'), ...fields }).describe(about);
-
-/** An event that belongs to no step; its `step` is null. */
-const plain = <const Kind extends string, Shape extends Fields>(kind: Kind, about: string, fields: Shape) =>
-  z.strictObject({ kind: z.literal(kind), step: z.null().optional(), ...fields }).describe(about);
-
-const text = z.string();
-const count = z.number();
-const maybe = z.number().nullable();
-const bytes = z.number();
-const seconds = z.number();
-const anything = z.record(z.string(), z.unknown());
 const metric = z.enum(['top1', 'top5']);
 const share = z.number().describe('0..1');
 const maybeShare = share.nullable();
@@ -240,32 +225,6 @@ const USE = [
     steps: count,
     saved_step: maybe,
     trials: anything.optional(),
-  }),
-] as const;
-
-const LISTS = [
-  plain('finding', '`check`: one thing found in a list.', {
-    code: z.enum(FINDING_CODES),
-    severity: z.enum(SEVERITIES).describe('of errors alone the exit code is 2'),
-    list: text.describe('file'),
-    line: maybe.describe('null: of the whole list'),
-    path: text.optional().describe('of the clip'),
-    label: count.optional(),
-    message: text,
-    did_you_mean: text.optional().describe('a path that is there'),
-    other_list: text.optional().describe('where the same clip stands, too'),
-    other_line: count.optional(),
-  }),
-  plain('checked', '`check` has ended.', {
-    lists: z
-      .array(z.object({ file: text, sha256: text.nullable(), size_bytes: bytes, num_lines: count }))
-      .describe('of a list that cannot be read `sha256` is null'),
-    num_lines: count.describe('clips of all lists'),
-    errors: count,
-    warnings: count,
-    notes: count,
-    codes: z.record(z.string(), count).describe('findings by their code'),
-    seconds,
   }),
 ] as const;
 

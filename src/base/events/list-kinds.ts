@@ -1,0 +1,31 @@
+/** The kinds of events of lists of clips. */
+
+import { z } from 'zod';
+import { FINDING_CODES, SEVERITIES } from './codes.ts';
+import { bytes, count, maybe, plain, seconds, text } from './fields.ts';
+
+export const LISTS = [
+  plain('finding', '`check`: one thing found in a list.', {
+    code: z.enum(FINDING_CODES),
+    severity: z.enum(SEVERITIES).describe('of errors alone the exit code is 2'),
+    list: text.describe('file'),
+    line: maybe.describe('null: of the whole list'),
+    path: text.optional().describe('of the clip'),
+    label: count.optional(),
+    message: text,
+    did_you_mean: text.optional().describe('a path that is there'),
+    other_list: text.optional().describe('where the same clip stands, too'),
+    other_line: count.optional(),
+  }),
+  plain('checked', '`check` has ended.', {
+    lists: z
+      .array(z.object({ file: text, sha256: text.nullable(), size_bytes: bytes, num_lines: count }))
+      .describe('of a list that cannot be read `sha256` is null'),
+    num_lines: count.describe('clips of all lists'),
+    errors: count,
+    warnings: count,
+    notes: count,
+    codes: z.record(z.string(), count).describe('findings by their code'),
+    seconds,
+  }),
+] as const;
