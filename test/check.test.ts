@@ -1,8 +1,11 @@
 /** `check`: what is found in lists, told by list and line. */
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, expect, jest, test } from '@jest/globals';
+import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { type ContentList, findSameContent } from '../src/data/check/contents.ts';
+import { type Finding, Findings } from '../src/data/check/findings.ts';
+import { type ListOptions, readList } from '../src/data/list.ts';
 import { checkEvent, coldframe, type Event } from './support.ts';
 
 jest.setTimeout(120_000); // on a machine that others keep busy
@@ -18,6 +21,29 @@ function write(clips: Record<string, string>, lists: Record<string, string>): vo
   for (const [name, content] of Object.entries({ ...clips, ...lists })) writeFileSync(join(folder, name), content);
 }
 
+/** What passes for a video until it is decoded. */
+const clip = (text: string): string => `\0\0\0\x18ftyp${text}`;
+
+/** Returns the findings of lists as checked together, without the folder's name. */
+async function find(names: string[], options: Partial<ListOptions> = {}): Promise<Finding[]> {
+  const found: Finding[] = [];
+  const findings = new Findings((finding) => found.push(finding));
+  const lists: ContentList[] = [];
+  for (const name of names) {
+    const file = join(folder, name);
+    lists.push({
+      ...(await readList({ file, root: null, numClasses: null, everyFile: true, ...options }, findings)),
+      file,
+    });
+  }
+  await findSameContent(lists, findings, { why: 'why' });
+  const text = JSON.stringify(found).replaceAll(`${folder}/`, '').replaceAll(folder, 'FOLDER');
+  return JSON.parse(text);
+}
+
+const placesOf = (found: Finding[]): string[] =>
+  found.map(({ code, line, did_you_mean: meant }) => [code, line, meant].filter((one) => one !== undefined).join(' '));
+
 const eventsOf = (stdout: string): Event[] =>
   stdout
     .trimEnd()
@@ -28,7 +54,7 @@ const run = (...words: string[]) => coldframe(['check', ...words], { cwd: folder
 
 test('every finding has its list and line, and of errors the exit code is 2', async () => {
   write(
-    { 'a.mp4': 'a', 'b.mp4': 'b', 'c.mp4': 'c' },
+    { 'a.mp4': clip('a'), 'b.mp4': clip('b'), 'c.mp4': clip('c') },
     { 'train.txt': 'a.mp4 0\nb.mp4 1\na.mp4 1\n', 'val.txt': 'b.mp4 1\n' },
   );
   const good = await run('train.txt', 'val.txt', '--json');
@@ -49,4 +75,70 @@ test('every finding has its list and line, and of errors the exit code is 2', as
   ]);
   expect(bad.stdout).toContain('error missing: 1 in val.txt\n  val.txt:2 ');
   expect(bad.stdout).toContain('error label-not-a-number: 1 in val.txt\n  val.txt:3 ');
+});
+
+describe('a clip that is not there', () => {
+  test.each([
+    ['in other letters', 'B.MP4', 'case-mismatch 1 b.mp4'],
+    ['in a folder of other letters', 'Sub/c.mp4', 'case-mismatch 1 sub/c.mp4'],
+    ['in another Unicode form', 'u\u0308.mp4', 'unicode-mismatch 1 \u00fc.mp4'],
+    ['with another extension', 'b.avi', 'missing 1 b.mp4'],
+    ['without its extension', 'sub/c', 'missing 1 sub/c.mp4'],
+    ['with a letter too many', 'running_mann.mp4', 'missing 1 running_man.mp4'],
+    ['with another number', 'clip_000013.mp4', 'missing 1'],
+    ['as Windows writes it', 'D:\\sub\\c.mp4', 'windows-path 1 sub/c.mp4'],
+    ['as Windows writes it, and not here', 'D:\\x\\y.mp4', 'windows-path 1'],
+    ['of another machine', '/data/other/sub/c.mp4', 'outside-root 1 sub/c.mp4'],
+    ['below a folder that is the root', 'videos/sub/c.mp4', 'outside-root 1 sub/c.mp4'],
+    ['and nothing like it', 'zebra.mp4', 'missing 1'],
+  ])('%s is told with what may be meant', async (_what, listed, told) => {
+    mkdirSync(join(folder, 'sub'));
+    const names = ['a.mp4', 'b.mp4', 'sub/c.mp4', '\u00fc.mp4', 'running_man.mp4', 'clip_000012.mp4'];
+    write(Object.fromEntries(names.map((name) => [name, clip(name)])), { 'l.txt': `${listed} 0\na.mp4 1\n` });
+    expect(placesOf(await find(['l.txt']))).toEqual([told]);
+  });
+
+  test('since the root is another one is told with the right one', async () => {
+    mkdirSync(join(folder, 'root'));
+    write({ 'a.mp4': clip('a'), 'b.mp4': clip('b') }, { 'l.txt': 'a.mp4 0\nb.mp4 1\n' });
+    const found = await find(['l.txt'], { root: join(folder, 'root') });
+    expect(placesOf(found)).toEqual(['outside-root 1 a.mp4']);
+    expect(found[0]?.message).toContain('none of the 2 clips looked for is there');
+    expect(found[0]?.message).toContain('Give --root FOLDER,');
+  });
+});
+
+test('files that are no videos, empty, folders or may not be read are told apart', async () => {
+  mkdirSync(join(folder, 'd.mp4'));
+  const files = {
+    'empty.mp4': '',
+    'page.mp4': '<!DOCTYPE html><p>404',
+    'lfs.mp4': 'version https://git-lfs.github.com/spec/v1\n',
+  };
+  write({ ...files, 'zeros.mp4': '\0'.repeat(99), 'a.mp4': clip('a') }, {});
+  write({}, { 'l.txt': ['a', 'd', 'empty', 'page', 'lfs', 'zeros'].map((name) => `${name}.mp4 0\n`).join('') });
+  const found = await find(['l.txt']);
+  expect(placesOf(found)).toEqual(['not-a-file 2', 'empty 3', 'not-a-video 4', 'not-a-video 5', 'not-a-video 6']);
+  expect(found.map(({ message }) => message)).toContainEqual(expect.stringContaining('git lfs pull'));
+});
+
+test('clips of one content are found across lists and names, and those of one size alone are none', async () => {
+  const long = 'x'.repeat(20_000);
+  const near = `${long.slice(0, 9000)}y${long.slice(9001)}`; // differs where no piece is looked at
+  write({ 'a.mp4': clip(long), 'copy.mp4': clip(long), 'near.mp4': clip(near), 'short.mp4': clip('x') }, {});
+  linkSync(join(folder, 'short.mp4'), join(folder, 'link.mp4'));
+  write({}, { 'one.txt': 'near.mp4 0\na.mp4 0\nshort.mp4 1\ncopy.mp4 0\n', 'two.txt': 'link.mp4 0\na.mp4 0\n' });
+  const found = await find(['one.txt', 'two.txt']);
+  const places = found.map(({ code, list, line, other_list, other_line }) => [
+    code,
+    list,
+    line,
+    other_list,
+    other_line,
+  ]);
+  expect(places.map((place) => place.join(' '))).toEqual([
+    'duplicate-content one.txt 4 one.txt 2',
+    'leak two.txt 1 one.txt 3',
+    'label-conflict two.txt 1 one.txt 3',
+  ]);
 });

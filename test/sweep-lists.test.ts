@@ -53,6 +53,7 @@ test('so are links and copies, of clips to train on and of clips to judge by', a
   expect(await warnOf(['link.mp4', 'copy.mp4'], SPACE)).toEqual([
     `select.txt  1 clip with the same content as one in fit.txt, the first on line 1, there clips/a.mp4 on line 1: ${TRAINED}`,
     `select.txt  1 clip with the same content as one in val.txt, the first on line 2, there clips/vd.mp4 on line 4: ${JUDGED}`,
+    expect.stringContaining('1 clip with another label than one in val.txt of the same content: label 1 on line 2, 3'),
   ]);
 });
 

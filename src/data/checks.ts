@@ -10,8 +10,9 @@ import { readClasses } from '../config/class-names.ts';
 import { type Config, loadConfig, UnfitConfig } from '../config/load.ts';
 import { adviseFetch, explainWeightsFile } from '../config/weights-file.ts';
 import type { Opened } from '../runtime/replies.ts';
+import { findSameContent } from './check/contents.ts';
 import { Findings } from './check/findings.ts';
-import { type ComparedList, findShared } from './leaks.ts';
+import { type ComparedList, findSharedPaths, MAX_READ_BYTES } from './leaks.ts';
 import { readList } from './list.ts';
 
 export interface CheckedList {
@@ -77,8 +78,10 @@ export async function compareLists(
   }
   const { train, val } = compared;
   if (train !== undefined && val !== undefined) {
-    await findShared(val, train, LEAK, findings);
+    findSharedPaths(val, train, LEAK, findings);
   }
+  const read = [train, val].filter((list) => list !== undefined);
+  if (train?.file !== val?.file) await findSameContent(read, findings, { why: LEAK, maxBytes: MAX_READ_BYTES });
   for (const warning of findings.describeWarnings()) report.warn(warning);
   problems.push(...findings.describeErrors());
   const { weights, preset } = config.model.backbone;

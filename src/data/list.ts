@@ -1,11 +1,10 @@
 /** Checks lists of clips: what scan.ts finds in a list, and whether its clips are there. */
-import { closeSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'node:fs';
 import { explainReadError, UserError } from '../base/errors.ts';
 import { withPath } from '../base/files.ts';
-import { type Fault, isFault, lookFor, lookForAll } from './check/files.ts';
 import { Findings } from './check/findings.ts';
-import { HASH_RULE, type ListOptions, type ListReport, NoList, Scan } from './scan.ts';
+import { Presence } from './check/presence.ts';
+import { type ListOptions, type ListReport, NoList, Scan } from './scan.ts';
 
 export type { ListOptions, ListReport } from './scan.ts';
 
@@ -29,10 +28,7 @@ export async function readList(options: ListOptions, findings: Findings): Promis
   const temporary = options.writeTo === undefined ? undefined : `${options.writeTo}.${process.pid}.tmp`;
   const scan = new Scan(options, findings);
   try {
-    if (scanFile(scan, temporary)) {
-      if (!options.skipFiles) await lookForClips(scan);
-      scan.finish();
-    }
+    if (await scanFile(scan, temporary)) scan.finish();
     if (scan.numErrors === 0 && temporary !== undefined && options.writeTo !== undefined)
       renameSync(temporary, options.writeTo);
     const { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths } = scan;
@@ -45,13 +41,18 @@ export async function readList(options: ListOptions, findings: Findings): Promis
 }
 
 /** Returns whether it is a list at all. */
-function scanFile(scan: Scan, temporary: string | undefined): boolean {
+async function scanFile(scan: Scan, temporary: string | undefined): Promise<boolean> {
   const input = openList(scan);
   if (input === undefined) return false;
   const output = temporary === undefined ? undefined : openSync(temporary, 'w');
   try {
-    scan.readAll(input, output);
+    const presence = new Presence(scan, (num) => countAllowed(scan.options.maxMissingFraction ?? 0, num));
+    for (const _ of scan.readAll(input, output)) if (scan.options.everyFile) await lookForEach(scan, presence, input);
     if (output !== undefined) fsyncSync(output);
+    if (scan.options.skipFiles) return true;
+    await presence.lookAtSuspects(scan.suspects);
+    await presence.look(scan.clips);
+    presence.finish();
     return true;
   } catch (error) {
     if (error instanceof NoList) return false;
@@ -60,6 +61,13 @@ function scanFile(scan: Scan, temporary: string | undefined): boolean {
     closeSync(input);
     if (output !== undefined) closeSync(output);
   }
+}
+
+/** Looks for the clips read since the last time. */
+async function lookForEach(scan: Scan, presence: Presence, input: number): Promise<void> {
+  await presence.look(scan.clips);
+  scan.clips = [];
+  scan.options.tell?.(presence.numLooked, scan.sizeBytes / Math.max(1, fstatSync(input).size));
 }
 
 function openList(scan: Scan): number | undefined {
@@ -72,50 +80,5 @@ function openList(scan: Scan): number | undefined {
     if (descriptor !== undefined) closeSync(descriptor);
     scan.fail('list-unreadable', null, explainReadError(error, null, 'a list of `<path> <label>` lines'));
     return undefined;
-  }
-}
-
-interface Absent {
-  line: number;
-  path: string;
-  text: string;
-  code: Fault['code'];
-}
-
-/** Notes each clip that is not there; if none is, the root is at fault, or the only clip. */
-async function lookForClips(scan: Scan): Promise<void> {
-  const { clips, suspects, root } = scan;
-  const absent: Absent[] = [];
-  await lookForAll([...clips, ...suspects], async ({ path: listed, line }, index) => {
-    const path = resolve(root, listed);
-    const seen = await lookFor(path);
-    const isSuspect = index >= clips.length;
-    if (isFault(seen)) {
-      const rule = listed.startsWith('#') ? ` (${HASH_RULE})` : '';
-      if (!isSuspect) absent.push({ line, path, text: `${path} ${seen.text}${rule}`, code: seen.code });
-    } else if (!isSuspect) scan.found.push({ path, line, ...seen });
-    else {
-      const advice = `Write \`./${listed}\` if it is a clip; else begin the comment with \`## \``;
-      scan.fail('comment', line, `is a comment, and ${path} exists. ${advice}.`, { path });
-    }
-  });
-  for (const list of [absent, scan.found]) list.sort((a, b) => a.line - b.line);
-  tellAbsent(scan, absent);
-}
-
-function tellAbsent(scan: Scan, absent: Absent[]): void {
-  const { clips, root, options } = scan;
-  const [first] = absent;
-  if (first !== undefined && absent.length === clips.length) {
-    const which =
-      clips.length === 1 ? 'the only clip is not there' : `none of the ${clips.length} clips looked for is there`;
-    const message = `${which}. The data root is ${root}; first ${first.text}.`;
-    scan.fail(first.code, first.line, message, { path: first.path });
-    return;
-  }
-  const isAllowed = absent.length <= countAllowed(options.maxMissingFraction ?? 0, clips.length);
-  for (const { line, path, text, code } of absent) {
-    if (isAllowed) scan.warn(code, line, `${text}. It will be skipped.`, { path });
-    else scan.fail(code, line, `${text}.`, { path });
   }
 }

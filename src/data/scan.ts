@@ -23,8 +23,9 @@ export interface ListOptions {
   writeTo?: string;
   /** Do not look whether the clips exist. */
   skipFiles?: boolean;
-  /** Look for each of them, not for a sample. */
+  /** Look for each of them, not for a sample. `tell` gets how many were looked for, and which share of the list that is. */
   everyFile?: boolean;
+  tell?: (numLooked: number, share: number) => void;
   /** Share of the clips that may be missing (see countAllowed); they are warnings then. */
   maxMissingFraction?: number;
 }
@@ -59,6 +60,7 @@ export const HASH_RULE =
 export interface Clip {
   path: string;
   line: number;
+  label: number;
 }
 
 /** A clip as a file: `id` is the same for all its links. */
@@ -112,8 +114,9 @@ export class Scan {
     this.#findings.add({ code, severity: 'warning', list: this.options.file, line, message, ...more });
   }
 
-  /** Reads the list, and writes it in normalised form to `output`. */
-  readAll(input: number, output: number | undefined): void {
+  /** Reads the list, and writes it in normalised form to `output`. Stops after each megabyte or so: clips of a list of any
+   * length can be looked for while there are few. */
+  *readAll(input: number, output: number | undefined): Generator<void, void> {
     this.#output = output === undefined ? undefined : new Output(output, this.root);
     const hash = createHash('sha256');
     const buffer = Buffer.alloc(BUFFER_BYTES);
@@ -130,6 +133,7 @@ export class Scan {
       buffer.copyWithin(0, end, filled);
       filled -= end;
       if (count === 0) break;
+      yield;
     }
     this.#output?.flush();
     this.sha256 = hash.digest('hex');
@@ -205,7 +209,8 @@ export class Scan {
     const isLabelled = label > word && readLabel(bytes, label, end) >= 0;
     if (isLabelled && !isSpaced) return false;
     if (isLabelled && this.suspects.length < MAX_LOOKED_FOR) {
-      this.suspects.push({ path: bytes.toString('utf8', start, label).trimEnd(), line: this.#line });
+      const path = bytes.toString('utf8', start, label).trimEnd();
+      this.suspects.push({ path, line: this.#line, label: readLabel(bytes, label, end) });
     } else if (!isSpaced) {
       if (this.#comments.count === 0) this.#comments.first = quote(bytes.toString('utf8', start, end));
       if (this.#comments.count === 0) this.#comments.line = this.#line;
@@ -259,12 +264,12 @@ export class Scan {
     this.perClass[label] = (this.perClass[label] ?? 0) + 1;
     this.paths.add(hash.low, hash.high, this.#line, label);
     this.#output?.write(bytes, start, end, label);
-    this.#sample(bytes, start, end);
+    this.#sample(bytes, start, end, label);
   }
 
-  #sample(bytes: Buffer, start: number, end: number): void {
+  #sample(bytes: Buffer, start: number, end: number, label: number): void {
     if (this.paths.length % this.#everyClip !== 0) return;
-    this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line });
+    this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line, label });
     if (this.clips.length <= MAX_LOOKED_FOR || this.options.everyFile) return;
     this.clips = this.clips.filter((_, index) => index % 2 === 1);
     this.#everyClip *= 2;

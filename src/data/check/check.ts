@@ -1,4 +1,5 @@
 /** `check`: everything that can be known of lists before a run, each thing found with its list and line. */
+import { basename, resolve } from 'node:path';
 import { UserError } from '../../base/errors.ts';
 import type { Report } from '../../base/printer.ts';
 import { plural } from '../../base/words.ts';
@@ -6,8 +7,9 @@ import { readClasses } from '../../config/class-names.ts';
 import { loadConfig } from '../../config/load.ts';
 import type { Config } from '../../config/schema.ts';
 import { LEAK, maxMissing, rootOf } from '../checks.ts';
-import { type ComparedList, findShared } from '../leaks.ts';
+import { type ComparedList, findSharedPaths } from '../leaks.ts';
 import { type ListOptions, readList } from '../list.ts';
+import { findSameContent } from './contents.ts';
 import { Findings } from './findings.ts';
 import { describeChecked } from './tell.ts';
 
@@ -35,15 +37,36 @@ export async function checkClips(request: CheckRequest, report: Report): Promise
   const sides: CheckedSide[] = [];
   for (const options of findLists(request, report)) {
     const { file } = options;
-    const side = await readList(options, findings);
-    for (const other of sides) await findShared({ ...side, file }, other, LEAK, findings);
-    sides.push({ ...side, file, options });
+    const side = {
+      ...(await readList({ ...options, tell: showProgress(options.file, report) }, findings)),
+      file,
+      options,
+    };
+    for (const other of sides) findSharedPaths(side, other, LEAK, findings);
+    sides.push(side);
   }
+  const sameFile = new Set(sides.map(({ file }) => resolve(file))).size < sides.length;
+  const begun = performance.now();
+  const tell = (done: number, all: number): void => {
+    const etaSeconds = ((performance.now() - begun) / 1000) * (all / done - 1);
+    report.progress('contents', done, all, { etaSeconds });
+  };
+  if (!sameFile) await findSameContent(sides, findings, { why: LEAK, tell });
   report.endProgress();
-  tell(sides, findings, (performance.now() - started) / 1000, report);
+  tellResult(sides, findings, (performance.now() - started) / 1000, report);
 }
 
-function tell(sides: CheckedSide[], findings: Findings, seconds: number, report: Report): void {
+/** Shows how far a list is, and how long its rest will take. */
+function showProgress(file: string, report: Report): (numLooked: number, share: number) => void {
+  const started = performance.now();
+  return (numLooked, share) => {
+    const etaSeconds = ((performance.now() - started) / 1000) * (1 / share - 1);
+    const total = Math.round(numLooked / share);
+    report.progress('files', numLooked, total, { share, etaSeconds, place: basename(file) });
+  };
+}
+
+function tellResult(sides: CheckedSide[], findings: Findings, seconds: number, report: Report): void {
   const [errors, warnings, notes] = (['error', 'warning', 'note'] as const).map((one) => findings.count(one));
   const checked = {
     lists: sides.map(({ file, sha256, sizeBytes, numLines }) => {

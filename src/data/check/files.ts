@@ -1,5 +1,6 @@
 /** Whether the clip of a line is there: a file that is not empty. */
-import { stat } from 'node:fs';
+import { access, constants, stat } from 'node:fs';
+import { getuid } from 'node:process';
 import type { Code } from './findings.ts';
 
 /** Which file a path leads to: the same for all its links. */
@@ -14,6 +15,8 @@ export interface Fault {
   text: string;
 }
 
+/** What everybody may read needs no second question. */
+const ALL_READ = 0o444;
 /** Asked at once: a disk on a network answers many as fast as one. */
 const NUM_LOOKERS = 32;
 
@@ -25,12 +28,18 @@ export function lookFor(path: string): Promise<SeenFile | Fault> {
       else if (found.isDirectory()) done({ code: 'not-a-file', text: 'is a folder, not a video' });
       else if (!found.isFile()) done({ code: 'not-a-file', text: 'is no file' });
       else if (found.size === 0) done({ code: 'empty', text: 'is empty' });
-      else done({ id: `${found.dev}:${found.ino}`, size: found.size });
+      else {
+        const seen = { id: `${found.dev}:${found.ino}`, size: found.size };
+        if ((found.mode & ALL_READ) === ALL_READ || getuid?.() === 0) done(seen);
+        else access(path, constants.R_OK, (refused) => done(refused === null ? seen : explain(refused.code ?? '')));
+      }
     });
   });
 }
 
 export const isFault = (seen: SeenFile | Fault): seen is Fault => 'code' in seen;
+
+export const explainFault = (error: unknown): Fault => explain((error as NodeJS.ErrnoException).code ?? '');
 
 function explain(code: string): Fault {
   if (code === 'ENOENT' || code === 'ENOTDIR') return { code: 'missing', text: 'does not exist' };

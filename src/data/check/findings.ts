@@ -19,8 +19,8 @@ export interface Group {
   otherList: string | null;
   count: number;
   first: Finding[];
-  /** What says all of them in one line. */
-  summary: string | null;
+  /** What says all of them in a line or two. */
+  summaries: string[];
 }
 
 /** Kept of a group: what is told of a million is no longer than what is told of these. */
@@ -52,9 +52,9 @@ export class Findings {
     this.#listener?.(finding);
   }
 
-  /** Gives the group of such a finding the line that stands for all of it. */
+  /** Gives the group of such a finding a line that stands for it, or for those of one kind in it. */
   summarize(finding: Pick<Finding, 'code' | 'severity' | 'list' | 'other_list'>, summary: string): void {
-    this.#groupOf(finding).summary = summary;
+    this.#groupOf(finding).summaries.push(summary);
   }
 
   count(severity: Severity): number {
@@ -87,7 +87,7 @@ export class Findings {
     const key = JSON.stringify([code, severity, list, otherList]);
     const known = this.#byKey.get(key);
     if (known !== undefined) return known;
-    const group: Group = { code, severity, list, otherList, count: 0, first: [], summary: null };
+    const group: Group = { code, severity, list, otherList, count: 0, first: [], summaries: [] };
     this.#byKey.set(key, group);
     this.groups.push(group);
     return group;
@@ -99,8 +99,8 @@ export function describeFinding({ list, line, message }: Finding): string {
   return `${showPath(list)}${line === null ? '' : `:${line}`}  ${message}`;
 }
 
-function describeGroup({ code, list, count, first, summary }: Group): string[] {
-  if (summary !== null) return [`${showPath(list)}  ${summary} (${code})`];
+function describeGroup({ code, list, count, first, summaries }: Group): string[] {
+  if (summaries.length > 0) return summaries.map((summary) => `${showPath(list)}  ${summary} (${code})`);
   const more = count - first.length;
   const told = first.map((finding) => `${describeFinding(finding)} (${code})`);
   return more > 0 ? [...told, `${showPath(list)}  and ${plural(more, 'more finding')} of this kind (${code})`] : told;

@@ -20,13 +20,13 @@ export function describeChecked(
 }
 
 function describeGroup(group: Group): string {
-  const { code, severity, list, count, first, summary } = group;
+  const { code, severity, list, count, first, summaries } = group;
   const between = group.otherList === null ? '' : `, with ${showPath(group.otherList)}`;
   const head = `${severity} ${code}: ${count} in ${showPath(list)}${between}`;
   const more = count - first.length;
   return [
     head,
-    ...(summary === null ? [] : [`  ${summary}`]),
+    ...summaries.map((summary) => `  ${summary}`),
     ...first.map((finding) => `  ${describeFinding(finding)}`),
     ...(more > 0 ? [`  and ${more} more, all of them with --json`] : []),
   ].join('\n');

@@ -1,0 +1,197 @@
+/** Clips of the same content: files of one size, told apart by some of their bytes, and by all where those agree. */
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { setImmediate as breathe } from 'node:timers/promises';
+import { showPath } from '../../base/errors.ts';
+import { plural } from '../../base/words.ts';
+import type { FoundClip } from '../scan.ts';
+import type { Findings } from './findings.ts';
+
+/** A list with those of its clips that were found. */
+export interface ContentList {
+  file: string;
+  found: FoundClip[];
+}
+
+export interface ContentOptions {
+  /** What is wrong with a clip of two lists. */
+  why: string;
+  /** No more than so many bytes are read; files beyond are like no other. */
+  maxBytes?: number;
+  tell?: (numDone: number, numAll: number) => void;
+}
+
+interface Entry {
+  list: number;
+  clip: FoundClip;
+}
+
+const PIECE_BYTES = 4096;
+const CHUNK_BYTES = 1 << 20;
+/** A file is read without a pause, and the terminal is to move. */
+const PAUSE_MS = 100;
+
+/** Adds clips whose content stands in a list twice, or in two lists; those of one path are told already. */
+export async function findSameContent(
+  lists: ContentList[],
+  findings: Findings,
+  options: ContentOptions,
+): Promise<void> {
+  const groups = groupBySize(lists);
+  const reader = new ContentReader(options.maxBytes ?? Number.POSITIVE_INFINITY);
+  const tellers = new Map<string, Pairs>();
+  let paused = performance.now();
+  for (const [index, group] of groups.entries()) {
+    for (const same of reader.groupByContent(group)) addPairs(same, lists, tellers);
+    if (performance.now() - paused < PAUSE_MS) continue;
+    options.tell?.(index + 1, groups.length);
+    await breathe();
+    paused = performance.now();
+  }
+  for (const pairs of tellers.values()) tellPairs(pairs, findings, options.why);
+}
+
+/** Clips of equal size, in groups of two or more, in the order of lists and lines. */
+function groupBySize(lists: ContentList[]): Entry[][] {
+  const bySize = new Map<number, Entry | Entry[]>(); // of most sizes there is one: it needs no array
+  for (const [list, { found }] of lists.entries()) {
+    for (const clip of found) {
+      const before = bySize.get(clip.size);
+      if (before === undefined) bySize.set(clip.size, { list, clip });
+      else if (Array.isArray(before)) before.push({ list, clip });
+      else bySize.set(clip.size, [before, { list, clip }]);
+    }
+  }
+  return [...bySize.values()].filter((group) => Array.isArray(group));
+}
+
+class ContentReader {
+  #left: number;
+
+  constructor(maxBytes: number) {
+    this.#left = maxBytes;
+  }
+
+  /** Returns which of some files of equal size have the same content. */
+  groupByContent(group: Entry[]): Entry[][] {
+    if (!hasTwoPaths(group)) return [];
+    const alike = this.#split(group, (path, size) => this.#hashPieces(path, size));
+    const isWhole = (group[0]?.clip.size ?? 0) <= 3 * PIECE_BYTES;
+    if (isWhole) return alike.filter(hasTwoPaths);
+    return alike.filter(hasTwoPaths).flatMap((some) => this.#split(some, (path, size) => this.#hashAll(path, size)));
+  }
+
+  /** A file is hashed once, whatever paths lead to it; what are links to one file need no hash. */
+  #split(group: Entry[], hash: (path: string, size: number) => string | undefined): Entry[][] {
+    const hashes = new Map<string, string>();
+    const isOneFile = group.every(({ clip }) => clip.id === group[0]?.clip.id);
+    const byHash = new Map<string, Entry[]>();
+    for (const entry of group) {
+      const { id, path, size } = entry.clip;
+      const known = isOneFile ? id : (hashes.get(id) ?? hash(path, size) ?? id);
+      hashes.set(id, known);
+      const same = byHash.get(known);
+      if (same === undefined) byHash.set(known, [entry]);
+      else same.push(entry);
+    }
+    return [...byHash.values()].filter((same) => same.length > 1);
+  }
+
+  /** Of the beginning, the middle and the end: files that differ do so there, mostly. */
+  #hashPieces(path: string, size: number): string | undefined {
+    return this.#hash(path, Math.min(size, 3 * PIECE_BYTES), (hash, descriptor) => {
+      if (size <= 3 * PIECE_BYTES) return readPart(hash, descriptor, 0, size);
+      for (const at of [0, Math.floor((size - PIECE_BYTES) / 2), size - PIECE_BYTES])
+        readPart(hash, descriptor, at, PIECE_BYTES);
+    });
+  }
+
+  #hashAll(path: string, size: number): string | undefined {
+    return this.#hash(path, size, (hash, descriptor) => readPart(hash, descriptor, 0, size));
+  }
+
+  /** A file that cannot be read is like no other. */
+  #hash(path: string, numBytes: number, read: (hash: Hash, descriptor: number) => void): string | undefined {
+    if (numBytes > this.#left) return undefined;
+    this.#left -= numBytes;
+    const hash = createHash('sha256');
+    try {
+      const descriptor = openSync(path, 'r');
+      try {
+        read(hash, descriptor);
+      } finally {
+        closeSync(descriptor);
+      }
+      return hash.digest('hex');
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+const hasTwoPaths = (group: Entry[]): boolean => group.some(({ clip }) => clip.path !== group[0]?.clip.path);
+
+function readPart(hash: Hash, descriptor: number, from: number, numBytes: number): void {
+  const buffer = Buffer.alloc(Math.min(CHUNK_BYTES, numBytes));
+  for (let done = 0; done < numBytes; ) {
+    const count = readSync(descriptor, buffer, 0, Math.min(buffer.length, numBytes - done), from + done);
+    if (count === 0) return;
+    hash.update(buffer.subarray(0, count));
+    done += count;
+  }
+}
+
+/** Clips of one list that are in another, or in the same one before. */
+interface Pairs {
+  list: string;
+  other: string;
+  pairs: [FoundClip, FoundClip][];
+}
+
+/** Each clip is paired with the first of its content in its own list, and in each list before. */
+function addPairs(same: Entry[], lists: ContentList[], all: Map<string, Pairs>): void {
+  const firsts = new Map<number, FoundClip>();
+  for (const { list, clip } of same) {
+    for (const [other, first] of firsts) {
+      if (first.path === clip.path) continue;
+      const key = `${list} ${other}`;
+      const known = all.get(key) ?? { list: lists[list]?.file ?? '', other: lists[other]?.file ?? '', pairs: [] };
+      all.set(key, known);
+      known.pairs.push([clip, first]);
+    }
+    if (!firsts.has(list)) firsts.set(list, clip);
+  }
+}
+
+function tellPairs({ list, other, pairs }: Pairs, findings: Findings, why: string): void {
+  const isOne = list === other;
+  const about = { severity: 'warning', list, other_list: other } as const;
+  const code = isOne ? 'duplicate-content' : 'leak';
+  const [where, name] = isOne ? ['', 'one before'] : [` of ${showPath(other)}`, `one in ${showPath(other)}`];
+  const conflicts: typeof pairs = [];
+  pairs.sort(([one], [two]) => one.line - two.line);
+  for (const [clip, twin] of pairs) {
+    const more = { line: clip.line, path: clip.path, label: clip.label, other_line: twin.line, ...about };
+    const advice = isOne ? '. A clip needs one line.' : `: ${why}. Keep it in one list.`;
+    findings.add({
+      code,
+      message: `the same content is in ${twin.path} on line ${twin.line}${where}${advice}`,
+      ...more,
+    });
+    if (clip.label === twin.label) continue;
+    const what = `label ${clip.label}, and ${twin.label} on line ${twin.line}${where} for the same content`;
+    findings.add({ code: 'label-conflict', message: `${what}. Keep the right one.`, ...more });
+    conflicts.push([clip, twin]);
+  }
+  const [first] = pairs;
+  if (first === undefined) return;
+  const there = `the first on line ${first[0].line}, there ${first[1].path} on line ${first[1].line}`;
+  const counted = `${plural(pairs.length, 'clip')} with the same content as ${name}, ${there}`;
+  findings.summarize({ code, ...about }, isOne ? counted : `${counted}: ${why}`);
+  const [conflict] = conflicts;
+  if (conflict === undefined) return;
+  const [one, two] = conflict;
+  const labels = `label ${one.label} on line ${one.line}, ${two.label} on line ${two.line}${where}`;
+  const told = `${plural(conflicts.length, 'clip')} with another label than ${name} of the same content: ${labels}`;
+  findings.summarize({ code: 'label-conflict', ...about }, told);
+}
