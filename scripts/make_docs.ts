@@ -36,6 +36,7 @@ const FOLDERS: Record<string, string> = {
   'src/data': 'Lists of clips, read and checked.',
   'src/data/check': '`check`: what is found in lists and how it is told; training uses the quick part of it.',
   'src/data/layouts': 'Lists made from the layouts that clips come in, and split.',
+  'src/data/layouts/annotations': 'Layouts of data sets and of labelling tools: a file each.',
   'src/runtime': 'The bridge to Python: starting it, calling it, watching it. Not a run: that is `run/` and `train/`.',
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',

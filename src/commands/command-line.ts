@@ -10,7 +10,10 @@ export const GROUPS: Readonly<Record<string, readonly string[]>> = {
   weights: ['fetch', 'inspect'],
   features: ['forecast', 'build'],
   clips: ['prepare'],
-  lists: ['from-folders', 'split'],
+  lists: [
+    ...['from-folders', 'from-csv', 'from-jsonl', 'from-kinetics', 'from-ssv2', 'from-ucf101', 'from-hmdb51'],
+    ...['from-label-studio', 'from-cvat', 'split'],
+  ],
 };
 
 /** What follows `--` there is another program's. */

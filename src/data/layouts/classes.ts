@@ -90,8 +90,11 @@ function refuseNames(names: string[], clips: LaidOut[]): void {
 
 const mendClass = (name: string): string => name.trim().replace(/[\n\r]+/g, '_') || '_';
 
-/** Returns the clips without those whose file has two labels, and those. */
-export function leaveConflicts(clips: LaidOut[]): { clips: LaidOut[]; leftOut: LeftOut[] } {
+/** Leaves out the clips of one file, or of one part of it, that have two labels. */
+export function leaveConflicts({
+  clips,
+  leftOut: left,
+}: Pick<Layout, 'clips' | 'leftOut'>): Pick<Layout, 'clips' | 'leftOut'> {
   const keyOf = ({ path, start, end }: LaidOut): string => JSON.stringify([path, start, end]);
   const classes = new Map<string, Set<string>>();
   for (const clip of clips) {
@@ -100,7 +103,7 @@ export function leaveConflicts(clips: LaidOut[]): { clips: LaidOut[]; leftOut: L
     if (known === undefined) classes.set(key, new Set([clip.class]));
     else known.add(clip.class);
   }
-  const leftOut: LeftOut[] = [];
+  const leftOut: LeftOut[] = [...left];
   const kept = clips.filter((clip) => {
     const names = [...(classes.get(keyOf(clip)) ?? [])];
     if (names.length < 2) return true;

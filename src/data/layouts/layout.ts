@@ -18,6 +18,8 @@ export interface LaidOut extends Place {
   start?: number;
   end?: number;
   side?: Side;
+  /** Of a data set with several splits, which one. */
+  fold?: number;
   /** What it was cut from: clips of one group stand on one side. */
   group?: string;
 }

@@ -97,7 +97,7 @@ function findHeader(text: string, known: Columns): { separator: string; header: 
   );
 }
 
-const simplify = (name: string): string =>
+export const simplify = (name: string): string =>
   name
     .trim()
     .toLowerCase()

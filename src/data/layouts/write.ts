@@ -6,7 +6,7 @@ import { showPath, UserError } from '../../base/errors.ts';
 import { makeFolder, writeWhole } from '../../base/files.ts';
 import type { Report } from '../../base/printer.ts';
 import { keepLine, plural, quoteWord } from '../../base/words.ts';
-import { type Numbered, numberClasses, placeOf } from './classes.ts';
+import { leaveConflicts, type Numbered, numberClasses, placeOf } from './classes.ts';
 import type { LaidOut, Layout, LeftOut, Side } from './layout.ts';
 import { adviseRename, explainName, printPath } from './names.ts';
 
@@ -50,7 +50,7 @@ export interface Written {
 
 /** Writes a layout and tells what was written, what was left out and what comes next. */
 export function writeLayout(layout: Layout, options: WriteOptions, report: Report): Written {
-  const { clips, leftOut } = takeListable(layout);
+  const { clips, leftOut } = leaveConflicts(takeListable(layout));
   if (clips.length === 0) throw new UserError(explainNothing(layout.root, leftOut));
   refuseMixed(clips);
   const numbered = numberClasses({ ...layout, clips }, options.classes);
@@ -93,11 +93,12 @@ function refuseMixed(clips: LaidOut[]): void {
 function writeFiles(clips: LaidOut[], numbered: Numbered, leftOut: LeftOut[], options: WriteOptions): Written {
   const texts = new Map<string, string>();
   const files: Written['files'] = [];
-  for (const side of SIDES) {
-    const own = clips.filter((clip) => (clip.side ?? 'all') === side);
-    if (own.length === 0) continue;
-    texts.set(`${side}.txt`, printList(own.map((clip) => ({ ...clip, label: numbered.labelOf(clip) }))));
-    files.push({ path: join(options.output, `${side}.txt`), num_clips: own.length });
+  const nameOf = ({ side, fold }: LaidOut): string => `${side ?? 'all'}${fold ?? ''}.txt`;
+  const names = new Set(SIDES.flatMap((side) => clips.filter((clip) => (clip.side ?? 'all') === side).map(nameOf)));
+  for (const name of names) {
+    const own = clips.filter((clip) => nameOf(clip) === name);
+    texts.set(name, printList(own.map((clip) => ({ ...clip, label: numbered.labelOf(clip) }))));
+    files.push({ path: join(options.output, name), num_clips: own.length });
   }
   const groups = clips.filter(({ group, side }) => group !== undefined && side === undefined);
   if (groups.length > 0) texts.set('groups.csv', printGroups(groups));
