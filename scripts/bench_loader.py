@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench_clips import make_bench_clips
-from coldframe.data.clips import EvalViews, TrainClips, normalize_
+from coldframe.data.clips import EvalViews, Listed, TrainClips, normalize_
 from coldframe.data.loader import train_loader
 from coldframe.prepare.transcode import Encoding, transcode
 from coldframe.video import frames as video
@@ -99,7 +99,7 @@ def bench_test(paths: list[str], rounds: int, clock: Clock) -> None:
         return lambda: load_test_item(path, **SHAPE, **VIEWS)
 
     def ours(path: str) -> Callable[[], Tensor]:
-        views = EvalViews([(path, 0)], **SHAPE, **VIEWS)
+        views = EvalViews([Listed(path, 0)], **SHAPE, **VIEWS)
         return lambda: normalize_(views[0].clip, CLIP_MEAN, CLIP_STD)
 
     compare("test item GOP 250", [(plain(path), ours(path)) for path in paths], rounds, clock, 18, 30, num_items=1)
@@ -160,7 +160,7 @@ def plain_training(path: str, augment: str | None) -> Callable[[], Tensor]:
 
 
 def our_training(path: str, augment: str | None) -> Callable[[], Tensor]:
-    clips, steps = TrainClips([(path, 0)], **SHAPE, seed=SEED, augment=augment), iter(range(10**9))
+    clips, steps = TrainClips([Listed(path, 0)], **SHAPE, seed=SEED, augment=augment), iter(range(10**9))
     return lambda: normalize_(clips[next(steps), 0, 0].clip, CLIP_MEAN, CLIP_STD)
 
 
@@ -179,7 +179,7 @@ def bench_limits(paths: list[str], rounds: int, clock: Clock) -> None:
     target = torch.empty_like(clip)
     shares: dict[str, list[float]] = {"bare decode of the needed packets": [], "memcpy of the clip": []}
     for path in paths:
-        clips, decode = TrainClips([(path, 0)], **SHAPE, seed=SEED), bare_decode(path)
+        clips, decode = TrainClips([Listed(path, 0)], **SHAPE, seed=SEED), bare_decode(path)
         ways: Ways = {"item": lambda clips=clips: clips[0, 0, 0], "decode": decode, "copy": lambda: target.copy_(clip)}
         seconds = measure(ways, rounds=rounds, clock=clock)
         for share, way in zip(shares.values(), ("decode", "copy"), strict=True):
@@ -252,7 +252,7 @@ def bench_clips_per_video(paths: list[str], rounds: int) -> None:
 
 
 def our_batches(paths: list[str], num_workers: int, batch_size: int, clips_per_video: int) -> Iterable[Tensor]:
-    clips = TrainClips([(path, 0) for path in paths], **SHAPE, seed=SEED)
+    clips = TrainClips([Listed(path, 0) for path in paths], **SHAPE, seed=SEED)
     batches = train_loader(
         clips,
         seed=SEED,

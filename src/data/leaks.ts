@@ -36,21 +36,24 @@ export function findSharedPaths(list: ComparedList, other: ComparedList, why: st
     return;
   }
   const otherName = showPath(other.file);
+  const hasParts = list.paths.hasParts || other.paths.hasParts;
   // In the order of this list, of which there is mostly less than of the other.
-  const { numPaths, first, numConflicts, firstConflict } = list.paths.findShared(other.paths, (pair) => {
+  const { numPaths, first, numConflicts, firstConflict } = list.paths.findShared(other.paths, (pair, isSame) => {
     const [line, otherLine] = pair.lines;
     const [label, otherLabel] = pair.labels;
     const more = { label, other_line: otherLine };
-    add('leak', line, `the same path is on line ${otherLine} of ${otherName}: ${why}. Keep it in one list.`, more);
-    if (label === otherLabel) return;
-    const what = `label ${label}, and ${otherLabel} on line ${otherLine} of ${otherName} for the same path`;
+    const same = hasParts ? 'a clip with the same moments' : 'the same path';
+    add('leak', line, `${same} is on line ${otherLine} of ${otherName}: ${why}. Keep it in one list.`, more);
+    if (label === otherLabel || !isSame) return;
+    const what = `label ${label}, and ${otherLabel} on line ${otherLine} of ${otherName} for the same ${hasParts ? 'part' : 'path'}`;
     add('label-conflict', line, `${what}. Keep the right one.`, more);
   });
   if (numPaths === 0 || first === null) return;
   const all = numPaths === list.paths.length ? 'all ' : '';
   const counted = `${all}${numPaths} of its ${plural(list.numLines, 'clip')}`;
   const where = `the first on line ${first.lines[0]}, there on line ${first.lines[1]}`;
-  findings.summarize({ code: 'leak', ...about }, `${counted} are in ${otherName} too, ${where}: ${why}`);
+  const shared = hasParts ? `overlap clips of ${otherName}` : `are in ${otherName} too`;
+  findings.summarize({ code: 'leak', ...about }, `${counted} ${shared}, ${where}: ${why}`);
   if (firstConflict === null) return;
   const { lines, labels } = firstConflict;
   const labelled = `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on line ${lines[1]} there`;

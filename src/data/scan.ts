@@ -1,5 +1,6 @@
 /**
- * One pass over a list of clips: `<path> <label>` a line, the label after the last white space.
+ * One pass over a list of clips: `<path> <label>` a line, the label after the last white space, or parts of files with
+ * their times (line.ts).
  *
  * Lists have up to millions of lines, so they are read as bytes and no object is made for a line.
  */
@@ -7,10 +8,23 @@ import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { writeAll } from '../base/files.ts';
 import { plural, quote } from '../base/words.ts';
 import type { Code, Finding, Findings } from './check/findings.ts';
-import { FNV_START, hashPath, type Pair, type PathHash, SeenPaths } from './seen-paths.ts';
+import {
+  COLUMNS,
+  type Columns,
+  findField,
+  findLabelEnd,
+  isBlank,
+  type Part,
+  readColumns,
+  readLabel,
+  readTime,
+  skipBlanks,
+} from './line.ts';
+import { LINE_BYTES, Output } from './output.ts';
+import { findRepeated } from './repeated.ts';
+import { FNV_START, hashPath, type PathHash, SeenPaths } from './seen-paths.ts';
 
 export interface ListOptions {
   file: string;
@@ -19,7 +33,7 @@ export interface ListOptions {
   /** null: not known, any label will do. */
   numClasses: number | null;
   classNames?: string[] | null;
-  /** Where to write the list in normalised form: `<absolute path>\t<label>\n`. */
+  /** Where to write the list in normalised form: `<absolute path>\t<label>\n`, of parts `...\t<start>\t<end>\n`. */
   writeTo?: string;
   /** Do not look whether the clips exist. */
   skipFiles?: boolean;
@@ -51,8 +65,7 @@ export interface ListReport {
 
 /** All clips of a list up to this length are looked for, else an even sample of at least half as many. */
 const MAX_LOOKED_FOR = 2000;
-const BUFFER_BYTES = 1 << 20;
-const [TAB, LF, CR, SPACE, HASH, SLASH, ZERO] = [9, 10, 13, 32, 35, 47, 48];
+const [LF, CR, HASH, SLASH] = [10, 13, 35, 47];
 /** Clips may have such names (HMDB51's do), and no line may be left out unsaid. */
 export const HASH_RULE =
   'A line that begins with `#` and ends with a number is a clip; a comment begins with `# `, with a space.';
@@ -61,6 +74,8 @@ export interface Clip {
   path: string;
   line: number;
   label: number;
+  /** Of a list of parts. */
+  part?: Part;
 }
 
 /** A clip as a file: `id` is the same for all its links. */
@@ -91,6 +106,8 @@ export class Scan {
   readonly #rootHash: PathHash = { ...FNV_START };
   readonly #hash: PathHash = { ...FNV_START };
   readonly #comments: { count: number; first: string; line: number } = { count: 0, first: '', line: 0 };
+  #columns: Columns = 'plain';
+  readonly #part: Part = { start: 0, end: 0 }; // one object for all lines
   #everyClip = 1;
   #line = 0;
   #minLabel = Number.MAX_SAFE_INTEGER;
@@ -119,16 +136,16 @@ export class Scan {
   *readAll(input: number, output: number | undefined): Generator<void, void> {
     this.#output = output === undefined ? undefined : new Output(output, this.root);
     const hash = createHash('sha256');
-    const buffer = Buffer.alloc(BUFFER_BYTES);
+    const buffer = Buffer.alloc(LINE_BYTES);
     let filled = 0;
     for (;;) {
-      const count = readSync(input, buffer, filled, BUFFER_BYTES - filled, null);
+      const count = readSync(input, buffer, filled, LINE_BYTES - filled, null);
       hash.update(buffer.subarray(filled, filled + count));
       this.sizeBytes += count;
       filled += count;
       // At the end what is left is a line without its line feed.
       const end = count === 0 ? filled : buffer.lastIndexOf(LF, filled - 1) + 1;
-      if (end === 0 && filled === BUFFER_BYTES) this.#refuse('line-format', 'has a line of more than a megabyte');
+      if (end === 0 && filled === LINE_BYTES) this.#refuse('line-format', 'has a line of more than a megabyte');
       this.#readLines(buffer.subarray(0, end));
       buffer.copyWithin(0, end, filled);
       filled -= end;
@@ -141,8 +158,12 @@ export class Scan {
 
   /** Ends the reading: more of the same would follow. */
   #refuse(code: Code, what: string): never {
-    this.fail(code, this.#line, `${what}. A list has \`<path> <label>\` lines, in UTF-8.`);
+    this.fail(code, this.#line, `${what}. A list has \`${this.#form}\` lines, in UTF-8.`);
     throw new NoList();
+  }
+
+  get #form(): string {
+    return this.#columns === 'parts' ? '<path> <label> <start> <end>' : '<path> <label>';
   }
 
   #readLines(bytes: Buffer): void {
@@ -176,27 +197,66 @@ export class Scan {
       return;
     }
     const isHashed = bytes[start] === HASH;
-    if (isHashed && this.#isComment(bytes, start, end)) return;
-    let label = end;
-    while (label > start && !isBlank(bytes[label - 1])) label -= 1;
+    if (isHashed && (this.#isHeader(bytes, start, end) || this.#isComment(bytes, start, end))) return;
     this.numLines += 1;
-    const value = label === start ? -1 : readLabel(bytes, label, end);
+    const labelEnd = this.#columns === 'plain' ? end : findLabelEnd(bytes, start, end);
+    const label = findField(bytes, start, labelEnd);
+    const isTimed = this.#columns === 'plain' || label === start || this.#readPart(bytes, start, end);
+    const value = label === start ? -1 : readLabel(bytes, label, labelEnd);
     if (value >= 0) {
       this.#minLabel = Math.min(this.#minLabel, value);
       this.maxLabel = Math.max(this.maxLabel, value);
     }
     const numClasses = this.options.numClasses ?? Number.POSITIVE_INFINITY;
     if (value < 0) {
-      this.#failLabel(bytes, start, label, end);
+      this.#failLabel(bytes, start, label, labelEnd, end);
     } else if (value >= numClasses) {
       const why = `(data.num_classes is ${numClasses}; labels start at 0)`;
       const rule = isHashed ? `. ${HASH_RULE}` : '';
       this.fail('label-range', this.#line, `label ${value} is outside 0..${numClasses - 1} ${why}${rule}`);
-    } else {
-      let pathEnd = label;
-      while (isBlank(bytes[pathEnd - 1])) pathEnd -= 1;
-      this.#takeClip(bytes, start, pathEnd, value);
+    } else if (isTimed) {
+      this.#takeClip(bytes, start, skipBlanks(bytes, start, label), value);
     }
+  }
+
+  /** The first line may say what the columns are; the same again is nothing new, as in lists joined to one. */
+  #isHeader(bytes: Buffer, start: number, end: number): boolean {
+    const line = bytes.toString('utf8', start, end);
+    const columns = readColumns(line);
+    if (columns === undefined || columns === this.#columns) return columns !== undefined;
+    if (columns !== null && this.#line === 1) this.#columns = columns;
+    else if (this.#line > 1 && columns === null) return false;
+    else {
+      const isFirst = this.#line === 1;
+      const known = `is not known as the columns of a list. Write \`${COLUMNS}\`, in this order.`;
+      const why = isFirst ? known : 'counts on line 1 alone. Move it there, or make a list of each kind.';
+      this.fail('line-format', this.#line, `${quote(line)} ${why}`);
+    }
+    return true;
+  }
+
+  /** Reads start and end into #part; returns false, after saying why, where they are none. */
+  #readPart(bytes: Buffer, start: number, end: number): boolean {
+    const endField = findField(bytes, start, end);
+    const startEnd = skipBlanks(bytes, start, endField);
+    const startField = findField(bytes, start, startEnd);
+    const part = this.#part;
+    part.start = readTime(bytes, startField, startEnd);
+    part.end = readTime(bytes, endField, end);
+    if (part.start < part.end && part.start >= 0) return true;
+    const [from, to] = [bytes.toString('utf8', startField, startEnd), bytes.toString('utf8', endField, end)];
+    this.#failTime('start', from, part.start);
+    this.#failTime('end', to, part.end);
+    const order = `the part starts at ${from} s and ends at ${to} s. Its start must be before its end.`;
+    if (part.start >= part.end && part.end >= 0) this.fail('part-times', this.#line, order);
+    return false;
+  }
+
+  #failTime(name: string, word: string, time: number): void {
+    if (time >= 0) return;
+    const what = time < 0 ? `${word} is negative` : `${quote(word)} is not a number of seconds`;
+    const advice = 'Write seconds since the first frame, from 0 on, such as 12 or 12.5.';
+    this.fail('part-times', this.#line, `${name} ${what}. ${advice}`);
   }
 
   /** A clip's line is never taken for a comment unsaid: `#a.mp4 0` is a clip, `# a.mp4 0` is looked for later. */
@@ -204,13 +264,13 @@ export class Scan {
     let word = start;
     while (bytes[word] === HASH) word += 1;
     const isSpaced = word === end || isBlank(bytes[word]);
-    let label = end;
-    while (label > word && !isBlank(bytes[label - 1])) label -= 1;
-    const isLabelled = label > word && readLabel(bytes, label, end) >= 0;
+    const labelEnd = this.#columns === 'plain' ? end : findLabelEnd(bytes, word, end);
+    const label = findField(bytes, word, labelEnd);
+    const isLabelled = label > word && readLabel(bytes, label, labelEnd) >= 0;
     if (isLabelled && !isSpaced) return false;
     if (isLabelled && this.suspects.length < MAX_LOOKED_FOR) {
       const path = bytes.toString('utf8', start, label).trimEnd();
-      this.suspects.push({ path, line: this.#line, label: readLabel(bytes, label, end) });
+      this.suspects.push({ path, line: this.#line, label: readLabel(bytes, label, labelEnd) });
     } else if (!isSpaced) {
       if (this.#comments.count === 0) this.#comments.first = quote(bytes.toString('utf8', start, end));
       if (this.#comments.count === 0) this.#comments.line = this.#line;
@@ -232,8 +292,8 @@ export class Scan {
     );
   }
 
-  #failLabel(bytes: Buffer, start: number, label: number, end: number): void {
-    const [line, word] = [bytes.toString('utf8', start, end), bytes.toString('utf8', label, end)];
+  #failLabel(bytes: Buffer, start: number, label: number, labelEnd: number, end: number): void {
+    const [line, word] = [bytes.toString('utf8', start, end), bytes.toString('utf8', label, labelEnd)];
     if (this.numLines === 1 && line.includes(',')) {
       this.#refuse(
         'separator',
@@ -242,7 +302,8 @@ export class Scan {
     }
     const { numClasses } = this.options;
     const allowed = numClasses === null ? 'from 0 on' : `from 0 to ${numClasses - 1}`;
-    if (label === start) this.fail('line-format', this.#line, `${quote(line)} has no label. Write \`<path> <label>\`.`);
+    const lacking = this.#columns === 'parts' ? 'has not all four columns' : 'has no label';
+    if (label === start) this.fail('line-format', this.#line, `${quote(line)} ${lacking}. Write \`${this.#form}\`.`);
     else this.fail('label-not-a-number', this.#line, `label ${quote(word)} is not a whole number ${allowed}`);
   }
 
@@ -262,14 +323,16 @@ export class Scan {
       hashPath(resolved, 0, resolved.length, FNV_START, hash);
     }
     this.perClass[label] = (this.perClass[label] ?? 0) + 1;
-    this.paths.add(hash.low, hash.high, this.#line, label);
-    this.#output?.write(bytes, start, end, label);
+    const part = this.#columns === 'parts' ? this.#part : undefined;
+    this.paths.add(hash.low, hash.high, this.#line, label, part);
+    this.#output?.write(bytes, start, end, label, part);
     this.#sample(bytes, start, end, label);
   }
 
   #sample(bytes: Buffer, start: number, end: number, label: number): void {
     if (this.paths.length % this.#everyClip !== 0) return;
-    this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line, label });
+    const part = this.#columns === 'parts' ? { part: { ...this.#part } } : {};
+    this.clips.push({ path: bytes.toString('utf8', start, end), line: this.#line, label, ...part });
     if (this.clips.length <= MAX_LOOKED_FOR || this.options.everyFile) return;
     this.clips = this.clips.filter((_, index) => index % 2 === 1);
     this.#everyClip *= 2;
@@ -278,7 +341,7 @@ export class Scan {
   /** Adds what only the whole list can tell. */
   finish(): void {
     const { numClasses, classNames } = this.options;
-    if (this.numLines === 0) this.fail('no-clips', null, 'holds no clips. Write `<path> <label>` lines.');
+    if (this.numLines === 0) this.fail('no-clips', null, `holds no clips. Write \`${this.#form}\` lines.`);
     if (numClasses !== null && this.#minLabel === 1 && this.maxLabel === numClasses) {
       this.fail('label-range', null, `labels run from 1 to ${numClasses}, but must start at 0. Subtract 1 from each.`);
     }
@@ -303,75 +366,6 @@ export class Scan {
       const what = `${plural(count, 'line')} without a label taken for comments (${line})`;
       this.warn('comment', number, `${what}. Begin a comment with \`# \`, with a space; give a clip a label.`);
     }
-    this.#warnOfRepeated();
+    findRepeated(this.paths, this.options.file, this.#findings);
   }
-
-  #warnOfRepeated(): void {
-    const { numPaths, first, numConflicts, firstConflict } = this.paths.findRepeated((pair) => this.#addPair(pair));
-    const about = { severity: 'warning', list: this.options.file, other_list: this.options.file } as const;
-    if (numPaths > 0 && first !== null) {
-      const where = `the first on lines ${first.lines[0]} and ${first.lines[1]}`;
-      const summary = `${plural(numPaths, 'path')} listed more than once, ${where}`;
-      this.#findings.summarize({ code: 'duplicate-path', ...about }, summary);
-    }
-    if (numConflicts > 0 && firstConflict !== null) {
-      const summary = `${plural(numConflicts, 'path')} with two labels: ${describeConflict(firstConflict)}`;
-      this.#findings.summarize({ code: 'label-conflict', ...about }, summary);
-    }
-  }
-
-  /** The later line of a pair is what is found. */
-  #addPair(pair: Pair): void {
-    const [before = 0, line = 0] = pair.lines;
-    const [known, label] = pair.labels;
-    const other = { label, other_list: this.options.file, other_line: before };
-    this.warn('duplicate-path', line, `the same path is on line ${before}. A clip needs one line.`, other);
-    if (known === label) return;
-    const message = `label ${label}, and ${known} on line ${before} for the same path. Keep the right one.`;
-    this.warn('label-conflict', line, message, other);
-  }
-}
-
-export function describeConflict({ lines, labels }: Pair, other = 'line'): string {
-  return `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on ${other} ${lines[1]}`;
-}
-
-/** The normalised list, gathered to large writes. */
-class Output {
-  readonly #descriptor: number;
-  readonly #prefix: Buffer;
-  readonly #buffer = Buffer.alloc(2 * BUFFER_BYTES);
-  #filled = 0;
-
-  constructor(descriptor: number, root: string) {
-    this.#descriptor = descriptor;
-    this.#prefix = Buffer.from(root.endsWith('/') ? root : `${root}/`);
-  }
-
-  write(bytes: Buffer, start: number, end: number, label: number): void {
-    // A path is shorter than the reading buffer, so half of this one always suffices.
-    if (this.#filled > BUFFER_BYTES - this.#prefix.length - 32) this.flush();
-    if (bytes[start] !== 47) this.#filled += this.#prefix.copy(this.#buffer, this.#filled);
-    this.#filled += bytes.copy(this.#buffer, this.#filled, start, end);
-    this.#filled += this.#buffer.write(`\t${label}\n`, this.#filled, 'latin1');
-  }
-
-  flush(): void {
-    writeAll(this.#descriptor, this.#buffer.subarray(0, this.#filled));
-    this.#filled = 0;
-  }
-}
-
-const isBlank = (byte: number | undefined): boolean => byte === SPACE || byte === TAB;
-
-/** Returns the number written by digits alone, or -1. */
-function readLabel(bytes: Buffer, start: number, end: number): number {
-  if (end - start > 9) return -1;
-  let value = 0;
-  for (let index = start; index < end; index++) {
-    const digit = (bytes[index] ?? 0) - ZERO;
-    if (digit < 0 || digit > 9) return -1;
-    value = value * 10 + digit;
-  }
-  return value;
 }

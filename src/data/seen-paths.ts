@@ -1,7 +1,11 @@
 /**
  * The paths of a list as hashes, with their labels: to find those that stand in it twice, or in another list too. Ten
- * bytes a path, for lists of millions of lines.
+ * bytes a path, for lists of millions of lines; sixteen more where it is a list of parts.
  */
+import type { Part } from './line.ts';
+import { type Each, findOverlaps, type Overlap, type Pair, type Places } from './overlaps.ts';
+
+export type { Overlap, Pair } from './overlaps.ts';
 
 const { imul } = Math;
 const [NUL, TAB, DOT, SLASH] = [0, 9, 46, 47];
@@ -41,31 +45,18 @@ export function hashPath(bytes: Buffer, start: number, end: number, begun: PathH
 const BLOCK_BITS = 16;
 const BLOCK_PATHS = 1 << BLOCK_BITS;
 
-/** A path at two places, the lines and labels of each. */
-export interface Pair {
-  lines: [number, number];
-  labels: [number, number];
-}
-
-export interface Overlap {
-  /** Paths that stand at two places or more, and the first of them. */
-  numPaths: number;
-  first: Pair | null;
-  /** Those of them whose labels differ. */
-  numConflicts: number;
-  firstConflict: Pair | null;
-}
-
-interface Places {
+interface Candidates {
   places: number[];
   taken: number[];
-  each: ((pair: Pair) => void) | undefined;
+  each: Each | undefined;
 }
 
-export class SeenPaths {
+export class SeenPaths implements Places {
   length = 0;
   readonly #hashes: Uint32Array[] = [];
   readonly #labels: (Uint16Array | Uint32Array)[] = [];
+  /** Start and end of each, where there are parts. */
+  readonly #times: Float64Array[] = [];
   readonly #numClasses: number;
   /** Where the distance between a path's place and its line changes (blank lines, comments), and to what. */
   readonly #jumps: { place: number; distance: number }[] = [];
@@ -75,8 +66,12 @@ export class SeenPaths {
     this.#numClasses = numClasses;
   }
 
-  /** Takes the two halves of a path's hash. Lines come in rising order. */
-  add(low: number, high: number, line: number, label: number): void {
+  get hasParts(): boolean {
+    return this.#times.length > 0;
+  }
+
+  /** Takes the two halves of a path's hash. Lines come in rising order; either all are parts, or none. */
+  add(low: number, high: number, line: number, label: number, part?: Part): void {
     const place = this.length++;
     const at = place % BLOCK_PATHS;
     if (at === 0) {
@@ -87,13 +82,20 @@ export class SeenPaths {
     hashes[2 * at] = low;
     hashes[2 * at + 1] = high;
     (this.#labels.at(-1) as Uint16Array)[at] = label;
+    if (part !== undefined) {
+      if (at === 0) this.#times.push(new Float64Array(2 * BLOCK_PATHS));
+      const times = this.#times.at(-1) as Float64Array;
+      times[2 * at] = part.start;
+      times[2 * at + 1] = part.end;
+    }
     if (line - place === this.#distance) return;
     this.#distance = line - place;
     this.#jumps.push({ place, distance: this.#distance });
   }
 
-  /** Returns the paths that stand here more than once; a pair's first place is the path's first. `each` gets all pairs. */
-  findRepeated(each?: (pair: Pair) => void): Overlap {
+  /** Returns the paths that stand here more than once, of parts those that are the same; a pair's first place is the
+   * path's first. `each` gets all pairs. */
+  findRepeated(each?: Each): Overlap {
     const [seen, twice] = [new Bits(this.length), new Bits(this.length)];
     for (let place = 0; place < this.length; place++) {
       const bit = this.mixed(place);
@@ -103,26 +105,29 @@ export class SeenPaths {
     return this.#compare(this, { places: this.#placesIn(twice), taken: [], each });
   }
 
-  /** Returns the paths that stand in another list as well; a pair's first place is here, its second one there. */
-  findShared(other: SeenPaths, each?: (pair: Pair) => void): Overlap {
+  /** Returns the paths that stand in another list as well, of parts those that overlap one there; a pair's first place
+   * is here, its second one there. `each` gets all pairs, of parts that of each here. */
+  findShared(other: SeenPaths, each?: Each): Overlap {
+    const hasParts = this.hasParts || other.hasParts;
     const [here, both] = [new Bits(this.length), new Bits(this.length)];
-    for (let place = 0; place < this.length; place++) here.add(this.mixed(place));
+    for (let place = 0; place < this.length; place++) here.add(this.mixed(place, hasParts));
     for (let place = 0; place < other.length; place++) {
-      const bit = other.mixed(place);
+      const bit = other.mixed(place, hasParts);
       if (here.has(bit)) both.add(bit);
     }
-    return this.#compare(other, { places: other.#placesIn(both), taken: this.#placesIn(both), each });
+    const [taken, places] = [this.#placesIn(both, hasParts), other.#placesIn(both, hasParts)];
+    return hasParts ? findOverlaps(this, taken, other, places, each) : this.#compare(other, { places, taken, each });
   }
 
   /** A few percent of all, besides those that are looked for: only they go into a table. */
-  #placesIn(bits: Bits): number[] {
+  #placesIn(bits: Bits, isOfPath = false): number[] {
     const places: number[] = [];
-    for (let place = 0; place < this.length; place++) if (bits.has(this.mixed(place))) places.push(place);
+    for (let place = 0; place < this.length; place++) if (bits.has(this.mixed(place, isOfPath))) places.push(place);
     return places;
   }
 
   /** Compares places of a list with those taken before, or with the ones before them. */
-  #compare(other: SeenPaths, { places, taken, each }: Places): Overlap {
+  #compare(other: SeenPaths, { places, taken, each }: Candidates): Overlap {
     const overlap: Overlap = { numPaths: 0, first: null, numConflicts: 0, firstConflict: null };
     const table = new Table(this, taken.length || places.length);
     for (const place of taken) table.take(place);
@@ -130,44 +135,56 @@ export class SeenPaths {
     for (const place of places) {
       const before = other === this ? table.take(place) : table.find(other, place);
       if (before === -1) continue;
-      const differs = this.#labelOf(before) !== other.#labelOf(place);
+      const differs = this.labelOf(before) !== other.labelOf(place);
       const state = told[before] ?? 0;
       if (state === 0) overlap.numPaths += 1;
       if (differs && state < 2) overlap.numConflicts += 1;
       told[before] = differs ? 2 : Math.max(1, state);
-      each?.(this.#pair(before, other, place));
+      each?.(this.pair(before, other, place), true);
       if (overlap.first !== null && (overlap.firstConflict !== null || !differs)) continue;
-      const pair = this.#pair(before, other, place);
+      const pair = this.pair(before, other, place);
       overlap.first ??= pair;
       if (differs) overlap.firstConflict ??= pair;
     }
     return overlap;
   }
 
-  #pair(before: number, other: SeenPaths, place: number): Pair {
+  pair(before: number, other: Places, place: number): Pair {
     return {
-      lines: [this.#lineOf(before), other.#lineOf(place)],
-      labels: [this.#labelOf(before), other.#labelOf(place)],
+      lines: [this.lineOf(before), other.lineOf(place)],
+      labels: [this.labelOf(before), other.labelOf(place)],
     };
   }
 
-  /** FNV's low bits follow from the low bits of the bytes alone, which paths of one list share: all bits count here. */
-  mixed(place: number): number {
+  /** FNV's low bits follow from the low bits of the bytes alone, which paths of one list share: all bits count here. Of
+   * a part its times do, too, unless only its path is looked for. */
+  mixed(place: number, isOfPath = false): number {
     const block = this.#hashes[place >>> BLOCK_BITS];
     const at = 2 * (place & (BLOCK_PATHS - 1));
-    const mixed = imul((block?.[at] ?? 0) ^ (block?.[at + 1] ?? 0), 0x9e3779b1);
+    let bits = (block?.[at] ?? 0) ^ (block?.[at + 1] ?? 0);
+    if (this.hasParts && !isOfPath) bits ^= imul(this.startOf(place), 0x85ebca6b) ^ imul(this.endOf(place), 0xc2b2ae35);
+    const mixed = imul(bits, 0x9e3779b1);
     return mixed ^ (mixed >>> 15);
+  }
+
+  /** Microseconds; a whole file has all there are. */
+  startOf(place: number): number {
+    return this.#times[place >>> BLOCK_BITS]?.[2 * (place & (BLOCK_PATHS - 1))] ?? 0;
+  }
+
+  endOf(place: number): number {
+    return this.#times[place >>> BLOCK_BITS]?.[2 * (place & (BLOCK_PATHS - 1)) + 1] ?? Number.POSITIVE_INFINITY;
   }
 
   readHash(place: number, half: 0 | 1): number {
     return this.#hashes[place >>> BLOCK_BITS]?.[2 * (place & (BLOCK_PATHS - 1)) + half] ?? 0;
   }
 
-  #labelOf(place: number): number {
+  labelOf(place: number): number {
     return this.#labels[place >>> BLOCK_BITS]?.[place & (BLOCK_PATHS - 1)] ?? 0;
   }
 
-  #lineOf(place: number): number {
+  lineOf(place: number): number {
     const jump = this.#jumps.findLast((one) => one.place <= place);
     return place + (jump?.distance ?? 0);
   }
@@ -223,10 +240,13 @@ class Table {
   #seek(other: SeenPaths, place: number): number {
     const mask = this.#slots.length - 1;
     const [low, high] = [other.readHash(place, 0), other.readHash(place, 1)];
+    const [start, end] = [other.startOf(place), other.endOf(place)];
+    const paths = this.#paths;
     for (let slot = other.mixed(place) & mask; ; slot = (slot + 1) & mask) {
       const taken = (this.#slots[slot] ?? 0) - 1;
       if (taken === -1) return slot;
-      if (this.#paths.readHash(taken, 0) === low && this.#paths.readHash(taken, 1) === high) return slot;
+      const isSamePath = paths.readHash(taken, 0) === low && paths.readHash(taken, 1) === high;
+      if (isSamePath && paths.startOf(taken) === start && paths.endOf(taken) === end) return slot;
     }
   }
 }

@@ -19,7 +19,16 @@ import torch
 
 from clips import make_clip
 from coldframe.data.augment import eval_views, training_view
-from coldframe.data.clips import DummyClips, EvalViews, TrainClips, VideoList, normalize_, read_list, sample_order
+from coldframe.data.clips import (
+    DummyClips,
+    EvalViews,
+    Listed,
+    TrainClips,
+    VideoList,
+    normalize_,
+    read_list,
+    sample_order,
+)
 from coldframe.data.loader import _read_ahead, eval_loader, to_device, train_loader
 from coldframe.errors import UserError
 from coldframe.video.frames import BadVideo, training_indices, view_indices
@@ -63,11 +72,11 @@ def assert_same(batches_a, batches_b):
 
 def test_a_list_holds_any_path_and_its_label(tmp_path):
     path = tmp_path / "list.txt"
-    path.write_bytes("/a b/ü\t#.mp4\t7\n/c.mp4\t0\n/d.mp4\t399".encode())
+    path.write_bytes("/a b/ü #.mp4\t7\n/c.mp4\t0\n/d.mp4\t399".encode())
     pairs = read_list(path)
-    assert list(pairs) == [("/a b/ü\t#.mp4", 7), ("/c.mp4", 0), ("/d.mp4", 399)]
+    assert list(pairs) == [("/a b/ü #.mp4", 7, None), ("/c.mp4", 0, None), ("/d.mp4", 399, None)]
     assert pairs[-1] == pairs[2]
-    assert pairs[1:] == [("/c.mp4", 0), ("/d.mp4", 399)]
+    assert pairs[1:] == [("/c.mp4", 0, None), ("/d.mp4", 399, None)]
     assert len(VideoList(b"")) == 0
     with pytest.raises(IndexError):
         pairs[3]
@@ -79,7 +88,7 @@ def test_a_million_lines_are_cheap(tmp_path):
     started = time.perf_counter()
     pairs = read_list(path)
     assert time.perf_counter() - started < 2
-    assert pairs[999_999] == ("/data/kinetics/train/class/video_00000999999.mp4", 399)
+    assert pairs[999_999] == ("/data/kinetics/train/class/video_00000999999.mp4", 399, None)
     assert len(pickle.dumps(pairs)) < path.stat().st_size + 8 * len(pairs) + 1000
 
 
@@ -185,7 +194,7 @@ def test_a_training_clip_is_a_function_of_its_place(items):
 def test_clips_of_one_video_side_by_side_are_those_of_their_places_and_decode_it_once(items, monkeypatch):
     clips, read = train_clips(items), []
     plain = clips._read
-    monkeypatch.setattr(clips, "_read", lambda path, choose: read.append(path) or plain(path, choose))
+    monkeypatch.setattr(clips, "_read", lambda path, *more: read.append(path) or plain(path, *more))
     places = [(4, 0, 1), (4, 1, 1), (4, 2, 1), (4, 3, 0), (4, 4, 2), (4, 5, 2)]
     together = clips.__getitems__(places)
     assert read == [items[1][0], items[0][0], items[2][0]]
@@ -292,7 +301,7 @@ def test_a_reader_that_is_not_there_is_named_before_any_worker_starts(items, mon
 @pytest.mark.skipif(find_torchcodec_problem() is not None, reason="torchcodec does not import here")
 def test_torchcodec_gives_the_frames_of_pyav_and_the_same_bad_videos(items, tmp_path):
     avi = make_clip(tmp_path / "packed.avi", codec="mpeg4")  # no times to trust
-    items = [*items, (str(avi), 5)]
+    items = [*items, Listed(str(avi), 5)]
     for place in [(0, 0, 0), (1, 2, 3), (2, 1, 2), (3, 0, 5)]:
         ours, theirs = train_clips(items)[place].clip, train_clips(items, reader="torchcodec")[place].clip
         if isinstance(ours, BadVideo):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clips import make_clip
-from coldframe.data.clips import EvalViews, TrainClips, normalize_
+from coldframe.data.clips import EvalViews, Listed, TrainClips, normalize_
 from coldframe.video.frames import training_indices
 from plain_data import CLIP_MEAN, CLIP_STD, cut_training_clip, cut_views, load_test_item, load_training_item
 
@@ -51,7 +51,7 @@ def test_the_plain_clip_is_the_originals(number, monkeypatch):
 @pytest.mark.parametrize("name", KINDS)
 def test_our_training_clip_is_the_plain_one(clip, name, augment):
     path = clip(name)
-    ours = TrainClips([(path, 0)], **SHAPE, seed=5, augment=augment)
+    ours = TrainClips([Listed(path, 0)], **SHAPE, seed=5, augment=augment)
     for step in range(4):
         words = [int(word) for word in np.random.SeedSequence([5, step, 1]).generate_state(3)]
         plain = load_training_item(path, words, **SHAPE, augment=augment)
@@ -62,5 +62,5 @@ def test_our_training_clip_is_the_plain_one(clip, name, augment):
 @pytest.mark.parametrize("name", KINDS)
 def test_our_test_views_are_the_plain_ones(clip, name):
     path, views = clip(name), {"spatial_views": 3, "temporal_views": 2}
-    ours = normalize_(EvalViews([(path, 0)], **SHAPE, **views)[0].clip, CLIP_MEAN, CLIP_STD)
+    ours = normalize_(EvalViews([Listed(path, 0)], **SHAPE, **views)[0].clip, CLIP_MEAN, CLIP_STD)
     torch.testing.assert_close(ours, load_test_item(path, **SHAPE, **views), rtol=0, atol=1e-5)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from coldframe.data.clips import Batch, DummyClips, EvalViews, TrainClips, VideoList, read_list
+from coldframe.data.clips import Batch, DummyClips, EvalViews, Listed, TrainClips, VideoList, read_list
 from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
 from coldframe.machine.environment import count_workers
 from coldframe.machine.sharing import refuse_small
@@ -92,13 +92,13 @@ def evaluation_batches(settings: Settings, list_file: str, device: torch.device)
 
 def prediction_batches(settings: Settings, paths: list[str]) -> Iterator[Batch]:
     """Returns a batch of one video for each path, decoded in this process: also where `data.dummy` trained on noise."""
-    items = [(path, 0) for path in paths]
+    items = [Listed(path, 0) for path in paths]
     return eval_loader(_video_views(settings, items), batch_size=1, num_workers=0)
 
 
 def _view_batches(
     settings: Settings,
-    items: VideoList | list[tuple[str, int]],
+    items: VideoList | list[Listed],
     batch_size: int,
     num_workers: int,
     device: torch.device,
@@ -107,7 +107,7 @@ def _view_batches(
     return eval_loader(clips, batch_size=batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
 
 
-def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]]) -> EvalViews | DummyClips:
+def evaluation_clips(settings: Settings, items: VideoList | list[Listed]) -> EvalViews | DummyClips:
     """Returns the dataset of all test views of each video."""
     data, views = settings.data, settings.eval
     if data.dummy:
@@ -115,7 +115,7 @@ def evaluation_clips(settings: Settings, items: VideoList | list[tuple[str, int]
     return _video_views(settings, items)
 
 
-def _video_views(settings: Settings, items: VideoList | list[tuple[str, int]]) -> EvalViews:
+def _video_views(settings: Settings, items: VideoList | list[Listed]) -> EvalViews:
     data, views = settings.data, settings.eval
     return EvalViews(
         items,

@@ -36,7 +36,7 @@ from coldframe.cache.manifest import (
     find_differences,
     read_manifest,
 )
-from coldframe.data.clips import Batch, VideoList, read_list, sample_order
+from coldframe.data.clips import Batch, Listed, VideoList, read_list, sample_order
 from coldframe.data.source import Source, find_replaced
 from coldframe.errors import UserError
 from coldframe.machine.environment import count_cpus
@@ -201,7 +201,7 @@ class Cache:
 class _Reading:
     """A batch on its way."""
 
-    items: list[tuple[str, int]]
+    items: list[Listed]
     indices: list[int]
     clips: Tensor
     found: list[Future[str | None]]
@@ -210,11 +210,11 @@ class _Reading:
         """Returns the batch when all its rows are there, bad records left out."""
         reasons = [future.result() for future in self.found]
         good = [i for i, reason in enumerate(reasons) if reason is None]
-        bad = [BadVideo(item[0], why) for item, why in zip(self.items, reasons, strict=True) if why is not None]
+        bad = [BadVideo(item.name, why) for item, why in zip(self.items, reasons, strict=True) if why is not None]
         for place, i in enumerate(good):
             if place < i:  # moves up into the place of a bad one
                 self.clips[place] = self.clips[i]
-        labels = torch.tensor([self.items[i][1] for i in good], dtype=torch.int64, pin_memory=pin)
+        labels = torch.tensor([self.items[i].label for i in good], dtype=torch.int64, pin_memory=pin)
         indices = torch.tensor([self.indices[i] for i in good], dtype=torch.int64)
         return Batch(self.clips[: len(good)], labels, indices, bad)
 
@@ -315,7 +315,7 @@ def find_replaced_records(folder: Path, part: Part, items: VideoList) -> list[in
     if not known:
         return []
     num_views = part.num_records // len(items)
-    paths = [items[record // num_views][0] for record in records]
+    paths = [items[record // num_views].path for record in records]
     return [records[place] for place in find_replaced(paths, np.concatenate(known), NUM_READERS)]
 
 
@@ -325,4 +325,6 @@ def describe_replaced(folder: Path, part: Part, items: VideoList) -> list[str]:
     videos = sorted({record // num_views for record in find_replaced_records(folder, part, items)})
     if not videos:
         return []
-    return [f"{part.role}: {len(videos)} videos were changed after the cache was built, such as {items[videos[0]][0]}"]
+    return [
+        f"{part.role}: {len(videos)} videos were changed after the cache was built, such as {items[videos[0]].name}"
+    ]

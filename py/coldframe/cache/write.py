@@ -253,7 +253,7 @@ class Extraction:
         found = []
         for name, part in self.parts.items():
             items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
-            found += [BadVideo(items[record // num_views][0], reason) for record, reason in part.bad.items()]
+            found += [BadVideo(items[record // num_views].name, reason) for record, reason in part.bad.items()]
         return found
 
     def _verify(self) -> Iterator[None]:
@@ -298,7 +298,7 @@ class Extraction:
             rows = self._rows[self._num_pending : self._num_pending + num_records]
             rows[missing] = 0
             for i in range(num_records):
-                source = describe_source(items[(start + i) // num_views][0])
+                source = describe_source(items[(start + i) // num_views].path)
                 self._sources[self._num_pending + i] = source
             if good:
                 encoded_NS = self._encode(batch.clips.view(-1, *batch.clips.shape[-4:]))

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from coldframe.data.augment import RandAugment, eval_views, training_view
 from coldframe.errors import UserError
 from coldframe.video.frames import BadVideo, Frames, training_indices, view_indices
+from coldframe.video.parts import Part, name_clip
 from coldframe.video.torchcodec import choose_reader
 
 Place = tuple[int, int, int]  # (step, position in the batch of all devices, index in the list)
@@ -46,9 +47,22 @@ class Batch(NamedTuple):
 # ---- lists and order -------------------------------------------------------------------------------------------------
 
 
-class VideoList(Sequence[tuple[str, int]]):
-    """(path, label) pairs of a list in normalised form, kept as bytes: workers share them, and a million lines cost
-    the size of the file rather than two million Python objects."""
+class Listed(NamedTuple):
+    """A line of a list: a video, or a part of one."""
+
+    path: str
+    label: int
+    part: Part | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called where a person has to find it."""
+        return name_clip(self.path, self.part)
+
+
+class VideoList(Sequence[Listed]):
+    """The clips of a list in normalised form, kept as bytes: workers share them, and a million lines cost the size of
+    the file rather than two million Python objects."""
 
     def __init__(self, data: bytes) -> None:
         self._bytes = np.frombuffer(data, dtype=np.uint8)
@@ -61,20 +75,21 @@ class VideoList(Sequence[tuple[str, int]]):
         return len(self._bounds) - 1
 
     @overload
-    def __getitem__(self, index: int) -> tuple[str, int]: ...
+    def __getitem__(self, index: int) -> Listed: ...
     @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, int]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[str, int] | list[tuple[str, int]]:
+    def __getitem__(self, index: slice) -> list[Listed]: ...
+    def __getitem__(self, index: int | slice) -> Listed | list[Listed]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         line = self._bytes[self._bounds[index] + 1 : self._bounds[index + 1]].tobytes()
-        path, label = line.decode("utf-8").rsplit("\t", 1)
-        return path, int(label)
+        path, label, *times = line.decode("utf-8").split("\t")
+        return Listed(path, int(label), Part.of_seconds(*times) if times else None)
 
 
 def read_list(path: str | Path) -> VideoList:
-    """Returns the pairs of a normalised list: `<path>\\t<label>` a line, UTF-8, no comments."""
+    """Returns the clips of a normalised list: `<path>\\t<label>` a line, of parts of files `\\t<start>\\t<end>` too
+    (seconds), UTF-8, no comments."""
     return VideoList(Path(path).read_bytes())
 
 
@@ -125,7 +140,7 @@ class TrainClips(Dataset[Item]):
 
     def __init__(
         self,
-        items: Sequence[tuple[str, int]],
+        items: Sequence[Listed],
         *,
         num_frames: int,
         stride: int | None,
@@ -159,7 +174,7 @@ class TrainClips(Dataset[Item]):
 
     def _cut_clips(self, places: list[Place]) -> list[Item]:
         started = time.perf_counter()
-        path, label = self.items[places[0][2]]
+        listed = self.items[places[0][2]]
         seeds = [
             [int(word) for word in np.random.SeedSequence([self._seed, step, position]).generate_state(3)]
             for step, position, _ in places
@@ -171,12 +186,12 @@ class TrainClips(Dataset[Item]):
 
         clips: Sequence[Tensor | BadVideo]
         try:
-            frames = self._read(path, choose)
+            frames = self._read(listed.path, choose, listed.part)
             clips = [self._view([frames[i] for i in pick], words) for pick, words in zip(picks, seeds, strict=True)]
         except BadVideo as bad:
-            clips = [bad] * len(places)
+            clips = [BadVideo(listed.name, bad.reason)] * len(places)
         seconds = (time.perf_counter() - started) / len(places)
-        return [Item(clip, label, place[2], seconds) for clip, place in zip(clips, places, strict=True)]
+        return [Item(clip, listed.label, place[2], seconds) for clip, place in zip(clips, places, strict=True)]
 
     def _choose_frames(self, num_available: int, rng: np.random.RandomState) -> list[int]:
         return training_indices(num_available, self._num_frames, self._stride, rng, repeat_last=self._repeat_last)
@@ -204,7 +219,7 @@ class EvalViews(Dataset[Item]):
 
     def __init__(
         self,
-        items: Sequence[tuple[str, int]],
+        items: Sequence[Listed],
         *,
         num_frames: int,
         stride: int | None,
@@ -226,7 +241,7 @@ class EvalViews(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         started = time.perf_counter()
-        path, label = self.items[index]
+        listed = self.items[index]
         views: list[list[int]] = []
 
         def choose(num_available: int) -> list[int]:
@@ -234,10 +249,11 @@ class EvalViews(Dataset[Item]):
 
         clip: Tensor | BadVideo
         try:
-            clip = eval_views(self._read(path, choose), views, self._size, self._spatial_views)
+            frames = self._read(listed.path, choose, listed.part)
+            clip = eval_views(frames, views, self._size, self._spatial_views)
         except BadVideo as bad:
-            clip = bad
-        return Item(clip, label, index, time.perf_counter() - started)
+            clip = BadVideo(listed.name, bad.reason)
+        return Item(clip, listed.label, index, time.perf_counter() - started)
 
 
 class DummyClips(Dataset[Item]):

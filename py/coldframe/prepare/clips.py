@@ -207,7 +207,7 @@ class Preparation:
         assert self._manifest is not None
         os.fsync(self._manifest.fileno())
         for name, items in self._lists.items():
-            good = [(self._made[path]["target"], label) for path, label in items if path not in self._bad]
+            good = [(self._made[path]["target"], label) for path, label, _ in items if path not in self._bad]
             write_text(self.folder / f"{name}.txt", "".join(f"{target} {label}\n" for target, label in good))
         if self._classes is not None:
             write_text(self.folder / "classes.txt", Path(self._classes).read_text(encoding="utf-8"))
@@ -233,7 +233,9 @@ def _find_roots(settings: Settings, lists: Mapping[str, VideoList]) -> dict[str,
     for name, items in lists.items():
         own, file = (data.train_root, data.train_list) if name == "train" else (data.val_root, data.val_list)
         root = own or data.root or str(Path(file or "").parent)
-        for path, _ in items:
+        for path, _, part in items:
+            if part is not None:
+                raise UserError(f"data.{name}_list  is a list of parts, which cannot be prepared. Cut them out first.")
             roots.setdefault(path, root)
     return roots
 

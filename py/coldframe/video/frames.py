@@ -16,7 +16,8 @@ from av.video.stream import VideoStream
 from coldframe.video.bits import VideoPacket
 from coldframe.video.h264 import non_reference_test
 from coldframe.video.packets import Table, hole_test, scan
-from coldframe.video.sequence import Frames, decode, decode_frames, decode_in_sequence, pick, rgb_converter
+from coldframe.video.parts import Part, find_part, time_frames
+from coldframe.video.sequence import Choose, Frames, decode, decode_frames, decode_in_sequence, pick, rgb_converter
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
 
@@ -82,13 +83,14 @@ def reachable_indices(num_available: int, num_frames: int, stride: int | None, *
 def read_frames(
     path: str,
     choose: Callable[[int], list[int]],
+    part: Part | None = None,
     make_converter: Callable[[], Callable[[VideoFrame], Frames]] = rgb_converter,
 ) -> list[Frames]:
-    """Returns the chosen frames, each (H, W, 3), RGB uint8, the same bytes as decoding everything, in the decoder's
-    order.
+    """Returns the chosen frames of a video or of a part of it, each (H, W, 3), RGB uint8, the same bytes as decoding
+    everything, in the decoder's order.
 
-    choose gets the number of frames and returns indices (any order, repeats allowed). It must be a pure function: it
-    is asked again when decoding by time stamps fails, with a smaller number if there are fewer frames than packets.
+    choose gets the number of frames there and returns indices (any order, repeats allowed). It must be a pure function:
+    it is asked again when decoding by time stamps fails, with a smaller number if there are fewer frames than packets.
     make_converter gives what makes of a decoded frame what is returned: upright RGB, as PyAV and hence upstream do not
     have it (a phone's portrait video lies on its side there).
 
@@ -98,13 +100,26 @@ def read_frames(
         table = scan(path, container, stream)
         if not table.order:
             raise BadVideo(path, "has a video track without a single frame")
+        choose_here = _choose_within(path, table, choose, part)
         if table.by_time:
-            indices = choose(len(table.order))
+            indices = choose_here(len(table.order), None)
             if table.agrees(indices):
                 found = _decode_by_time(path, stream, table, set(indices), make_converter())
                 if found is not None:
                     return pick(path, found, indices)
-    return decode_in_sequence(path, table, choose, make_converter())
+    return decode_in_sequence(path, table, choose_here, make_converter())
+
+
+def _choose_within(path: str, table: Table, choose: Callable[[int], list[int]], part: Part | None) -> Choose:
+    """Returns a function that chooses frames of the part, by their numbers in the whole video."""
+
+    def choose_here(num_frames: int, places: list[int | None] | None) -> list[int]:
+        if part is None:
+            return choose(num_frames)
+        here = find_part(path, part, time_frames(table, num_frames, places), table.rate)
+        return [here[index] for index in choose(len(here))]
+
+    return choose_here
 
 
 # ---- by time stamps --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate, islice
 from operator import lt, sub
@@ -42,7 +43,8 @@ class Table:
     has_times: each frame has a time of its own; by_time: and nothing here speaks against sorting by them, which
     `agrees` then looks at closely. delay: where packet for packet there is one frame, how many the decoder holds back.
     is_parsed: a frame is where the demuxer found one, not where an index has it. placeholders: packets that may stand
-    for no frame. missing: packets that the header promises and the file does not hold.
+    for no frame. missing: packets that the header promises and the file does not hold. has_clock: the times are the
+    file's own, each another; unit: of times, in seconds; rate: frames a second, on average.
     """
 
     codec: str
@@ -58,6 +60,9 @@ class Table:
     kept: list[VideoPacket] | None
     reader: H264Order | HevcOrder | None
     places: list[int | None] | None
+    has_clock: bool
+    unit: Fraction
+    rate: Fraction
 
     def source(self, path: str, stream: VideoStream) -> Iterable[VideoPacket]:
         """Returns the packets in file order once more."""
@@ -229,12 +234,10 @@ def _make_table(
 ) -> Table:
     codec = stream.codec_context.codec
     shown_times = [found.times[position] for position in found.shown]
-    has_times = (
-        codec.canonical_name in INDEXED_CODECS
-        and container.format.name not in _GUESSED_TIMES
-        and None not in found.times
-        and len(set(shown_times)) == len(shown_times)
-    )
+    is_whole = None not in found.times and len(set(shown_times)) == len(shown_times)
+    has_clock = is_whole and container.format.name not in _GUESSED_TIMES
+    has_times = codec.canonical_name in INDEXED_CODECS and has_clock
+    rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
     times = [time if time is not None else 0 for time in found.times]
     order = sorted(found.shown, key=times.__getitem__) if has_times else found.shown
     return Table(
@@ -251,6 +254,9 @@ def _make_table(
         kept=kept,
         reader=reader,
         places=places if kept is None else None,
+        has_clock=has_clock,
+        unit=Fraction(stream.time_base) if stream.time_base is not None else 1 / rate,
+        rate=rate,
     )
 
 

@@ -38,17 +38,18 @@ class _Seen:
     is_whole: bool = True
 
 
-def decode_in_sequence(
-    path: str, table: Table, choose: Callable[[int], list[int]], take: Callable[[VideoFrame], Frames]
-) -> list[Frames]:
+Choose = Callable[[int, list[int | None] | None], list[int]]
+
+
+def decode_in_sequence(path: str, table: Table, choose: Choose, take: Callable[[VideoFrame], Frames]) -> list[Frames]:
     """Returns the chosen frames where time stamps cannot be trusted: in the decoder's own order, which has to be gone
-    through to its end to know how many there are."""
-    num_frames = len(table.order)
+    through to its end to know how many there are. choose gets that number and, once it was, each frame's packet."""
+    num_frames, places = len(table.order), None
     while True:
-        indices = choose(num_frames)
+        indices = choose(num_frames, places)
         seen = _watch(path, table, set(indices), take, to_the_end=table.delay is None)
         if seen.is_whole and seen.damage is None and len(seen.places) != num_frames:
-            num_frames = len(seen.places)
+            num_frames, places = len(seen.places), seen.places
             if num_frames == 0:
                 raise BadVideo(path, "not a single frame can be decoded")
             continue

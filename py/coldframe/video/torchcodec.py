@@ -10,10 +10,11 @@ from typing import Any, cast
 from coldframe.errors import UserError
 from coldframe.video.frames import Frames, is_upright, read_frames
 from coldframe.video.packets import scan
+from coldframe.video.parts import Part
 from coldframe.video.sequence import shape_converter
 from coldframe.video.streams import open_video
 
-ReadFrames = Callable[[str, Callable[[int], list[int]]], list[Frames]]
+ReadFrames = Callable[[str, Callable[[int], list[int]], Part | None], list[Frames]]
 
 # The last version that imports beside a CPU build of PyTorch 2.13; later wheels need CUDA's libraries.
 _INSTALL = "`.venv/bin/pip install torchcodec==0.13.0`, with FFmpeg's shared libraries (4 to 8) on the system"
@@ -57,21 +58,22 @@ def check_frames(reader: str, path: str, choose: Callable[[int], list[int]]) -> 
                 for start in range(0, len(indices), _CHECKED_AT_ONCE):
                     decoder.get_frames_at(indices[start : start + _CHECKED_AT_ONCE])
                 return
-    read_frames(path, choose, shape_converter)
+    read_frames(path, choose, make_converter=shape_converter)
 
 
-def _read_with_torchcodec(path: str, choose: Callable[[int], list[int]]) -> list[Frames]:
+def _read_with_torchcodec(path: str, choose: Callable[[int], list[int]], part: Part | None = None) -> list[Frames]:
     """Returns the chosen frames (H, W, 3), RGB uint8: PyAV's bytes but for 10-bit video (up to 21 levels).
 
     It sorts by time, so what has no times to trust (AVI, MPEG-4 part 2, times that were made up) is left to PyAV, and
-    so is what has to be turned or mirrored, and what torchcodec counts otherwise or cannot read.
+    so is what has to be turned or mirrored, what torchcodec counts otherwise or cannot read, and a part of a file, of
+    which it would go through all.
     """
-    opened = _open_with_torchcodec(path, choose)
+    opened = _open_with_torchcodec(path, choose) if part is None else None
     if opened is not None:
         decoder, indices = opened
         with suppress(*_FAULTS):
             return cast(list[Frames], list(decoder.get_frames_at(indices).data.numpy()))
-    return read_frames(path, choose)  # the frames, or the reason in plain words
+    return read_frames(path, choose, part)  # the frames, or the reason in plain words
 
 
 def _open_with_torchcodec(path: str, choose: Callable[[int], list[int]]) -> tuple[Any, list[int]] | None:

@@ -9,6 +9,7 @@ export const FINDING_CODES = [
   'no-clips',
   'label-not-a-number',
   'label-range',
+  'part-times',
   'class-empty',
   'class-few',
   'class-skew',

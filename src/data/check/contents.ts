@@ -6,6 +6,7 @@ import { showPath } from '../../base/errors.ts';
 import { plural } from '../../base/words.ts';
 import type { FoundClip } from '../scan.ts';
 import type { Findings } from './findings.ts';
+import { describePart, Moments } from './moments.ts';
 
 /** A list with those of its clips that were found. */
 export interface ContentList {
@@ -148,18 +149,31 @@ interface Pairs {
   pairs: [FoundClip, FoundClip][];
 }
 
-/** Each clip is paired with the first of its content in its own list, and in each list before. */
+/** Each clip is paired with the first of its content in its own list, and in each list before; a part with one that has
+ * a moment of it, in its own list with the same part. */
 function addPairs(same: Entry[], lists: ContentList[], all: Map<string, Pairs>): void {
-  const firsts = new Map<number, FoundClip>();
+  const add = (list: number, other: number, pair: [FoundClip, FoundClip]): void => {
+    const key = `${list} ${other}`;
+    const known = all.get(key) ?? { list: lists[list]?.file ?? '', other: lists[other]?.file ?? '', pairs: [] };
+    all.set(key, known);
+    known.pairs.push(pair);
+  };
+  const firsts = new Map<string, FoundClip>();
+  const moments = same.some(({ clip }) => clip.part !== undefined) ? lists.map(() => new Moments()) : [];
   for (const { list, clip } of same) {
-    for (const [other, first] of firsts) {
-      if (first.path === clip.path) continue;
-      const key = `${list} ${other}`;
-      const known = all.get(key) ?? { list: lists[list]?.file ?? '', other: lists[other]?.file ?? '', pairs: [] };
-      all.set(key, known);
-      known.pairs.push([clip, first]);
+    const own = describePart(clip);
+    for (const other of lists.keys()) {
+      const twin = other === list || moments.length === 0 ? firsts.get(`${other} ${own}`) : undefined;
+      if (twin !== undefined && twin.path !== clip.path) add(list, other, [clip, twin]);
     }
-    if (!firsts.has(list)) firsts.set(list, clip);
+    if (!firsts.has(`${list} ${own}`)) firsts.set(`${list} ${own}`, clip);
+    moments[list]?.add(clip);
+  }
+  for (const { list, clip } of moments.length === 0 ? [] : same) {
+    for (const [other, there] of moments.slice(0, list).entries()) {
+      const twin = there.find(clip);
+      if (twin !== undefined) add(list, other, [clip, twin]);
+    }
   }
 }
 

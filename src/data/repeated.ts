@@ -1,0 +1,36 @@
+/** What stands in one list more than once: a path, or the same part of it. */
+import { plural } from '../base/words.ts';
+import type { Findings } from './check/findings.ts';
+import type { Pair, SeenPaths } from './seen-paths.ts';
+
+/** Adds paths that are listed twice to the findings, and those whose labels differ. */
+export function findRepeated(paths: SeenPaths, file: string, findings: Findings): void {
+  const [noun, about] = [
+    paths.hasParts ? 'part' : 'path',
+    { severity: 'warning', list: file, other_list: file } as const,
+  ];
+  const { numPaths, first, numConflicts, firstConflict } = paths.findRepeated((pair) => {
+    // The later line of a pair is what is found.
+    const [before = 0, line = 0] = pair.lines;
+    const [known, label] = pair.labels;
+    const found = { ...about, line, label, other_line: before };
+    const message = `the same ${noun} is on line ${before}. A clip needs one line.`;
+    findings.add({ code: 'duplicate-path', message, ...found });
+    if (known === label) return;
+    const differing = `label ${label}, and ${known} on line ${before} for the same ${noun}. Keep the right one.`;
+    findings.add({ code: 'label-conflict', message: differing, ...found });
+  });
+  if (numPaths > 0 && first !== null) {
+    const where = `the first on lines ${first.lines[0]} and ${first.lines[1]}`;
+    const summary = `${plural(numPaths, noun)} listed more than once, ${where}`;
+    findings.summarize({ code: 'duplicate-path', ...about }, summary);
+  }
+  if (numConflicts > 0 && firstConflict !== null) {
+    const summary = `${plural(numConflicts, noun)} with two labels: ${describeConflict(firstConflict)}`;
+    findings.summarize({ code: 'label-conflict', ...about }, summary);
+  }
+}
+
+function describeConflict({ lines, labels }: Pair): string {
+  return `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on line ${lines[1]}`;
+}

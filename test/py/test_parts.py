@@ -1,0 +1,120 @@
+"""Parts of videos: which frames they have, against decoding everything and choosing by time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from clips import cut_by_edit_list, make_clip
+from coldframe.data.clips import EvalViews, Listed, TrainClips, read_list
+from coldframe.video.frames import BadVideo, read_frames
+from coldframe.video.parts import Part, name_clip
+from test_video import VARIANTS
+
+WITHOUT_TIMES = {".avi", ".h264"}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+
+    def make(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            make_clip(path, **VARIANTS[name])
+            if name == "edit_list.mp4":
+                cut_by_edit_list(path, 15, 25)
+        return path
+
+    return make
+
+
+def decode_timed(path: Path) -> tuple[list[Fraction], list[np.ndarray]]:
+    """Returns the times of all frames, in seconds since the first, and the frames."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        rate = container.streams.video[0].average_rate
+    pictures = [np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in frames]
+    if path.suffix in WITHOUT_TIMES:
+        return [i / Fraction(rate) for i in range(len(frames))], pictures
+    times = [frame.pts * Fraction(frame.time_base) for frame in frames]
+    order = sorted(range(len(frames)), key=times.__getitem__)
+    return [times[i] - times[order[0]] for i in order], [pictures[i] for i in order]
+
+
+def read_part(path: Path, part: Part) -> list[np.ndarray]:
+    return read_frames(str(path), lambda n: list(range(n)), part)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_part_has_the_frames_of_a_full_decode_whose_times_lie_in_it(clip, name):
+    path, rng = clip(name), np.random.default_rng(0)
+    times, pictures = decode_timed(path)
+    seconds = [round(float(time), 6) for time in times]
+    ends = [*seconds, seconds[-1] + 0.02]
+    pairs = [sorted(rng.choice(len(ends), 2, replace=False)) for _ in range(6)]
+    parts = [(ends[i], ends[j]) for i, j in pairs] + [(0, ends[-1])]  # frames right at their bounds
+    parts += [tuple(sorted(rng.uniform(0, ends[-1], 2).tolist())) for _ in range(6)]
+    for start, end in parts:
+        expected = [picture for time, picture in zip(seconds, pictures, strict=True) if start <= time < end]
+        part = Part.of_seconds(start, end)
+        if expected:
+            np.testing.assert_array_equal(read_part(path, part), expected)
+        else:
+            with pytest.raises(BadVideo, match="has no frame from"):
+                read_part(path, part)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "reason"),
+    [
+        (1.55, 1.64, None),  # 40 frames at 25 a second end at 1.6 s: a frame more is no other video
+        (0.0, 1.68, None),  # nor is a twentieth
+        (0.0, 1.69, "ends at 1.6 s, before its part from 0 to 1.69 s"),
+        (1.56, 1.8, "ends at 1.6 s, before its part from 1.56 to 1.8 s"),
+        (5.0, 6.5, "ends at 1.6 s, before its part from 5 to 6.5 s"),
+        (1.0, 1.000001, None),
+        (1.000001, 1.04, "has no frame from 1.000001 to 1.04 s: they are 0.04 s apart"),
+    ],
+)
+def test_a_part_beyond_the_end_and_one_between_frames_are_told(clip, start, end, reason):
+    part = Part.of_seconds(start, end)
+    if reason is None:
+        assert read_part(clip("gop12.mp4"), part)
+        return
+    with pytest.raises(BadVideo) as caught:
+        read_part(clip("gop12.mp4"), part)
+    assert caught.value.reason == reason
+
+
+def test_clips_of_parts_are_those_of_files_with_nothing_else(clip, tmp_path):
+    whole, cut = clip("b_pyramid.mp4"), tmp_path / "cut.mkv"
+    times, pictures = decode_timed(whole)
+    with av.open(str(cut), "w") as container:  # the same frames, without loss
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0"
+        for picture in [picture for time, picture in zip(times, pictures, strict=True) if 400 <= 1000 * time < 1200]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    list_file = tmp_path / "list.tsv"
+    list_file.write_text(f"{whole}\t5\t0.4\t1.2\n{cut}\t5\n{whole}\t5\t7\t9\n")
+    items = read_list(list_file)
+    assert items[0] == Listed(str(whole), 5, Part(400_000, 1_200_000))
+    shape = {"num_frames": 4, "stride": 3, "size": 32}
+    views = EvalViews(items, **shape, spatial_views=3, temporal_views=2)
+    train = TrainClips(items, **shape, seed=3, augment="rand-m7-n4-mstd0.5-inc1", mirror=True)
+    assert torch.equal(views[0].clip, views[1].clip)
+    for step in range(4):
+        assert torch.equal(train[step, 0, 0].clip, train[step, 0, 1].clip)
+    for item in (views[2], train[0, 0, 2]):
+        assert str(item.clip) == f"{whole}#t=7,9  ends at 1.6 s, before its part from 7 to 9 s"
+
+
+def test_a_clip_is_named_as_a_media_fragment():
+    names = [name_clip("/a.mp4", part) for part in (None, Part(0, 20_000_000), Part(12_500_000, 100_000_001))]
+    assert names == ["/a.mp4", "/a.mp4#t=0,20", "/a.mp4#t=12.5,100.000001"]
