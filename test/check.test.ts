@@ -66,12 +66,15 @@ test('every finding has its list and line, and of errors the exit code is 2', as
     'duplicate-path train.txt 3 train.txt 1',
     'label-conflict train.txt 3 train.txt 1',
     'leak val.txt 1 train.txt 2',
+    'class-few train.txt   ',
+    'class-empty val.txt   ',
+    'class-few val.txt   ',
   ]);
   write({}, { 'val.txt': 'c.mp4 0\ngone.mp4 0\nc.mp4 x\n' });
   const bad = await run('train.txt', 'val.txt');
   expect([bad.code, bad.stderr]).toEqual([
     2,
-    expect.stringMatching(/^check {2}2 errors, 2 warnings in 6 clips of 2 lists/),
+    expect.stringMatching(/^check {2}2 errors, 2 warnings, 2 notes in 6 clips of 2 lists/),
   ]);
   expect(bad.stdout).toContain('error missing: 1 in val.txt\n  val.txt:2 ');
   expect(bad.stdout).toContain('error label-not-a-number: 1 in val.txt\n  val.txt:3 ');

@@ -10,6 +10,7 @@ import { readClasses } from '../config/class-names.ts';
 import { type Config, loadConfig, UnfitConfig } from '../config/load.ts';
 import { adviseFetch, explainWeightsFile } from '../config/weights-file.ts';
 import type { Opened } from '../runtime/replies.ts';
+import { findNameFaults } from './check/classes.ts';
 import { findSameContent } from './check/contents.ts';
 import { Findings } from './check/findings.ts';
 import { type ComparedList, findSharedPaths, MAX_READ_BYTES } from './leaks.ts';
@@ -82,6 +83,8 @@ export async function compareLists(
   }
   const read = [train, val].filter((list) => list !== undefined);
   if (train?.file !== val?.file) await findSameContent(read, findings, { why: LEAK, maxBytes: MAX_READ_BYTES });
+  const named = lists.classes && classes !== null ? { source: classes, names: lists.classes } : null;
+  findNameFaults(read, { classes: named, trained: null }, findings);
   for (const warning of findings.describeWarnings()) report.warn(warning);
   problems.push(...findings.describeErrors());
   const { weights, preset } = config.model.backbone;

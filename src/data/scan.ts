@@ -65,6 +65,8 @@ export interface ListReport {
 
 /** All clips of a list up to this length are looked for, else an even sample of at least half as many. */
 const MAX_LOOKED_FOR = 2000;
+/** A label beyond is a slip, and room for it would be the machine's memory. */
+const MAX_COUNTED = 1 << 20;
 const [LF, CR, HASH, SLASH] = [10, 13, 35, 47];
 /** Clips may have such names (HMDB51's do), and no line may be left out unsaid. */
 export const HASH_RULE =
@@ -91,7 +93,7 @@ export class Scan {
   sha256 = '';
   /** Nothing is written where there are any. */
   numErrors = 0;
-  readonly perClass: Uint32Array;
+  perClass: Uint32Array;
   readonly root: string;
   readonly options: ListOptions;
   /** The clips to look for, evenly spread over the list. */
@@ -322,11 +324,21 @@ export class Scan {
       const resolved = Buffer.from(resolve(this.root, bytes.toString('utf8', start, end)));
       hashPath(resolved, 0, resolved.length, FNV_START, hash);
     }
-    this.perClass[label] = (this.perClass[label] ?? 0) + 1;
+    this.#count(label);
     const part = this.#columns === 'parts' ? this.#part : undefined;
     this.paths.add(hash.low, hash.high, this.#line, label, part);
     this.#output?.write(bytes, start, end, label, part);
     this.#sample(bytes, start, end, label);
+  }
+
+  /** Where the number of classes is not known, room is made for more. */
+  #count(label: number): void {
+    if (label >= this.perClass.length && label < MAX_COUNTED) {
+      const more = new Uint32Array(2 ** Math.ceil(Math.log2(label + 1)));
+      more.set(this.perClass);
+      this.perClass = more;
+    }
+    this.perClass[label] = (this.perClass[label] ?? 0) + 1;
   }
 
   #sample(bytes: Buffer, start: number, end: number, label: number): void {
@@ -341,11 +353,12 @@ export class Scan {
   /** Adds what only the whole list can tell. */
   finish(): void {
     const { numClasses, classNames } = this.options;
+    this.perClass = this.perClass.subarray(0, numClasses ?? this.maxLabel + 1);
     if (this.numLines === 0) this.fail('no-clips', null, `holds no clips. Write \`${this.#form}\` lines.`);
     if (numClasses !== null && this.#minLabel === 1 && this.maxLabel === numClasses) {
       this.fail('label-range', null, `labels run from 1 to ${numClasses}, but must start at 0. Subtract 1 from each.`);
     }
-    const empty = [...this.perClass.keys()].filter((label) => this.perClass[label] === 0);
+    const empty = [...(numClasses === null ? [] : this.perClass.keys())].filter((label) => this.perClass[label] === 0);
     if (empty.length > 0) {
       const first = empty
         .slice(0, 3)

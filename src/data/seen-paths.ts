@@ -180,13 +180,27 @@ export class SeenPaths implements Places {
     return this.#hashes[place >>> BLOCK_BITS]?.[2 * (place & (BLOCK_PATHS - 1)) + half] ?? 0;
   }
 
+  /** The lines of all paths with their labels, in the order of the list. */
+  *lines(): Generator<{ line: number; label: number }> {
+    let jump = 0;
+    for (let place = 0; place < this.length; place++) {
+      while ((this.#jumps[jump + 1]?.place ?? Number.POSITIVE_INFINITY) <= place) jump += 1;
+      yield { line: place + (this.#jumps[jump]?.distance ?? 0), label: this.labelOf(place) };
+    }
+  }
+
   labelOf(place: number): number {
     return this.#labels[place >>> BLOCK_BITS]?.[place & (BLOCK_PATHS - 1)] ?? 0;
   }
 
   lineOf(place: number): number {
-    const jump = this.#jumps.findLast((one) => one.place <= place);
-    return place + (jump?.distance ?? 0);
+    let [low, high] = [0, this.#jumps.length - 1]; // of a list with a blank line after each there are as many as paths
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if ((this.#jumps[middle]?.place ?? 0) <= place) low = middle;
+      else high = middle - 1;
+    }
+    return place + (this.#jumps[low]?.distance ?? 0);
   }
 }
 

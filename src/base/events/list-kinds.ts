@@ -17,6 +17,18 @@ export const LISTS = [
     other_list: text.optional().describe('where the same clip stands, too'),
     other_line: count.optional(),
   }),
+  plain('cleaned', '`check --write-clean`.', {
+    folder: text.describe('has quarantine.tsv, per-class.tsv and clean.json beside the lists'),
+    lists: z.array(
+      z.object({
+        file: text,
+        clean: text,
+        num_lines: count,
+        num_left_out: count,
+        sha256: text.describe('of the clean list'),
+      }),
+    ),
+  }),
   plain('checked', '`check` has ended.', {
     lists: z
       .array(z.object({ file: text, sha256: text.nullable(), size_bytes: bytes, num_lines: count }))

@@ -15,12 +15,19 @@ const checkOptions = (command: Argv) =>
     })
     .option('config', text('config', 'YAML configuration: its lists, roots and classes', {}))
     .option('num-classes', number('num-classes', 'number of classes; labels go from 0 to one less', { least: 1 }))
-    .option('root', text('root', "folder of relative paths (default: the list's own)", {}));
+    .option('root', text('root', "folder of relative paths (default: the list's own)", {}))
+    .option(
+      'write-clean',
+      text('write-clean', 'folder for the lists without what was found, and what was left out', {}),
+    );
 
 async function runCheck(args: Parsed<typeof checkOptions>): Promise<void> {
   const report = new Report({ json: args.json });
   report.enableProgress();
   const { checkClips } = await import('../../data/check/check.ts');
-  const { lists = [], config, root } = args;
-  await checkClips({ lists, config, root, numClasses: args['num-classes'] }, report);
+  const { isUpstreamFile, readCheckpoint } = await import('../../run/folder.ts');
+  const { lists = [], config, root, 'num-classes': numClasses, 'write-clean': writeClean } = args;
+  const readTrained = (checkpoint: string): string[] | null =>
+    isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header.classes;
+  await checkClips({ lists, config, root, numClasses, writeClean, readTrained }, report);
 }

@@ -1,9 +1,11 @@
 /** What `check` prints for people: the lists, then what was found in groups, the gravest first. */
+import { join } from 'node:path';
 import { showPath } from '../../base/errors.ts';
 import { SEVERITIES } from '../../base/events/codes.ts';
 import { formatTable } from '../../base/format.ts';
 import { plural } from '../../base/words.ts';
 import type { ComparedList } from '../leaks.ts';
+import type { Cleaned } from './clean.ts';
 import { describeFinding, type Findings, type Group } from './findings.ts';
 
 export function describeChecked(
@@ -30,4 +32,16 @@ function describeGroup(group: Group): string {
     ...first.map((finding) => `  ${describeFinding(finding)}`),
     ...(more > 0 ? [`  and ${more} more, all of them with --json`] : []),
   ].join('\n');
+}
+
+/** Where the clean lists lie, and what is not in them. */
+export function describeCleaned(folder: string, lists: Cleaned[]): string {
+  const rows = lists.map(({ clean, num_lines, num_left_out, sha256 }) => [
+    showPath(clean),
+    plural(num_lines, 'clip'),
+    `${num_left_out} left out`,
+    `SHA-256 ${sha256.slice(0, 16)}...`,
+  ]);
+  const beside = `${showPath(join(folder, 'quarantine.tsv'))} has each line that is left out with its reason, per-class.tsv the clips of each class.`;
+  return `${formatTable(rows)}\n${beside}`;
 }
