@@ -4,7 +4,7 @@ import { findEffects, findP, findT, groupValues } from '../src/results/effects.t
 import type { PointView } from '../src/sweep/leaderboard.ts';
 
 const point = (name: string, params: PointView['params'], top1: number, step = 100): PointView => ({
-  ...{ rank: null, point: name, params, state: 'finished', step, numCounted: 1, top5: null },
+  ...{ rank: null, point: name, params, state: 'finished', step, numCounted: 1, top5: null, map: null },
   top1: { mean: top1, spread: null },
   trials: [
     {

@@ -25,6 +25,8 @@ class Data:
     val_root: str | None
     classes: str | None
     num_classes: int
+    labels: str
+    balance: str
     num_frames: int
     stride: int
     sampling: str
@@ -125,6 +127,7 @@ class Train:
     precision: str
     seed: int
     compile: bool
+    class_weights: str
     label_smoothing: float
     mixup: float
     cutmix: float
@@ -137,6 +140,7 @@ class Eval:
     temporal_views: int
     batch_size: int
     every: int | None
+    thresholds: str | None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,31 @@
-/** Means and confidence intervals of accuracies, and whether two accuracies differ at all. */
+/** Accuracies: their names, means and confidence intervals, and whether two differ at all. */
+
+/** What an evaluation found, 0..1. `map` is there where videos have several labels, and stands for the others then. */
+export interface Accuracy {
+  top1: number | null;
+  top5: number | null;
+  map?: number | null | undefined;
+}
+
+/** What a sweep may choose by. */
+export const METRICS = { top1: 'top-1', top5: 'top-5', map: 'mAP' };
+export type Metric = keyof typeof METRICS;
+
+/** What stands beside the metric that a sweep chooses by. */
+export const otherMetric = (metric: Metric): Metric => (metric === 'top1' ? 'top5' : 'top1');
+
+/** Returns the accuracies alone, those that there are. */
+export const pickAccuracy = ({ top1, top5, map }: Accuracy): Accuracy => ({
+  ...{ top1, top5 },
+  ...(map == null ? {} : { map }),
+});
+
+/** Returns the accuracy that counts. */
+export const mainMetric = ({ map }: { map?: number | null | undefined }): Metric => (map == null ? 'top1' : 'map');
+
+/** Returns the mean over the classes of the share that was right, from [label, videos, correct] of each. */
+export const balance = (perClass: [number, number, number][]): number =>
+  mean(perClass.map(([, videos, correct]) => correct / videos));
 
 /** Of one value or more. */
 export const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

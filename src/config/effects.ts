@@ -34,7 +34,7 @@ const FREE = [
 /** Keys of `train` that a trial of a cohort may have for itself, besides all of `model` behind the backbone. */
 const TRIAL_TRAIN_KEYS = [
   ...['lr', 'backbone_lr', 'weight_decay', 'decay_all', 'warmup_steps', 'clip_grad_norm'],
-  ...['label_smoothing', 'ema_decay', 'seed'],
+  ...['class_weights', 'label_smoothing', 'ema_decay', 'seed'],
 ];
 const OF_TRIAL = new RegExp(`^model\\.(decoder|temporal|head)\\.|^train\\.(${TRIAL_TRAIN_KEYS.join('|')})$`);
 

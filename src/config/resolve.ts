@@ -271,7 +271,11 @@ function readNames(file: string, checker: Checker): string[] | null {
   }
 }
 
-function checkTraining({ data, train, launch }: Draft, checker: Checker): void {
+function checkTraining({ data, train, launch, eval: evaluation }: Draft, checker: Checker): void {
+  if (evaluation.thresholds !== null && data.labels === 'single') {
+    const cited = checker.cite('data.labels', data.labels);
+    checker.fail(['eval.thresholds', 'data.labels'], `${cited} gives every video one class. Set it to null.`);
+  }
   if (train.batch_size % train.micro_batches !== 0) {
     const cited = checker.cite('train.batch_size', train.batch_size);
     const keys = ['train.micro_batches', 'train.batch_size'];
@@ -288,6 +292,11 @@ function checkTraining({ data, train, launch }: Draft, checker: Checker): void {
     const cited = checker.cite('train.batch_size', train.batch_size);
     const keys = ['data.clips_per_video', 'train.batch_size'];
     checker.fail(keys, `${data.clips_per_video} does not divide ${cited}. Give a divisor of it.`);
+  }
+  if (train.class_weights === 'balanced' && data.balance === 'classes') {
+    const keys = ['train.class_weights', 'data.balance'];
+    const cited = checker.cite('data.balance', data.balance);
+    checker.fail(keys, `found "balanced", and ${cited} makes up for the same already. Set one of them to none.`);
   }
   if (train.precision === 'fp16' && launch.device === 'cpu') {
     const cited = checker.cite('launch.device', 'cpu');

@@ -39,6 +39,16 @@ const dataShape = {
   val_root: text.nullable().default(null).describe('The same for the validation list; null: root [--val_data_root].'),
   classes: text.nullable().default(null).describe('File of class names, one a line, in the order of the labels.'),
   num_classes: derived(count).describe('Number of classes; null: the lines of `classes`, else 400 [--num_classes].'),
+  labels: z
+    .enum(['single', 'multi'])
+    .default('single')
+    .describe(
+      'multi: a clip has any number of labels, `1,5,9` in a list, `-` for none; trained with a sigmoid for each class.',
+    ),
+  balance: z
+    .enum(['none', 'classes'])
+    .default('none')
+    .describe('classes: every class gives as many training clips as any other, however few it has.'),
   num_frames: count.default(8).describe('Frames a clip [--num_frames].'),
   stride: count
     .default(16)
@@ -230,7 +240,18 @@ const otherShapes = {
       .describe('Number format of the computation; auto: by the device [--disable_fp16].'),
     seed: z.int().min(0).default(0).describe('Seed of the data order, augmentation, initialisation and dropout.'),
     compile: z.boolean().default(false).describe('Use torch.compile.'),
-    label_smoothing: z.number().min(0).lt(1).default(0).describe('Label smoothing.'),
+    class_weights: z
+      .enum(['none', 'balanced'])
+      .default('none')
+      .describe(
+        'balanced: a clip counts in the loss by how rare its class is in the training list; of data.labels: multi the yes and the no of each class.',
+      ),
+    label_smoothing: z
+      .number()
+      .min(0)
+      .lt(1)
+      .default(0)
+      .describe('Label smoothing; of data.labels: multi towards one half.'),
     mixup: z.number().min(0).default(0).describe('Alpha of mixup; 0: off.'),
     cutmix: z.number().min(0).default(0).describe('Alpha of cutmix; 0: off.'),
     ema_decay: z
@@ -252,6 +273,12 @@ const otherShapes = {
       .nullable()
       .default(5000)
       .describe('Evaluate every so many steps; null: at the end only [--eval_freq].'),
+    thresholds: text
+      .nullable()
+      .default(null)
+      .describe(
+        "Of data.labels: multi, the result.json of an evaluation whose thresholds decide which classes a video has; null: the checkpoint's.",
+      ),
   }),
   run: section({
     print_every: count.default(10).describe('Report every so many steps [--print_freq].'),
@@ -316,6 +343,7 @@ export const PATH_KEYS = new Set([
   ...['train_list', 'val_list', 'root', 'train_root', 'val_root', 'classes', 'features'].map((key) => `data.${key}`),
   'model.backbone.weights',
   'run.init_from',
+  'eval.thresholds',
 ]);
 
 export type Value = string | number | boolean | null;

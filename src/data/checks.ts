@@ -155,6 +155,7 @@ async function readOne(one: OneList): Promise<(CheckedList & ComparedList) | und
     file,
     root: rootOf(data, which),
     numClasses,
+    labels: data.labels,
     classNames,
     skipFiles: data.dummy || data.features !== null, // a cache needs no videos
     maxMissingFraction: maxMissing(data),

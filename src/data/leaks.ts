@@ -4,6 +4,7 @@ import { showPath } from '../base/errors.ts';
 import { plural } from '../base/words.ts';
 import { findSameContent } from './check/contents.ts';
 import type { Code, Finding, Findings } from './check/findings.ts';
+import { showLabels } from './line.ts';
 import type { ListReport } from './scan.ts';
 
 export interface ComparedList extends Pick<ListReport, 'sha256' | 'numLines' | 'paths' | 'found'> {
@@ -45,7 +46,7 @@ export function findSharedPaths(list: ComparedList, other: ComparedList, why: st
     const same = hasParts ? 'a clip with the same moments' : 'the same path';
     add('leak', line, `${same} is on line ${otherLine} of ${otherName}: ${why}. Keep it in one list.`, more);
     if (label === otherLabel || !isSame) return;
-    const what = `label ${label}, and ${otherLabel} on line ${otherLine} of ${otherName} for the same ${hasParts ? 'part' : 'path'}`;
+    const what = `label ${showLabels(label)}, and ${showLabels(otherLabel)} on line ${otherLine} of ${otherName} for the same ${hasParts ? 'part' : 'path'}`;
     add('label-conflict', line, `${what}. Keep the right one.`, more);
   });
   if (numPaths === 0 || first === null) return;
@@ -56,7 +57,7 @@ export function findSharedPaths(list: ComparedList, other: ComparedList, why: st
   findings.summarize({ code: 'leak', ...about }, `${counted} ${shared}, ${where}: ${why}`);
   if (firstConflict === null) return;
   const { lines, labels } = firstConflict;
-  const labelled = `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on line ${lines[1]} there`;
+  const labelled = `label ${showLabels(labels[0])} on line ${lines[0]}, ${showLabels(labels[1])} on line ${lines[1]} there`;
   const conflicts = `${plural(numConflicts, 'clip')} with another label than in ${otherName}: ${labelled}`;
   findings.summarize({ code: 'label-conflict', ...about }, conflicts);
 }

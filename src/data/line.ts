@@ -1,9 +1,11 @@
 /**
  * What stands in a line of a list, read from its bytes: `<path> <label>`, and below `# columns: path label start end`
- * `<path> <label> <start> <end>`. Times are whole microseconds here: two that are written alike are equal.
+ * `<path> <label> <start> <end>`; under `data.labels: multi` any number of labels, `1,5,9`, or `-`. Times are whole microseconds here: two that are written alike are equal.
  */
 
-const [TAB, SPACE, DOT, MINUS, ZERO, NINE] = [9, 32, 46, 45, 48, 57];
+import { quote } from '../base/words.ts';
+
+const [TAB, SPACE, COMMA, DOT, MINUS, ZERO, NINE] = [9, 32, 44, 46, 45, 48, 57];
 export const COLUMNS = '# columns: path label start end';
 const MICROSECONDS = 1e6;
 /** Thirty years, and microseconds are still whole numbers. */
@@ -95,3 +97,78 @@ function readRareTime(bytes: Buffer, start: number, end: number): number {
 
 /** Returns microseconds as seconds, without digits that say nothing. */
 export const formatTime = (microseconds: number): string => String(microseconds / MICROSECONDS);
+
+/** Returns what is wrong with the times of a part, which were read from these words. */
+export function explainTimes(from: string, to: string, { start, end }: Part): string[] {
+  const faults = [explainTime('start', from, start), explainTime('end', to, end)];
+  if (start >= end && end >= 0)
+    faults.push(`the part starts at ${from} s and ends at ${to} s. Its start must be before its end.`);
+  return faults.filter((fault) => fault !== null);
+}
+
+function explainTime(name: string, word: string, time: number): string | null {
+  if (time >= 0) return null;
+  const what = time < 0 ? `${word} is negative` : `${quote(word)} is not a number of seconds`;
+  return `${name} ${what}. Write seconds since the first frame, from 0 on, such as 12 or 12.5.`;
+}
+
+// Several labels of a clip as one number, as lists of millions of lines keep and compare them: a label by itself is its
+// own number, any other set has one that is its own in this process, above all labels.
+
+/** Above what nine digits write. */
+const FIRST = 2 ** 30;
+/** What a clip without a label has in its place. */
+const NO_LABEL = '-';
+
+const texts: string[] = [];
+const numbers = new Map<string, number>();
+
+/** Returns the number of a set of labels in rising order. */
+export function numberSet(labels: number[]): number {
+  const [only] = labels;
+  if (only !== undefined && labels.length === 1) return only;
+  const text = labels.length === 0 ? NO_LABEL : labels.join(',');
+  const known = numbers.get(text);
+  if (known !== undefined) return known;
+  const number = FIRST + texts.push(text) - 1;
+  numbers.set(text, number);
+  return number;
+}
+
+/** Returns the labels as a list has them: `5`, `1,5,9`, `-`. */
+export const showLabels = (number: number): string => texts[number - FIRST] ?? String(number);
+
+/** Returns the labels one by one. */
+export function listLabels(number: number): number[] {
+  const text = showLabels(number);
+  return text === NO_LABEL ? [] : text.split(',').map(Number);
+}
+
+/** Returns the labels that stand between two places in rising order; null where they are none, or one is there twice. */
+export function readLabels(bytes: Buffer, start: number, end: number): number[] | null {
+  if (end - start === 1 && bytes[start] === MINUS) return [];
+  const labels: number[] = [];
+  for (let first = start; first <= end; ) {
+    let last = first;
+    while (last < end && bytes[last] !== COMMA) last += 1;
+    const label = readLabel(bytes, first, last);
+    if (label < 0 || labels.includes(label)) return null;
+    labels.push(label);
+    first = last + 1;
+  }
+  return labels.sort((a, b) => a - b);
+}
+
+/** Returns whether a word has the form of several labels, or of none. */
+export const isSeveral = (word: string): boolean => word === NO_LABEL || /^\d+(,\d+)+$/.test(word);
+
+/** Returns why a word is no label, and what is. */
+export function explainLabel(word: string, numClasses: number | null, isMulti: boolean): string {
+  const allowed = numClasses === null ? 'from 0 on' : `from 0 to ${numClasses - 1}`;
+  if (isMulti) {
+    const form = `whole numbers ${allowed}, each once, with commas between them as in 1,5,9; ${NO_LABEL} for none`;
+    return `label ${quote(word)} is not what data.labels: multi asks for: ${form}`;
+  }
+  const advice = isSeveral(word) ? '. For any number of labels a clip set data.labels: multi' : '';
+  return `label ${quote(word)} is not a whole number ${allowed}${advice}`;
+}

@@ -1,6 +1,6 @@
 /** The normalised list that Python reads: `<absolute path>\t<label>` a line, of a part its start and end in seconds, too. */
 import { writeAll } from '../base/files.ts';
-import { formatTime, type Part } from './line.ts';
+import { formatTime, type Part, showLabels } from './line.ts';
 
 /** No line is longer. */
 export const LINE_BYTES = 1 << 20;
@@ -18,12 +18,12 @@ export class Output {
   }
 
   write(bytes: Buffer, start: number, end: number, label: number, part: Part | undefined): void {
-    // A path is shorter than the reading buffer, so half of this one always suffices.
+    // Path and labels are shorter than the reading buffer, so half of this one always suffices.
     if (this.#filled > LINE_BYTES - this.#prefix.length - 80) this.flush();
     if (bytes[start] !== 47) this.#filled += this.#prefix.copy(this.#buffer, this.#filled);
     this.#filled += bytes.copy(this.#buffer, this.#filled, start, end);
     const times = part === undefined ? '' : `\t${formatTime(part.start)}\t${formatTime(part.end)}`;
-    this.#filled += this.#buffer.write(`\t${label}${times}\n`, this.#filled, 'latin1');
+    this.#filled += this.#buffer.write(`\t${showLabels(label)}${times}\n`, this.#filled, 'latin1');
   }
 
   flush(): void {

@@ -1,6 +1,7 @@
 /** What stands in one list more than once: a path, or the same part of it. */
 import { plural } from '../base/words.ts';
 import type { Findings } from './check/findings.ts';
+import { showLabels } from './line.ts';
 import type { Pair, SeenPaths } from './seen-paths.ts';
 
 /** Adds paths that are listed twice to the findings, and those whose labels differ. */
@@ -17,7 +18,7 @@ export function findRepeated(paths: SeenPaths, file: string, findings: Findings)
     const message = `the same ${noun} is on line ${before}. A clip needs one line.`;
     findings.add({ code: 'duplicate-path', message, ...found });
     if (known === label) return;
-    const differing = `label ${label}, and ${known} on line ${before} for the same ${noun}. Keep the right one.`;
+    const differing = `label ${showLabels(label)}, and ${showLabels(known)} on line ${before} for the same ${noun}. Keep the right one.`;
     findings.add({ code: 'label-conflict', message: differing, ...found });
   });
   if (numPaths > 0 && first !== null) {
@@ -32,5 +33,5 @@ export function findRepeated(paths: SeenPaths, file: string, findings: Findings)
 }
 
 function describeConflict({ lines, labels }: Pair): string {
-  return `label ${labels[0]} on line ${lines[0]}, ${labels[1]} on line ${lines[1]}`;
+  return `label ${showLabels(labels[0])} on line ${lines[0]}, ${showLabels(labels[1])} on line ${lines[1]}`;
 }

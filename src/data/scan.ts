@@ -13,12 +13,18 @@ import type { Code, Finding, Findings } from './check/findings.ts';
 import {
   COLUMNS,
   type Columns,
+  explainLabel,
+  explainTimes,
   findField,
   findLabelEnd,
   isBlank,
+  isSeveral,
+  listLabels,
+  numberSet,
   type Part,
   readColumns,
   readLabel,
+  readLabels,
   readTime,
   skipBlanks,
 } from './line.ts';
@@ -32,6 +38,8 @@ export interface ListOptions {
   root: string | null;
   /** null: not known, any label will do. */
   numClasses: number | null;
+  /** multi: a clip has any number of labels, `1,5,9`, or `-` for none. */
+  labels?: 'single' | 'multi';
   classNames?: string[] | null;
   /** Where to write the list in normalised form: `<absolute path>\t<label>\n`, of parts `...\t<start>\t<end>\n`. */
   writeTo?: string;
@@ -53,7 +61,7 @@ export interface ListReport {
   sizeBytes: number;
   /** Of the file as it is. */
   sha256: string;
-  /** Clips of each class. */
+  /** Clips of each class; one with several labels is a clip of each. */
   perClass: Uint32Array;
   /** -1 when no line has one. */
   maxLabel: number;
@@ -75,6 +83,7 @@ export const HASH_RULE =
 export interface Clip {
   path: string;
   line: number;
+  /** Of several their number (line.ts). */
   label: number;
   /** Of a list of parts. */
   part?: Part;
@@ -104,6 +113,7 @@ export class Scan {
   readonly paths: SeenPaths;
   maxLabel = -1;
   readonly #findings: Findings;
+  readonly #isMulti: boolean;
   #output: Output | undefined;
   readonly #rootHash: PathHash = { ...FNV_START };
   readonly #hash: PathHash = { ...FNV_START };
@@ -119,7 +129,8 @@ export class Scan {
     this.#findings = findings;
     this.root = resolve(options.root ?? dirname(options.file));
     this.perClass = new Uint32Array(options.numClasses ?? 0);
-    this.paths = new SeenPaths(options.numClasses ?? Number.POSITIVE_INFINITY);
+    this.#isMulti = options.labels === 'multi';
+    this.paths = new SeenPaths((this.#isMulti ? null : options.numClasses) ?? Number.POSITIVE_INFINITY);
     const prefix = Buffer.from(this.root.endsWith('/') ? this.root : `${this.root}/`);
     hashPath(prefix, 0, prefix.length, FNV_START, this.#rootHash);
   }
@@ -204,21 +215,35 @@ export class Scan {
     const labelEnd = this.#columns === 'plain' ? end : findLabelEnd(bytes, start, end);
     const label = findField(bytes, start, labelEnd);
     const isTimed = this.#columns === 'plain' || label === start || this.#readPart(bytes, start, end);
-    const value = label === start ? -1 : readLabel(bytes, label, labelEnd);
-    if (value >= 0) {
-      this.#minLabel = Math.min(this.#minLabel, value);
-      this.maxLabel = Math.max(this.maxLabel, value);
-    }
+    const value = label === start ? -1 : this.#readLabel(bytes, label, labelEnd);
+    if (value < 0) this.#failLabel(bytes, start, label, labelEnd, end);
+    else if (this.#isInRange(value, isHashed) && isTimed)
+      this.#takeClip(bytes, start, skipBlanks(bytes, start, label), value);
+  }
+
+  /** Returns a label, of several the number of their set; -1 where there is none. */
+  #readLabel(bytes: Buffer, start: number, end: number): number {
+    if (!this.#isMulti) return readLabel(bytes, start, end);
+    const labels = readLabels(bytes, start, end);
+    return labels === null ? -1 : numberSet(labels);
+  }
+
+  #isInRange(value: number, isHashed: boolean): boolean {
+    if (!this.#isMulti) return this.#isClass(value, isHashed);
+    const checked = listLabels(value).map((label) => this.#isClass(label, isHashed));
+    return !checked.includes(false);
+  }
+
+  #isClass(value: number, isHashed: boolean): boolean {
+    this.#minLabel = Math.min(this.#minLabel, value);
+    this.maxLabel = Math.max(this.maxLabel, value);
     const numClasses = this.options.numClasses ?? Number.POSITIVE_INFINITY;
-    if (value < 0) {
-      this.#failLabel(bytes, start, label, labelEnd, end);
-    } else if (value >= numClasses) {
+    if (value >= numClasses) {
       const why = `(data.num_classes is ${numClasses}; labels start at 0)`;
       const rule = isHashed ? `. ${HASH_RULE}` : '';
       this.fail('label-range', this.#line, `label ${value} is outside 0..${numClasses - 1} ${why}${rule}`);
-    } else if (isTimed) {
-      this.#takeClip(bytes, start, skipBlanks(bytes, start, label), value);
     }
+    return value < numClasses;
   }
 
   /** The first line may say what the columns are; the same again is nothing new, as in lists joined to one. */
@@ -246,19 +271,9 @@ export class Scan {
     part.start = readTime(bytes, startField, startEnd);
     part.end = readTime(bytes, endField, end);
     if (part.start < part.end && part.start >= 0) return true;
-    const [from, to] = [bytes.toString('utf8', startField, startEnd), bytes.toString('utf8', endField, end)];
-    this.#failTime('start', from, part.start);
-    this.#failTime('end', to, part.end);
-    const order = `the part starts at ${from} s and ends at ${to} s. Its start must be before its end.`;
-    if (part.start >= part.end && part.end >= 0) this.fail('part-times', this.#line, order);
+    const words = [bytes.toString('utf8', startField, startEnd), bytes.toString('utf8', endField, end)] as const;
+    for (const why of explainTimes(...words, part)) this.fail('part-times', this.#line, why);
     return false;
-  }
-
-  #failTime(name: string, word: string, time: number): void {
-    if (time >= 0) return;
-    const what = time < 0 ? `${word} is negative` : `${quote(word)} is not a number of seconds`;
-    const advice = 'Write seconds since the first frame, from 0 on, such as 12 or 12.5.';
-    this.fail('part-times', this.#line, `${name} ${what}. ${advice}`);
   }
 
   /** A clip's line is never taken for a comment unsaid: `#a.mp4 0` is a clip, `# a.mp4 0` is looked for later. */
@@ -268,11 +283,11 @@ export class Scan {
     const isSpaced = word === end || isBlank(bytes[word]);
     const labelEnd = this.#columns === 'plain' ? end : findLabelEnd(bytes, word, end);
     const label = findField(bytes, word, labelEnd);
-    const isLabelled = label > word && readLabel(bytes, label, labelEnd) >= 0;
+    const isLabelled = label > word && this.#readLabel(bytes, label, labelEnd) >= 0;
     if (isLabelled && !isSpaced) return false;
     if (isLabelled && this.suspects.length < MAX_LOOKED_FOR) {
       const path = bytes.toString('utf8', start, label).trimEnd();
-      this.suspects.push({ path, line: this.#line, label: readLabel(bytes, label, labelEnd) });
+      this.suspects.push({ path, line: this.#line, label: this.#readLabel(bytes, label, labelEnd) });
     } else if (!isSpaced) {
       if (this.#comments.count === 0) this.#comments.first = quote(bytes.toString('utf8', start, end));
       if (this.#comments.count === 0) this.#comments.line = this.#line;
@@ -296,17 +311,16 @@ export class Scan {
 
   #failLabel(bytes: Buffer, start: number, label: number, labelEnd: number, end: number): void {
     const [line, word] = [bytes.toString('utf8', start, end), bytes.toString('utf8', label, labelEnd)];
-    if (this.numLines === 1 && line.includes(',')) {
+    const isMeant = label > start && (this.#isMulti || isSeveral(word));
+    if (this.numLines === 1 && line.includes(',') && !isMeant) {
       this.#refuse(
         'separator',
         `is separated by commas (${quote(line)}); a space or a tab goes before the label, and there is no header`,
       );
     }
-    const { numClasses } = this.options;
-    const allowed = numClasses === null ? 'from 0 on' : `from 0 to ${numClasses - 1}`;
     const lacking = this.#columns === 'parts' ? 'has not all four columns' : 'has no label';
     if (label === start) this.fail('line-format', this.#line, `${quote(line)} ${lacking}. Write \`${this.#form}\`.`);
-    else this.fail('label-not-a-number', this.#line, `label ${quote(word)} is not a whole number ${allowed}`);
+    else this.fail('label-not-a-number', this.#line, explainLabel(word, this.options.numClasses, this.#isMulti));
   }
 
   #takeClip(bytes: Buffer, start: number, end: number, label: number): void {
@@ -324,7 +338,8 @@ export class Scan {
       const resolved = Buffer.from(resolve(this.root, bytes.toString('utf8', start, end)));
       hashPath(resolved, 0, resolved.length, FNV_START, hash);
     }
-    this.#count(label);
+    if (this.#isMulti) for (const one of listLabels(label)) this.#count(one);
+    else this.#count(label);
     const part = this.#columns === 'parts' ? this.#part : undefined;
     this.paths.add(hash.low, hash.high, this.#line, label, part);
     this.#output?.write(bytes, start, end, label, part);

@@ -18,8 +18,13 @@ export async function averageScores(paths: string[], report: Report): Promise<vo
   refuseDifferentLists(stored);
   const files = stored.map(({ folder }) => join(folder, 'scores.npz'));
   const { members, mean, num_videos } = await withSession({}, (session) => session.ensemble(files));
-  const each = members.map(({ top1, top5 }, i) => ({ path: stored[i]?.folder ?? '', top1, top5 }));
-  report.event({ kind: 'averaged', members: each, top1: mean.top1, top5: mean.top5, num_videos });
+  const pick = ({ top1, top5, map }: (typeof members)[number]) => ({
+    top1,
+    top5,
+    ...(map === undefined ? {} : { map }),
+  });
+  const each = members.map((member, i) => ({ path: stored[i]?.folder ?? '', ...pick(member) }));
+  report.event({ kind: 'averaged', members: each, ...pick(mean), num_videos });
 }
 
 function refuseDifferentLists(stored: StoredResult[]): void {

@@ -111,14 +111,25 @@ function reportResults(
   report: Report,
 ): void {
   report.endProgress();
-  for (const [trial, { per_class, ...result }] of Object.entries(results)) {
+  for (const [trial, { per_class, average_precision, thresholds, ...result }] of Object.entries(results)) {
     const about = { list: describeList(list), list_sha256: list?.sha256, output };
-    report.event({ kind: 'evaluated', step, trial, ...result, ...about, per_class: describeClasses(per_class) });
+    report.event({
+      kind: 'evaluated',
+      step,
+      trial,
+      ...result,
+      ...about,
+      per_class: describeClasses(per_class, average_precision),
+    });
   }
 }
 
-function describeClasses(perClass: Result['per_class']): { label: number; num_videos: number; top1: number }[] {
-  return perClass.map(([label, videos, correct]) => ({ label, num_videos: videos, top1: correct / videos }));
+function describeClasses(perClass: Result['per_class'], precisions: number[] = []) {
+  return perClass.map(([label, videos, correct], index) => {
+    const precision = precisions[index];
+    const more = precision === undefined ? {} : { average_precision: precision };
+    return { label, num_videos: videos, top1: correct / videos, ...more };
+  });
 }
 
 export interface PredictArguments extends CheckpointArguments {

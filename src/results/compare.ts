@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
 import { formatTable, percent } from '../base/format.ts';
-import { differ, findInterval, showInterval } from '../base/intervals.ts';
+import { type Accuracy, differ, findInterval, pickAccuracy, showInterval } from '../base/intervals.ts';
 import { type Difference, getAt, listDifferences } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
@@ -24,9 +24,7 @@ interface List {
   sha256: string;
 }
 
-interface Result {
-  top1: number | null;
-  top5: number | null;
+interface Result extends Accuracy {
   num_videos: number;
   num_bad?: number;
 }
@@ -131,9 +129,9 @@ function readSweepRun(name: string, dir: string, trial: string | undefined): Run
     );
   const file = root.path('sweep.json');
   const base = readStoredConfig(sweep.config, { file, format: readFormat(sweep, file) });
-  const { top1, top5, num_videos } = final;
+  const result = { ...pickAccuracy(final), num_videos: final.num_videos };
   return {
-    ...{ run: name, trial: found.name, step: stored.step, result: { top1, top5, num_videos }, list: stored.list },
+    ...{ run: name, trial: found.name, step: stored.step, result, list: stored.list },
     ...{ state: 'finished', saved_step: stored.step },
     ...{ config: finalConfig({ config: base }, { settings: config }), environment },
   };
@@ -155,10 +153,10 @@ function readTrialRun(name: string, dir: string, trial: string | undefined): Run
   const result = results[wanted];
   if (result === undefined)
     throw new UserError(`${name}  no trial ${wanted} was evaluated there. It has ${list(names)}.`);
-  const { top1, top5, num_videos, num_bad = 0 } = result;
+  const { num_videos, num_bad = 0 } = result;
   return {
     ...{ state: stateOf(folder), saved_step: readSavedStep(folder.dir) },
-    ...{ run: name, trial: wanted, step, result: { top1, top5, num_videos, num_bad }, list: evaluated },
+    ...{ run: name, trial: wanted, step, result: { ...pickAccuracy(result), num_videos, num_bad }, list: evaluated },
     ...readSettings(name, folder, wanted),
   };
 }
@@ -232,8 +230,8 @@ const listUnfinished = (runs: Run[]): string[] =>
 
 /** Pairs with the best run whose difference chance alone may explain. */
 function listTies(runs: Run[]): string[] {
-  const known = runs.flatMap(({ run, result: { top1, num_videos } }) =>
-    top1 === null ? [] : [{ run, top1, num_videos }],
+  const known = runs.flatMap(({ run, result: { top1, map, num_videos } }) =>
+    top1 === null || map != null ? [] : [{ run, top1, num_videos }],
   );
   const [best, ...others] = known.toSorted((a, b) => b.top1 - a.top1);
   if (best === undefined) return [];
@@ -245,14 +243,25 @@ function listTies(runs: Run[]): string[] {
     );
 }
 
+/** Of runs with several labels a video mAP stands in the place of the others; mixed ones have both, and dashes. */
 function listMetrics(runs: Run[]): string[][] {
+  const hasMap = runs.some(({ result }) => result.map != null);
+  const hasTop = runs.some(({ result }) => result.map == null);
   const rows = runs.map(({ run, trial, state, step, result, list: evaluated }) => [
-    ...[run, trial, state, String(step), percent(result.top1)],
-    result.top1 === null ? '-' : showInterval(findInterval(result.top1, result.num_videos)),
-    ...[percent(result.top5), String(result.num_videos)],
+    ...[run, trial, state, String(step)],
+    ...(hasMap ? [percent(result.map)] : []),
+    ...(hasTop ? showTop(result) : []),
+    String(result.num_videos),
     evaluated === null ? '-' : `${basename(evaluated.file)} ${evaluated.sha256.slice(0, 8)}`,
   ]);
-  return [['run', 'trial', 'state', 'step', 'top-1', '95 %', 'top-5', 'videos', 'list'], ...rows];
+  const metrics = [...(hasMap ? ['mAP'] : []), ...(hasTop ? ['top-1', '95 %', 'top-5'] : [])];
+  return [['run', 'trial', 'state', 'step', ...metrics, 'videos', 'list'], ...rows];
+}
+
+function showTop({ top1, top5, map, num_videos }: Result): string[] {
+  if (map != null) return ['-', '-', '-'];
+  const interval = top1 === null ? '-' : showInterval(findInterval(top1, num_videos));
+  return [percent(top1), interval, percent(top5)];
 }
 
 function tabulateDifferences(runs: Run[], config: Difference[], environment: Difference[]): string[][] {

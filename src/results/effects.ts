@@ -8,9 +8,9 @@
  * part. Numbers with many values are cut into three groups of equal size.
  */
 
+import type { Metric } from '../base/intervals.ts';
 import { mean } from '../base/intervals.ts';
 import type { Value } from '../config/schema.ts';
-import type { Metric } from '../run/cohort-types.ts';
 import type { PointView } from '../sweep/leaderboard.ts';
 
 export interface Level {
@@ -83,7 +83,7 @@ function chooseStep(points: PointView[], metric: Metric): { step: number; found:
     for (const { rungs, step, ...trial } of point.trials) {
       const all = new Map(rungs.map((rung) => [rung.step, rung[metric]]));
       if (step !== null) all.set(step, trial[metric]);
-      for (const [at, value] of all) if (value !== null) values.set(at, [...(values.get(at) ?? []), value]);
+      for (const [at, value] of all) if (value != null) values.set(at, [...(values.get(at) ?? []), value]);
     }
     for (const [at, some] of values) {
       bySteps.set(at, [...(bySteps.get(at) ?? []), { point, value: mean(some) }]);

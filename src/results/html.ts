@@ -1,11 +1,11 @@
 /** Words and numbers that the parts of the report's page share. */
 
 import { formatMean, percent as formatShare, formatValue } from '../base/format.ts';
-import { findInterval, showInterval } from '../base/intervals.ts';
+import { findInterval, METRICS, showInterval } from '../base/intervals.ts';
 import type { Summary } from '../sweep/leaderboard.ts';
 
 export const MAX_ROWS = 1000;
-export const LABELS = { top1: 'top-1', top5: 'top-5' };
+export const LABELS = METRICS;
 
 /** What is not known is a dash of the page's own. */
 export const percent = (value: number | null | undefined): string => formatShare(value, '–');

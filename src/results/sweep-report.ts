@@ -103,6 +103,7 @@ interface TrialEvent extends Pruning {
   loss?: number | null;
   top1?: number | null;
   top5?: number | null;
+  map?: number | null;
   list?: unknown;
 }
 
@@ -141,11 +142,12 @@ function readBest({ dir, best, sweep }: SweepView): string | null {
 type Row = Record<string, string | number | boolean | null>;
 
 function listFields(point: PointView, keys: string[]): Row {
-  const { rank, state, step, top1, top5, numCounted, trials, params } = point;
+  const { rank, state, step, top1, top5, map, numCounted, trials, params } = point;
   return {
     ...{ rank, point: point.point, state, step },
     ...{ top1_mean: top1?.mean ?? null, top1_spread: top1?.spread ?? null },
     ...{ top5_mean: top5?.mean ?? null, top5_spread: top5?.spread ?? null },
+    ...(map === null ? {} : { map_mean: map.mean, map_spread: map.spread }),
     ...{ num_seeds: numCounted, trials: trials.map(({ name }) => name).join(' ') },
     ...Object.fromEntries(keys.map((key) => [key, params[key] ?? null])),
   };

@@ -7,7 +7,7 @@ import { isatty } from 'node:tty';
 import { showPath } from '../base/errors.ts';
 import type { EventOf } from '../base/events/event.ts';
 import { formatDuration, formatMean, formatTable, formatValue, percent } from '../base/format.ts';
-import { findInterval, showInterval } from '../base/intervals.ts';
+import { findInterval, METRICS, mainMetric, otherMetric, showInterval } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
 import { plural, wrapWords } from '../base/words.ts';
 import { judgeRun, readSavedStep } from '../run/liveness.ts';
@@ -57,7 +57,10 @@ function showRun({ dir, state, savedStep, status }: RunView, report: Report): vo
   }
   const gone = state === 'stopped' ? `; its process (${pid} on ${host}) is gone, last seen ${updated}` : '';
   const onwards = state === 'finished' || state === 'running' ? '' : '; the same `train` command goes on from there';
-  const rows = Object.entries(trials).map(([name, { top1 }]) => [name, `top-1 ${percent(top1)}`]);
+  const rows = Object.entries(trials).map(([name, trial]) => {
+    const metric = mainMetric(trial);
+    return [name, `${METRICS[metric]} ${percent(trial[metric])}`];
+  });
   const saved = savedStep === null ? 'no checkpoint yet' : `step ${savedStep}${onwards}`;
   const facts = [[showPath(dir), `${state} at step ${step} of ${steps}${gone}`], ['saved', saved], ...rows];
   report.print(fitFacts(facts, report.width));
@@ -167,7 +170,7 @@ function listCohorts({ cohorts }: SweepView): string[][] {
 }
 
 function listPoints({ points, keys, sweep }: SweepView): string[][] {
-  const other = sweep.metric === 'top1' ? 'top5' : 'top1';
+  const other = otherMetric(sweep.metric);
   const row = (point: PointView): string[] => [
     ...[point.rank === null ? '-' : String(point.rank), point.point, point.state],
     ...[formatMean(point[sweep.metric]), formatMean(point[other])],

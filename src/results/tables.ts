@@ -2,7 +2,7 @@
 
 import { html, type SafeHtml } from '@remix-run/html-template';
 import { formatDuration } from '../base/format.ts';
-import { differ } from '../base/intervals.ts';
+import { differ, otherMetric } from '../base/intervals.ts';
 import { plural } from '../base/words.ts';
 import type { Value } from '../config/schema.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
@@ -47,7 +47,7 @@ export function renderLeaderboard(view: SweepView): SafeHtml {
   const { metric } = view.sweep;
   const ties = new Set(findTies(view));
   const shown = view.points.slice(0, MAX_ROWS);
-  const other = metric === 'top1' ? 'top5' : 'top1';
+  const other = otherMetric(metric);
   const values = shown.flatMap((point) => point[metric]?.mean ?? []);
   const range = { low: Math.min(...values), high: Math.max(...values) };
   const column = (name: string, isNumber: boolean, title = ''): SafeHtml =>
@@ -85,7 +85,7 @@ function renderPoint(
   { labels, range, isTie }: { labels: string[]; range: { low: number; high: number }; isTie: boolean },
 ): SafeHtml {
   const { metric } = view.sweep;
-  const other = metric === 'top1' ? 'top5' : 'top1';
+  const other = otherMetric(metric);
   const words = view.keys.map((key, index) => `${labels[index]}=${showValue(point.params[key])}`);
   const text = [point.point, point.state, ...point.trials.map(({ name }) => name), ...words].join(' ').toLowerCase();
   const cell = (label: string, value: Value | undefined, shown: string | SafeHtml, kind = 'number'): SafeHtml =>

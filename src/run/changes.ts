@@ -119,7 +119,7 @@ export function refuseOtherBackbone(dir: string, cohort: CohortFile, sha256: str
 
 /** What the shapes of trained tensors follow from, and how they are used. Dropout and first values are of no account. */
 const MODEL_KEYS =
-  /^model\.(temporal\.|decoder\.(kind|num_layers|pool|frames|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.num_classes$/;
+  /^model\.(temporal\.|decoder\.(kind|num_layers|pool|frames|qkv_dim|num_heads|mlp_factor)$|backbone\.(width|num_layers|num_heads|patch_size|mlp_factor|activation)$)|^data\.(num_classes|labels)$/;
 
 /** Raises UserError with each key that says another model than the one of the checkpoint. */
 export function refuseOtherModel(checkpoint: string, stored: Config, config: Config): void {

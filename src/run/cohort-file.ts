@@ -20,7 +20,7 @@ const trialSchema = z.strictObject({
 const cohortSchema = z.strictObject({
   format: z.literal(FORMAT),
   name: z.string().min(1),
-  metric: z.enum(['top1', 'top5']),
+  metric: z.enum(['top1', 'top5', 'map']),
   bracket: z.strictObject({ rungs: z.array(z.int().min(1)).min(1), keep: z.number().gt(0).max(1) }).nullable(),
   trials: z.array(trialSchema).min(1),
 });
@@ -28,7 +28,8 @@ const cohortSchema = z.strictObject({
 /** The cohort that `train --config` runs. */
 export function plainCohort(config: Config): CohortFile {
   const main: Trial = { name: 'main', point: 'main', params: {}, seed: config.train.seed, settings: config };
-  return { format: FORMAT, name: 'main', metric: 'top1', bracket: null, trials: [main] };
+  const metric = config.data.labels === 'multi' ? 'map' : 'top1';
+  return { format: FORMAT, name: 'main', metric, bracket: null, trials: [main] };
 }
 
 /** config.json: what a resumed run is held against. */

@@ -1,5 +1,6 @@
 /** What a cohort is: trials that share clips and a frozen backbone pass, and the rungs at which the worse ones end. */
 
+import type { Metric } from '../base/intervals.ts';
 import type { Config, Params } from '../config/schema.ts';
 
 /** One configuration to train. Points of a sweep with several seeds have one trial a seed. */
@@ -19,8 +20,6 @@ export interface Bracket {
   rungs: number[];
   keep: number;
 }
-
-export type Metric = 'top1' | 'top5';
 
 /** cohort.json: what `train --cohort` runs. Trials share everything up to the features of the frozen backbone. */
 export interface CohortFile {

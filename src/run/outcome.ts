@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { showPath } from '../base/errors.ts';
 import { formatTable, percent } from '../base/format.ts';
-import { findInterval, showInterval } from '../base/intervals.ts';
+import { findInterval, METRICS, mainMetric, showInterval } from '../base/intervals.ts';
 import { plural, quoteWord } from '../base/words.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Result } from '../runtime/replies.ts';
@@ -60,18 +60,21 @@ export function describeOutcome(folder: RunFolder, cohort: CohortFile): string {
 }
 
 function describeResult({ step, result }: Evaluated): string {
-  const { top1, top5, num_videos } = result;
+  const { top1, top5, map, num_videos } = result;
+  if (map !== undefined) return `mAP ${percent(map)} on ${plural(num_videos, 'video')}, at step ${step}`;
   const interval = showInterval(findInterval(top1, num_videos));
   return `top-1 ${percent(top1)} (95 %: ${interval}), top-5 ${percent(top5)} on ${plural(num_videos, 'video')}, at step ${step}`;
 }
 
 function describeBest(folder: RunFolder, evaluated: Evaluated[], last: Evaluated): string {
-  const best = evaluated.reduce((one, other) => (other.result.top1 > one.result.top1 ? other : one), last);
+  const metric = mainMetric(last.result);
+  const shareOf = ({ result }: Evaluated): number => result[metric] ?? 0;
+  const best = evaluated.reduce((one, other) => (shareOf(other) > shareOf(one) ? other : one), last);
   const count = plural(evaluated.length, 'evaluation');
   if (best === last) return `step ${last.step}, the last, of ${count}`;
   const kept = ['', '-best'].map((ending) => folder.path('checkpoints', `step-${best.step}${ending}`)).find(existsSync);
   const where = kept === undefined ? 'its checkpoint is gone (run.keep_checkpoints)' : showPath(kept);
-  return `step ${best.step} of ${count}: top-1 ${percent(best.result.top1)}; ${where}`;
+  return `step ${best.step} of ${count}: ${METRICS[metric]} ${percent(shareOf(best))}; ${where}`;
 }
 
 /** Commands that can be pasted as they are. */

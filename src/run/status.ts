@@ -2,14 +2,13 @@
 
 import { readFileSync } from 'node:fs';
 import { FAILURE_CLASSES, type FailureClass } from '../base/errors.ts';
+import { type Accuracy, pickAccuracy } from '../base/intervals.ts';
 import { isSection } from '../base/objects.ts';
 import type { Writer } from './liveness.ts';
 
-export interface StoredTrial {
+export interface StoredTrial extends Accuracy {
   state: string | null;
   step: number | null;
-  top1: number | null;
-  top5: number | null;
 }
 
 /** null for what is not there, or not yet: another version may have written it. */
@@ -55,6 +54,7 @@ export function readStatus(file: string): StoredStatus | undefined {
 }
 
 function readTrial(told: unknown): StoredTrial {
-  const { state, step, top1, top5 } = sectionOf(told);
-  return { state: textOf(state), step: numberOf(step), top1: numberOf(top1), top5: numberOf(top5) };
+  const { state, step, top1, top5, map } = sectionOf(told);
+  const accuracy = pickAccuracy({ top1: numberOf(top1), top5: numberOf(top5), map: numberOf(map) });
+  return { state: textOf(state), step: numberOf(step), ...accuracy };
 }

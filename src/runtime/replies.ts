@@ -1,6 +1,7 @@
 /** What Python answers to each verb: schemas, and the types of what they read. */
 
 import { z } from 'zod';
+import { balance } from '../base/intervals.ts';
 
 /** A number that Python may have found not finite; JSON carries null then. */
 const number = z.number().nullable();
@@ -58,17 +59,31 @@ export const advanceSchema = z.object({
   dropped: z.array(z.object({ trial: z.string(), step: z.number(), why: z.string() })),
 });
 
-const resultSchema = z.object({
+const accuracyShape = {
   top1: z.number(),
   top5: z.number(),
-  num_videos: z.number(),
-  num_bad: z.number(),
-  views: z.number(),
   /** [label, videos, correct] of each class that occurs. */
   per_class: z.array(z.tuple([z.number(), z.number(), z.number()])),
+  /** Of videos with several labels, as what follows. */
+  map: z.number().optional(),
+  f1: z.number().optional(),
+  /** Beside `per_class`. */
+  average_precision: z.array(z.number()).optional(),
+  /** Of every class, those with the best F1 on these videos. */
+  thresholds: z.array(z.number()).optional(),
+};
+
+/** With one label a video the mean of the classes' shares, which a frequent class does not rule. */
+const withBalance = <T extends { map?: number | undefined; per_class: [number, number, number][] }>(result: T) => ({
+  ...result,
+  ...(result.map === undefined ? { balanced_accuracy: balance(result.per_class) } : {}),
 });
 
-const accuracySchema = resultSchema.pick({ top1: true, top5: true, per_class: true });
+const resultSchema = z
+  .object({ ...accuracyShape, num_videos: z.number(), num_bad: z.number(), views: z.number() })
+  .transform(withBalance);
+
+const accuracySchema = z.object(accuracyShape).transform(withBalance);
 
 export const ensembleSchema = z.object({
   num_videos: z.number(),
@@ -91,7 +106,9 @@ export const predictSchema = z.object({
     z.object({
       path: z.string(),
       reason: z.string().nullable(),
-      classes: z.array(z.object({ label: z.number(), name: z.string(), probability: number })).nullable(),
+      classes: z
+        .array(z.object({ label: z.number(), name: z.string(), probability: number, threshold: z.number().optional() }))
+        .nullable(),
     }),
   ),
 });

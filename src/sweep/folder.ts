@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
+import { pickAccuracy } from '../base/intervals.ts';
 import { isWriterAlive, judgeRun, readSavedStep } from '../run/liveness.ts';
 import { readStatus, type StoredStatus } from '../run/status.ts';
 import {
@@ -66,7 +67,7 @@ export interface SweepView {
   cohorts: CohortView[];
   incidents: Incident[];
   final: FinalResult | null;
-  /** Of the list that the choice is made on; null before the first evaluation. */
+  /** Of the list that the choice is made on; null before the first evaluation, and where they tell no interval (mAP). */
   numVideos: number | null;
   best: PointView | null;
 }
@@ -93,7 +94,7 @@ export function readSweepFolder(dir: string): SweepView {
     ...{ dir: folder, sweep, final, cohorts, trials, points, incidents: listIncidents(entries) },
     ...judged,
     began: entries[0]?.time ?? '',
-    numVideos: readNumVideos(folder, [...state.attempts.keys()]),
+    numVideos: sweep.metric === 'map' ? null : readNumVideos(folder, [...state.attempts.keys()]),
     keys: [...new Set(trials.flatMap(({ params }) => Object.keys(params)))],
     best: (state.finished ? points.find(({ point }) => point === final?.point) : undefined) ?? first ?? null,
   };
@@ -188,8 +189,8 @@ function viewTrials(
   return [...state.trials.values()].map(({ name, point, params, seed }): TrialView => {
     const result = state.results.get(name);
     if (result !== undefined) {
-      const { cohort, state: ended, step, top1, top5, rungs, why } = result;
-      return { name, point, params, seed, cohort, state: ended, step, top1, top5, rungs, why };
+      const { cohort, state: ended, step, rungs, why } = result;
+      return { name, point, params, seed, cohort, state: ended, step, ...pickAccuracy(result), rungs, why };
     }
     const cohort = cohortOf.get(name);
     const live = statuses.get(cohort?.name ?? '')?.trials[name];
@@ -197,7 +198,7 @@ function viewTrials(
     const now = isBegun ? nameState(live?.state, cohort.state === 'running') : 'waiting';
     return {
       ...{ name, point, params, seed, cohort: cohort?.name ?? null, state: now, rungs: [], why: null },
-      ...{ step: live?.step ?? null, top1: live?.top1 ?? null, top5: live?.top5 ?? null },
+      ...{ step: live?.step ?? null, ...pickAccuracy(live ?? { top1: null, top5: null }) },
     };
   });
 }

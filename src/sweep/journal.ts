@@ -4,9 +4,10 @@ import { closeSync, existsSync, ftruncateSync, openSync, readFileSync } from 'no
 import { dirname } from 'node:path';
 import { type FailureClass, UserError } from '../base/errors.ts';
 import { appendTo, syncFolder } from '../base/files.ts';
+import type { Accuracy, Metric } from '../base/intervals.ts';
 import type { Params } from '../config/schema.ts';
 import { readFormat } from '../config/stored-format.ts';
-import type { Bracket, Metric } from '../run/cohort-types.ts';
+import type { Bracket } from '../run/cohort-types.ts';
 
 export interface TrialLine {
   name: string;
@@ -35,11 +36,6 @@ export interface Ending {
   seconds: number;
   /** That the next attempt goes on from; none where nothing is saved. */
   step?: number;
-}
-
-export interface Accuracy {
-  top1: number | null;
-  top5: number | null;
 }
 
 export interface TrialResult extends Accuracy {

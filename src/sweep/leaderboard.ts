@@ -1,15 +1,14 @@
 /** Points of a sweep by how good they are: means over seeds, and an order that compares only what can be compared. */
 
-import { mean } from '../base/intervals.ts';
+import { type Accuracy, type Metric, mean } from '../base/intervals.ts';
 import { groupBy } from '../base/objects.ts';
 import type { Params } from '../config/schema.ts';
-import type { Metric } from '../run/cohort-types.ts';
 import { compareNames, compareScores, scorePoint } from '../run/ranking.ts';
 import type { SweepState, TrialResult } from './journal.ts';
 
 export type TrialState = 'waiting' | 'running' | 'stopped' | 'finished' | 'pruned' | 'diverged' | 'failed';
 
-export interface TrialView {
+export interface TrialView extends Accuracy {
   name: string;
   point: string;
   params: Params;
@@ -17,9 +16,7 @@ export interface TrialView {
   cohort: string | null;
   state: TrialState;
   step: number | null;
-  top1: number | null;
-  top5: number | null;
-  rungs: { step: number; top1: number | null; top5: number | null }[];
+  rungs: ({ step: number } & Accuracy)[];
   why: string | null;
 }
 
@@ -38,6 +35,7 @@ export interface PointView {
   step: number | null;
   top1: Summary | null;
   top5: Summary | null;
+  map: Summary | null;
   numCounted: number;
   trials: TrialView[];
 }
@@ -52,7 +50,7 @@ export function rankPoints(trials: TrialView[], metric: Metric): PointView[] {
     const counted = point.trials.filter(({ state }) => state === point.state);
     const score = scorePoint(
       point.point,
-      counted.map((trial) => trial[metric]),
+      counted.map((trial) => trial[metric] ?? null),
       point.trials.length,
     );
     return { point, stage: STATES.indexOf(point.state), step: point.step ?? -1, score };
@@ -72,7 +70,7 @@ export interface FinishedPoint {
 export function rankFinished({ sweep, results }: SweepState): FinishedPoint[] {
   const metric = sweep?.metric ?? 'top1';
   const metricOf = (one: TrialResult): number => one[metric] ?? 0;
-  const finished = [...results.values()].filter((one) => one.state === 'finished' && one[metric] !== null);
+  const finished = [...results.values()].filter((one) => one.state === 'finished' && one[metric] != null);
   const points = [...groupBy(finished, ({ point }) => point)].map(([point, trials]) => {
     const sorted = trials.toSorted((a, b) => metricOf(b) - metricOf(a) || compareNames(a.trial, b.trial));
     return { trials: sorted, score: scorePoint(point, sorted.map(metricOf), sweep?.seeds.length ?? 1) };
@@ -88,11 +86,12 @@ function summarisePoint(trials: TrialView[]): PointView {
   const counted = trials.filter((trial) => trial.state === state);
   const step = counted.reduce<number | null>((most, trial) => Math.max(most ?? 0, trial.step ?? 0), null);
   const top = (name: Metric): Summary | null =>
-    summarise(counted.map((trial) => trial[name]).filter((value) => value !== null));
+    summarise(counted.map((trial) => trial[name] ?? null).filter((value) => value !== null));
   const { point, params } = first;
   const numCounted = counted.length;
   const reached = state === 'waiting' ? null : step;
-  return { rank: null, point, params, state, step: reached, top1: top('top1'), top5: top('top5'), numCounted, trials };
+  const found = { top1: top('top1'), top5: top('top5'), map: top('map') };
+  return { rank: null, point, params, state, step: reached, ...found, numCounted, trials };
 }
 
 /** Returns mean and standard deviation of values 0..1, null without any. */

@@ -3,7 +3,7 @@
 import { totalmem } from 'node:os';
 import { UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
-import { mean } from '../base/intervals.ts';
+import { type Metric, mean } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/schema.ts';
 import { Findings } from '../data/check/findings.ts';
@@ -92,7 +92,7 @@ function tellHistory(sweep: Sweep, state: SweepState): Told[] {
   return [...points.values()].map(({ params, results }) => tellPoint(params, results, sweep.objective));
 }
 
-function tellPoint(params: Point['params'], results: TrialResult[], metric: 'top1' | 'top5'): Told {
+function tellPoint(params: Point['params'], results: TrialResult[], metric: Metric): Told {
   const finished = results.filter(({ state }) => state === 'finished').flatMap((one) => one[metric] ?? []);
   if (finished.length > 0) return { params, value: mean(finished), state: 'complete', intermediate: {} };
   if (results.every(({ state }) => state === 'failed'))
@@ -100,7 +100,7 @@ function tellPoint(params: Point['params'], results: TrialResult[], metric: 'top
   const byStep = new Map<number, number[]>();
   for (const { step, ...rung } of results.flatMap(({ rungs }) => rungs)) {
     const value = rung[metric];
-    if (value !== null) byStep.set(step, [...(byStep.get(step) ?? []), value]);
+    if (value != null) byStep.set(step, [...(byStep.get(step) ?? []), value]);
   }
   const intermediate = Object.fromEntries([...byStep].map(([step, values]) => [step, mean(values)]));
   return { params, value: null, state: 'pruned', intermediate };

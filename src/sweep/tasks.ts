@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { writeWhole } from '../base/files.ts';
+import { type Accuracy, pickAccuracy } from '../base/intervals.ts';
 import type { CohortFile, Trial } from '../run/cohort-types.ts';
 import { readSavedStep } from '../run/liveness.ts';
 import { readStatus, type StoredStatus } from '../run/status.ts';
@@ -14,7 +15,7 @@ import { type Ended, logOf, type Smaller, type Task, type Verdict } from './sche
 
 const NUM_LOG_LINES = 20;
 
-const accuracy = { top1: z.number().nullable(), top5: z.number().nullable() };
+const accuracy = { top1: z.number().nullable(), top5: z.number().nullable(), map: z.number().optional() };
 const resultSchema = z.object({
   step: z.number(),
   list: z.object({ file: z.string() }).nullable(),
@@ -102,30 +103,29 @@ export class CohortTask implements Task {
     const evaluations = readEvaluations(join(this.dir, 'evaluations'));
     const reasons = await readDrops(join(this.dir, 'events.jsonl'));
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
-      const { state, step, top1, top5 } = status.trials[name] ?? { ...NOTHING, state: 'finished' };
+      const { state, step, ...found } = status.trials[name] ?? { ...NOTHING, state: 'finished', step: null };
       const rungs = evaluations.flatMap((one) => {
         const result = one.results[name];
-        return result === undefined ? [] : [{ step: one.step, top1: result.top1, top5: result.top5 }];
+        return result === undefined ? [] : [{ step: one.step, ...pickAccuracy(result) }];
       });
       const why = state === 'finished' ? null : (reasons.get(name) ?? null);
       const left = state === 'pruned' || state === 'diverged' ? state : 'finished';
-      return this.#result({ trial: name, point, state: left, step }, top1, top5, { rungs, why });
+      return this.#result({ trial: name, point, state: left, step }, found, { rungs, why });
     });
   }
 
   #result(
     about: Pick<TrialResult, 'trial' | 'point' | 'state' | 'step'>,
-    top1: number | null,
-    top5: number | null,
+    found: Accuracy,
     more: Pick<TrialResult, 'rungs' | 'why'>,
   ): ToldEntry {
-    return { kind: 'result', cohort: this.name, ...about, top1, top5, ...more };
+    return { kind: 'result', cohort: this.name, ...about, ...pickAccuracy(found), ...more };
   }
 
   abandon(why: string): ToldEntry[] {
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
       const about = { trial: name, point, state: 'failed' as const, step: null };
-      return this.#result(about, null, null, { rungs: [], why });
+      return this.#result(about, NOTHING, { rungs: [], why });
     });
   }
 
@@ -163,7 +163,7 @@ export class CohortTask implements Task {
   }
 }
 
-const NOTHING = { step: null, top1: null, top5: null };
+const NOTHING: Accuracy = { top1: null, top5: null };
 
 /** Returns the next divisor of the batch that at least doubles the parts it is computed in. */
 export function findMoreParts(parts: number, batchSize: number): number | undefined {
@@ -231,8 +231,8 @@ export class FinalTask implements Task {
     const result = found?.results[this.#trial.name];
     if (found !== undefined && result !== undefined) {
       const { name: trial, point, seed } = this.#trial;
-      const { top1, top5, num_videos } = result;
-      const final: FinalResult = { trial, point, seed, top1, top5, num_videos, list: found.list?.file ?? null };
+      const about = { num_videos: result.num_videos, list: found.list?.file ?? null };
+      const final: FinalResult = { trial, point, seed, ...pickAccuracy(result), ...about };
       return { outcome: 'finished', class: null, why: null, entries: [{ kind: 'final', ...final }] };
     }
     const failure = classify(ended, undefined);

@@ -1,7 +1,8 @@
 /** Successive halving (arXiv 1502.07943) inside a cohort: which points go on at a rung. A pure function of the results. */
 
+import type { Accuracy } from '../base/intervals.ts';
 import { groupBy } from '../base/objects.ts';
-import type { Bracket, CohortFile, Metric } from '../run/cohort-types.ts';
+import type { Bracket, CohortFile } from '../run/cohort-types.ts';
 import { compareScores, scorePoint } from '../run/ranking.ts';
 
 /** A point of the sweep at a rung: its trials that are left, and the mean of the metric over them. */
@@ -14,7 +15,7 @@ export interface RankedPoint {
   stays: boolean;
 }
 
-type Results = Record<string, Record<Metric, number>>;
+type Results = Record<string, Accuracy>;
 
 /** Returns the points that are left, the best first; `results` has the trials that are left, others have no vote. */
 export function decideRung(
@@ -25,7 +26,7 @@ export function decideRung(
   const points = [...groupBy(cohort.trials, ({ point }) => point)].flatMap(([point, all]) => {
     const left = all.flatMap(({ name }) => {
       const result = results[name];
-      return result === undefined ? [] : [{ name, value: result[cohort.metric] }];
+      return result === undefined ? [] : [{ name, value: result[cohort.metric] ?? null }];
     });
     const values = left.map(({ value }) => value);
     const trials = left.map(({ name }) => name);

@@ -68,7 +68,8 @@ function digestStep(run: Training, step: Step): void {
   const pace = run.pace.add(step, steps);
   if (run.step % run.config.run.print_every === 0 || run.step === steps) {
     const speed = run.pace.takeMeans();
-    const common = { kind: 'step' as const, step: run.step, steps };
+    const labels = run.config.data.labels === 'multi' ? { labels: 'multi' as const } : {};
+    const common = { kind: 'step' as const, step: run.step, steps, ...labels };
     run.report.events(
       Object.entries(step.trials).map(([trial, result]) => ({ ...common, trial, ...result, ...speed })),
     );
@@ -78,7 +79,10 @@ function digestStep(run: Training, step: Step): void {
   run.report.progress('train', run.step, steps, { ...pace, loss: run.loss });
 }
 
-function dropTrials(run: Training, trials: Omit<EventOf<'dropped'>, 'kind' | 'step' | 'top1' | 'top5'>[]): void {
+function dropTrials(
+  run: Training,
+  trials: Omit<EventOf<'dropped'>, 'kind' | 'step' | 'top1' | 'top5' | 'map'>[],
+): void {
   for (const { trial, reason } of trials) run.standing.drop(trial, reason, run.step);
   run.report.events(
     trials.map((one) => ({ kind: 'dropped', step: run.step, ...one, ...run.standing.accuracyOf(one.trial) })),
@@ -122,7 +126,7 @@ function recordEvaluation(run: Training, results: Results): Results {
   const list = describeList(val);
   run.folder.writeJson(`evaluations/step-${run.step}/result.json`, { step: run.step, list, classes, results });
   run.report.events(
-    Object.entries(results).map(([trial, { per_class, ...result }]) => {
+    Object.entries(results).map(([trial, { per_class, average_precision, thresholds, ...result }]) => {
       return { kind: 'evaluated', step: run.step, trial, ...result, list };
     }),
   );

@@ -1,11 +1,7 @@
 /** Where every trial of a cohort stands: what status.json shows, and what the last evaluation found. */
 
 import type { StoredEvent } from '../base/events/event.ts';
-
-export interface Accuracy {
-  top1: number | null;
-  top5: number | null;
-}
+import { type Accuracy, pickAccuracy } from '../base/intervals.ts';
 
 export type DropReason = 'pruned' | 'diverged';
 
@@ -36,14 +32,14 @@ export class Standing {
     this.#accuracies.clear();
     for (const name of this.#names.filter((one) => !opened.includes(one))) {
       const event = dropped.findLast(({ trial }) => trial === name) as Partial<Accuracy & StoredEvent> | undefined;
-      const accuracy = { top1: event?.top1 ?? null, top5: event?.top5 ?? null };
+      const accuracy = pickAccuracy({ top1: event?.top1 ?? null, top5: event?.top5 ?? null, map: event?.map });
       const state = event?.reason === 'diverged' ? 'diverged' : 'pruned';
       this.#gone.set(name, { state, step: event?.step ?? step, ...accuracy });
     }
   }
 
-  evaluated(results: Record<string, { top1: number; top5: number }>): void {
-    for (const [name, { top1, top5 }] of Object.entries(results)) this.#accuracies.set(name, { top1, top5 });
+  evaluated(results: Record<string, Accuracy>): void {
+    for (const [name, result] of Object.entries(results)) this.#accuracies.set(name, pickAccuracy(result));
   }
 
   drop(name: string, reason: DropReason, step: number): void {

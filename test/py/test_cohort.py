@@ -13,8 +13,8 @@ from torch import Tensor
 from coldframe.assembly import models
 from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort
-from coldframe.train.mixup import mix_batch
 from coldframe.train.schedule import learning_rate, stream_seed
+from coldframe.train.targets.mixup import mix_batch
 from coldframe.train.trial import Trial, build_trial
 from small import settings
 

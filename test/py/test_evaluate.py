@@ -17,7 +17,8 @@ import torch
 from coldframe.assembly import batches
 from coldframe.data.clips import normalize_
 from coldframe.errors import UserError
-from coldframe.evaluate.evaluation import Evaluation, accuracy, ensemble
+from coldframe.evaluate.accuracy import accuracy
+from coldframe.evaluate.evaluation import Evaluation, ensemble
 from coldframe.machine.lock import RunLock
 from coldframe.train.metrics import Metrics
 from small import settings

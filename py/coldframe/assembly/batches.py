@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
-from coldframe.data.clips import Batch, DummyClips, EvalViews, Listed, TrainClips, VideoList, read_list
+from coldframe.data.clips import Batch, DummyClips, EvalViews, Listed, TrainClips, VideoList, read_list, sample_order
+from coldframe.data.labels import ClassCounts, Label, count_classes
 from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
+from coldframe.data.order import ClassOrder, Order
 from coldframe.machine.environment import count_workers
 from coldframe.machine.sharing import refuse_small
 from coldframe.settings import Settings
@@ -36,6 +39,32 @@ def _stride(settings: Settings) -> int | None:
     return None if settings.data.sampling == "tsn" else settings.data.stride
 
 
+def num_labels(settings: Settings) -> int | None:
+    """Returns how many labels a clip may have, None where it has one."""
+    return settings.data.num_classes if settings.data.labels == "multi" else None
+
+
+def training_order(settings: Settings, items: VideoList) -> Order:
+    """Returns the order in which the clips of a training list are drawn."""
+    seed = settings.data.seed
+    if settings.data.balance == "classes":
+        return ClassOrder(_labels(settings, items), seed)
+    return partial(sample_order, len(items), seed)
+
+
+def count_training(settings: Settings, list_file: str | None) -> ClassCounts:
+    """Returns how many clips of each class there are to train on."""
+    items = VideoList(b"") if list_file is None else read_list(list_file)
+    return count_classes(_labels(settings, items), settings.data.num_classes)
+
+
+def _labels(settings: Settings, items: VideoList) -> list[Label]:
+    if not settings.data.dummy:
+        return items.labels()
+    clips = _dummy_clips(settings, len(items) or settings.train.batch_size, None)
+    return [clips.label_of(index) for index in range(len(clips))]
+
+
 def _dummy_clips(settings: Settings, num_items: int, num_views: int | None) -> DummyClips:
     data = settings.data
     return DummyClips(
@@ -45,6 +74,7 @@ def _dummy_clips(settings: Settings, num_items: int, num_views: int | None) -> D
         size=data.size,
         seed=data.seed,
         num_views=num_views,
+        num_labels=num_labels(settings),
     )
 
 
@@ -64,6 +94,7 @@ def training_clips(settings: Settings, items: VideoList) -> TrainClips | DummyCl
         mirror=data.mirror,
         repeat_last=data.short_clips == "last_frame",
         reader=data.reader,
+        num_labels=num_labels(settings),
     )
 
 
@@ -80,6 +111,7 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
         num_workers=count_workers(data.num_workers),
         clips_per_video=data.clips_per_video,
         pin_memory=device.type == "cuda",
+        order=None if data.balance == "none" else training_order(settings, items),
     )
 
 
@@ -125,4 +157,5 @@ def _video_views(settings: Settings, items: VideoList | list[Listed]) -> EvalVie
         spatial_views=views.spatial_views,
         temporal_views=views.temporal_views,
         reader=data.reader,
+        num_labels=num_labels(settings),
     )

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from coldframe.assembly import batches
 from coldframe.backbones.interface import Backbone, Layer, Norm, Relations, run_blocks
 from coldframe.backbones.shape import Wants
 from coldframe.cache.manifest import (
@@ -36,7 +37,8 @@ from coldframe.cache.manifest import (
     find_differences,
     read_manifest,
 )
-from coldframe.data.clips import Batch, Listed, VideoList, read_list, sample_order
+from coldframe.data.clips import Batch, Listed, VideoList, read_list
+from coldframe.data.labels import stack_labels
 from coldframe.data.source import Source, find_replaced
 from coldframe.errors import UserError
 from coldframe.machine.environment import count_cpus
@@ -149,17 +151,17 @@ class Cache:
         items = read_list(list_file)
         repeats = settings.data.clips_per_video
         num_videos = train.batch_size // repeats
+        find_items = batches.training_order(settings, items)
 
         def places() -> Iterator[list[tuple[int, int]]]:
             for number in range(step, train.steps):
-                order = sample_order(len(items), settings.data.seed, number * num_videos, num_videos)
                 batch = []
-                for i, index in enumerate(order):
+                for i, index in enumerate(find_items(number * num_videos, num_videos)):
                     first = choose_view(settings.data.seed, number, i * repeats, num_views)
                     batch += [(index * num_views + (first + r) % num_views, index) for r in range(repeats)]
                 yield batch
 
-        return self._batches("train", items, places(), pin)
+        return self._batches("train", items, places(), pin, batches.num_labels(settings))
 
     def evaluation_batches(self, settings: Settings, list_file: str, pin: bool) -> tuple[Iterator[Batch], int]:
         """Returns the batches of one pass over a list, rows (N, V, S) for clips, and how many videos it has."""
@@ -168,10 +170,15 @@ class Cache:
             [(index, index) for index in range(first, min(first + size, len(items)))]
             for first in range(0, len(items), size)
         )
-        return self._batches("val", items, places, pin), len(items)
+        return self._batches("val", items, places, pin, batches.num_labels(settings)), len(items)
 
     def _batches(
-        self, name: str, items: VideoList, batches: Iterator[list[tuple[int, int]]], pin: bool
+        self,
+        name: str,
+        items: VideoList,
+        wanted: Iterator[list[tuple[int, int]]],
+        pin: bool,
+        num_labels: int | None,
     ) -> Iterator[Batch]:
         """Yields a batch for each list of (record, index), read ahead by threads while others are computed on.
 
@@ -184,15 +191,15 @@ class Cache:
         pool = ThreadPoolExecutor(NUM_READERS, "features")
         ahead: deque[_Reading] = deque()
         try:
-            for places in batches:
+            for places in wanted:
                 clips = torch.empty((len(places), *shape), dtype=dtype, pin_memory=pin)
                 rows = zip(places, clips.numpy(), strict=True)
                 found = [pool.submit(self.read, name, record, row) for (record, _), row in rows]
                 ahead.append(_Reading([items[index] for _, index in places], [i for _, i in places], clips, found))
                 if len(ahead) > BATCHES_AHEAD:
-                    yield ahead.popleft().finish(pin)
+                    yield ahead.popleft().finish(pin, num_labels)
             while ahead:
-                yield ahead.popleft().finish(pin)
+                yield ahead.popleft().finish(pin, num_labels)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -206,7 +213,7 @@ class _Reading:
     clips: Tensor
     found: list[Future[str | None]]
 
-    def finish(self, pin: bool) -> Batch:
+    def finish(self, pin: bool, num_labels: int | None) -> Batch:
         """Returns the batch when all its rows are there, bad records left out."""
         reasons = [future.result() for future in self.found]
         good = [i for i, reason in enumerate(reasons) if reason is None]
@@ -214,9 +221,9 @@ class _Reading:
         for place, i in enumerate(good):
             if place < i:  # moves up into the place of a bad one
                 self.clips[place] = self.clips[i]
-        labels = torch.tensor([self.items[i].label for i in good], dtype=torch.int64, pin_memory=pin)
+        labels = stack_labels([self.items[i].label for i in good], num_labels)
         indices = torch.tensor([self.indices[i] for i in good], dtype=torch.int64)
-        return Batch(self.clips[: len(good)], labels, indices, bad)
+        return Batch(self.clips[: len(good)], labels.pin_memory() if pin else labels, indices, bad)
 
 
 def choose_view(seed: int, step: int, position: int, num_views: int) -> int:

@@ -62,7 +62,7 @@ class Records(Dataset[Item]):
     """The records from `first` on as the loader sees them: `item.index` is the record's number."""
 
     def __init__(self, clips: TrainClips | EvalViews | DummyClips, records: range, num_train_views: int | None) -> None:
-        self.shape = clips.shape
+        self.shape, self.num_labels = clips.shape, clips.num_labels
         self._clips, self._records, self._num_train_views = clips, records, num_train_views
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coldframe.data.augment import RandAugment, eval_views, training_view
+from coldframe.data.labels import Label, read_label
 from coldframe.errors import UserError
 from coldframe.video.frames import BadVideo, Frames, training_indices, view_indices
 from coldframe.video.parts import Part, name_clip
@@ -29,14 +30,14 @@ Place = tuple[int, int, int]  # (step, position in the batch of all devices, ind
 @dataclass(frozen=True)
 class Item:
     clip: Tensor | BadVideo
-    label: int
+    label: Label
     index: int
     seconds: float
 
 
 class Batch(NamedTuple):
     """What was asked for, less the bad videos: clips (N, 3, T, S, S) in training, (N, V, 3, T, S, S) in evaluation,
-    float32 in 0..255; labels and indices (N,) int64."""
+    float32 in 0..255; labels (N,) int64, or of clips with any number of them (N, K) bool; indices (N,) int64."""
 
     clips: Tensor
     labels: Tensor
@@ -51,7 +52,7 @@ class Listed(NamedTuple):
     """A line of a list: a video, or a part of one."""
 
     path: str
-    label: int
+    label: Label
     part: Part | None = None
 
     @property
@@ -84,7 +85,11 @@ class VideoList(Sequence[Listed]):
         index = range(len(self))[index]
         line = self._bytes[self._bounds[index] + 1 : self._bounds[index + 1]].tobytes()
         path, label, *times = line.decode("utf-8").split("\t")
-        return Listed(path, int(label), Part.of_seconds(*times) if times else None)
+        return Listed(path, read_label(label), Part.of_seconds(*times) if times else None)
+
+    def labels(self) -> list[Label]:
+        """Returns the labels of all clips."""
+        return [read_label(line.split(b"\t", 2)[1].decode()) for line in self._bytes.tobytes().split(b"\n") if line]
 
 
 def read_list(path: str | Path) -> VideoList:
@@ -151,8 +156,9 @@ class TrainClips(Dataset[Item]):
         mirror: bool = False,
         repeat_last: bool = False,
         reader: str = "pyav",
+        num_labels: int | None = None,
     ) -> None:
-        self.items = items
+        self.items, self.num_labels = items, num_labels
         self.shape = (3, num_frames, size, size)
         self._num_frames, self._stride, self._size, self._seed, self._mirror = num_frames, stride, size, seed, mirror
         self._repeat_last = repeat_last
@@ -227,10 +233,11 @@ class EvalViews(Dataset[Item]):
         spatial_views: int,
         temporal_views: int,
         reader: str = "pyav",
+        num_labels: int | None = None,
     ) -> None:
         if spatial_views not in (1, 3):
             raise UserError(f"eval.spatial_views  is {spatial_views}. 1 and 3 are allowed.")
-        self.items = items
+        self.items, self.num_labels = items, num_labels
         self.shape = (spatial_views * temporal_views, 3, num_frames, size, size)
         self._num_frames, self._stride, self._size = num_frames, stride, size
         self._spatial_views, self._temporal_views = spatial_views, temporal_views
@@ -261,10 +268,19 @@ class DummyClips(Dataset[Item]):
     which hides what depends on values. Stands in for either dataset: num_views None gives training clips."""
 
     def __init__(
-        self, num_items: int, *, num_classes: int, num_frames: int, size: int, seed: int, num_views: int | None = None
+        self,
+        num_items: int,
+        *,
+        num_classes: int,
+        num_frames: int,
+        size: int,
+        seed: int,
+        num_views: int | None = None,
+        num_labels: int | None = None,
     ) -> None:
         clip = (3, num_frames, size, size)
         self.shape = clip if num_views is None else (num_views, *clip)
+        self.num_labels = num_labels
         self._num_items, self._num_classes, self._seed = num_items, num_classes, seed
 
     def __len__(self) -> int:
@@ -275,4 +291,9 @@ class DummyClips(Dataset[Item]):
         index = place if isinstance(place, int) else place[2]
         word = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
         noise = torch.randint(256, self.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(word))
-        return Item(noise.float(), index % self._num_classes, index, time.perf_counter() - started)
+        return Item(noise.float(), self.label_of(index), index, time.perf_counter() - started)
+
+    def label_of(self, index: int) -> Label:
+        """Returns the label of a clip, each class in turn; of several labels a clip has one or two."""
+        label = index % self._num_classes
+        return label if self.num_labels is None else tuple({label, index // 2 % self._num_classes})

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from coldframe.data.clips import Batch, DummyClips, EvalViews, Item, Place, TrainClips, sample_order
+from coldframe.data.labels import stack_labels
+from coldframe.data.order import Order
 from coldframe.errors import UserError, WorkerDied, describe
 from coldframe.machine.parent import die_with_parent
 from coldframe.machine.sharing import (
@@ -44,12 +46,13 @@ def train_loader(
     world_size: int = 1,
     clips_per_video: int = 1,
     pin_memory: bool = False,
+    order: Order | None = None,
 ) -> Generator[Batch]:
     """Yields one Batch for each of steps start_step..num_steps-1: this rank's slice of batch_size (of all ranks) clips.
 
-    Each video of the training order gives clips_per_video clips in a row. The same bytes for any num_workers and from
-    wherever it starts; torch's global random state is left alone. Workers start with the call, and closing the
-    iterator ends them. A batch without a readable video has N = 0.
+    Each video of the training order, by default that of sample_order, gives clips_per_video clips in a row. The same
+    bytes for any num_workers and from wherever it starts; torch's global random state is left alone. Workers start with
+    the call, and closing the iterator ends them. A batch without a readable video has N = 0.
     """
     if batch_size % (world_size * clips_per_video):
         raise UserError(
@@ -57,12 +60,13 @@ def train_loader(
             f"data.clips_per_video ({clips_per_video})."
         )
     per_rank, num_videos = batch_size // world_size, batch_size // world_size // clips_per_video
+    find_items = order or partial(sample_order, len(clips), seed)
 
     def batches() -> Iterator[list[Place]]:
         first = rank * per_rank
         for step in range(start_step, num_steps):
-            order = sample_order(len(clips), seed, (step * batch_size + first) // clips_per_video, num_videos)
-            yield [(step, first + i, order[i // clips_per_video]) for i in range(per_rank)]
+            items = find_items((step * batch_size + first) // clips_per_video, num_videos)
+            yield [(step, first + i, items[i // clips_per_video]) for i in range(per_rank)]
 
     num_places = (num_steps - start_step) * per_rank
     return _load(clips, batches(), num_places, per_rank, num_workers, pin_memory, clips_per_video)
@@ -100,7 +104,7 @@ def _load(
         _Telling(dataset),
         batch_sampler=(batch[i : i + chunk] for batch in batches for i in range(0, len(batch), chunk)),
         num_workers=num_workers,
-        collate_fn=partial(_collate, dataset.shape),
+        collate_fn=partial(_collate, dataset.shape, dataset.num_labels),
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
     )
@@ -224,15 +228,15 @@ def _read_ahead(batches: Generator[T]) -> Generator[T]:
             thread.submit(batches.close)
 
 
-def _collate(shape: tuple[int, ...], items: list[Item] | Exception) -> Batch | Exception:
+def _collate(shape: tuple[int, ...], num_labels: int | None, items: list[Item] | Exception) -> Batch | Exception:
     """Returns the part of a batch; in a worker its clips are written once, into the memory that both sides share."""
     if isinstance(items, Exception):
         return items
     good = [(item.clip, item.label, item.index) for item in items if isinstance(item.clip, Tensor)]
-    clips, labels, indices = _empty(len(good), shape)
+    clips, labels, indices = _empty(len(good), shape, num_labels)
     if good:
         torch.stack([clip for clip, _, _ in good], out=clips)
-        labels[:] = torch.tensor([label for _, label, _ in good])
+        labels[:] = stack_labels([label for _, label, _ in good], num_labels)
         indices[:] = torch.tensor([index for _, _, index in good])
     return Batch(clips, labels, indices, [item.clip for item in items if isinstance(item.clip, BadVideo)])
 
@@ -241,22 +245,32 @@ def _clip_bytes(shape: tuple[int, ...]) -> int:
     return 4 * math.prod(shape)  # float32
 
 
-def _empty(num: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+def _empty(num: int, shape: tuple[int, ...], num_labels: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Returns clips, labels and indices to be written; in a worker all in shared memory at once: where there is no room
     for a small one, torch would find that out in a thread of its queue, and the other side would wait for ever."""
     if get_worker_info() is None:
-        return torch.empty(num, *shape), *torch.empty(2, num, dtype=torch.int64)
+        return torch.empty(num, *shape), *_empty_small(num, num_labels)
     try:
         # As torch's default_collate does.
         storage = torch.UntypedStorage._new_shared(num * _clip_bytes(shape))  # type: ignore[no-untyped-call]
         clips = torch.empty(0).set_(storage, 0, (num, *shape))  # type: ignore[call-overload]
-        small = torch.empty(2, num, dtype=torch.int64)
-        return clips, *small.share_memory_()  # type: ignore[no-untyped-call]
+        return clips, *_empty_small(num, num_labels, shared=True)
     except RuntimeError as error:
         free = free_bytes()
         if free is None or free < num * _clip_bytes(shape) + SMALL_BYTES:
             raise NoRoom(str(error)) from error
         raise
+
+
+def _empty_small(num: int, num_labels: int | None, shared: bool = False) -> tuple[Tensor, Tensor]:
+    """Returns labels and indices to be written."""
+    small = [torch.empty(2, num, dtype=torch.int64)]
+    if num_labels is not None:
+        small.append(torch.empty(num, num_labels, dtype=torch.bool))
+    if shared:
+        small = [tensor.share_memory_() for tensor in small]  # type: ignore[no-untyped-call]
+    numbers, labels = small[0], small[-1]
+    return (numbers[0] if num_labels is None else labels), numbers[1]
 
 
 def _join(parts: list[Batch], pin_memory: bool) -> Batch:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coldframe.data.clips import Batch
 from coldframe.errors import UserError
+from coldframe.evaluate.accuracy import accuracy
 from coldframe.machine.files import writing
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import Trial
@@ -32,14 +33,15 @@ class Evaluation:
     prepare: Callable[[Tensor], Tensor]
     num_videos: int
     num_views: int
-    labels: list[int] = field(default_factory=list)
+    thresholds: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by trial; none: chosen here
+    labels: list[Tensor] = field(default_factory=list)  # of each batch
     indices: list[int] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
     scores: dict[str, list[Tensor]] = field(default_factory=dict)
 
     @property
     def num_seen(self) -> int:
-        return len(self.labels) + len(self.bad)
+        return len(self.indices) + len(self.bad)
 
     def advance(self, seconds: float, progress: Callable[[], None]) -> bool:
         """Returns True when the list is through; stops between batches once `seconds` have passed."""
@@ -60,7 +62,7 @@ class Evaluation:
         for name, scores in self.cohort.scores(clips_NCTHW).items():
             mean_NK = scores.view(num_videos, num_views, -1).mean(dim=1)
             self.scores.setdefault(name, []).append(mean_NK.cpu())
-        self.labels += batch.labels.tolist()
+        self.labels.append(batch.labels.cpu())
         self.indices += batch.indices.tolist()
 
     def take_broken(self) -> dict[str, str]:
@@ -76,23 +78,27 @@ class Evaluation:
         return broken
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """Returns for each trial top1, top5, num_videos, num_bad, views and per-class counts.
+        """Returns for each trial top1, top5, num_videos, num_bad, views and per-class counts; of videos with several
+        labels what accuracy.py says.
 
         Videos that could not be read are faults of the data: they are counted in `num_bad` and in no accuracy.
         """
-        common = {"num_videos": len(self.labels), "num_bad": len(self.bad), "views": self.num_views}
-        if not self.labels:
+        common = {"num_videos": len(self.indices), "num_bad": len(self.bad), "views": self.num_views}
+        if not self.indices:
             raise UserError(f"evaluation: none of the {len(self.bad)} videos of the list could be read.")
-        labels_N = torch.tensor(self.labels)
-        return {name: common | accuracy(torch.cat(parts), labels_N) for name, parts in self.scores.items()}
+        labels = torch.cat(self.labels)
+        return {
+            name: common | accuracy(torch.cat(parts), labels, self.thresholds.get(name))
+            for name, parts in self.scores.items()
+        }
 
     def write_scores(self, folder: Path, alone: bool = False) -> None:
         """Writes `scores.npz` (of trial `main`, or of one that is `alone`; others `TRIAL.scores.npz`): scores (N, K),
-        labels and indices (N,) of the videos in the order of the list."""
+        labels (N,), of videos with several (N, K), and indices (N,) of the videos in the order of the list."""
         order = np.argsort(self.indices)
         for name, parts in self.scores.items():
             file = folder / ("scores.npz" if alone or name == "main" else f"{name}.scores.npz")
-            labels, indices = np.array(self.labels)[order], np.array(self.indices)[order]
+            labels, indices = torch.cat(self.labels).numpy()[order], np.array(self.indices)[order]
             with writing(file) as partial, partial.open("wb") as stream:  # a name would get another ending
                 np.savez(stream, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)
 
@@ -106,7 +112,8 @@ def ensemble(files: list[str]) -> dict[str, Any]:
         raise UserError("\n".join(filter(None, broken)))
     labels, indices, shape = tables[0]["labels"], tables[0]["indices"], tables[0]["scores"].shape
     for file, table in zip(files, tables, strict=True):
-        if table["scores"].shape != shape or (table["indices"] != indices).any() or (table["labels"] != labels).any():
+        is_same = table["scores"].shape == shape and table["labels"].shape == labels.shape
+        if not is_same or (table["indices"] != indices).any() or (table["labels"] != labels).any():
             raise UserError(
                 f"{file}  has {table['scores'].shape[0]} videos and {table['scores'].shape[1]} classes; {files[0]} has "
                 f"{shape[0]} and {shape[1]}, or others. Only evaluations of the same videos can be averaged."
@@ -139,22 +146,3 @@ def _read_scores(file: str) -> dict[str, Any]:
             return {key: table[key] for key in ("scores", "labels", "indices")}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error
-
-
-def accuracy(scores_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:
-    """Returns top1 and top5 (0..1; with fewer than five classes top-K, which is 1) and counts a class.
-
-    `per_class` holds (label, num_videos, num_correct) of each class that occurs.
-    """
-    num_classes = scores_NK.shape[1]
-    ranked_NK = scores_NK.topk(min(5, num_classes), dim=1).indices
-    hits_NK = ranked_NK == labels_N[:, None]
-    totals = torch.bincount(labels_N, minlength=num_classes)
-    correct = torch.bincount(labels_N[hits_NK[:, 0]], minlength=num_classes)
-    return {
-        "top1": hits_NK[:, 0].double().mean().item(),
-        "top5": hits_NK.any(dim=1).double().mean().item(),
-        "per_class": [
-            [label, int(totals[label]), int(correct[label])] for label in totals.nonzero().flatten().tolist()
-        ],
-    }

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from coldframe import heartbeat
 from coldframe.assembly import batches
 from coldframe.errors import UserError
+from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
 from coldframe.session.running import Running
 from coldframe.session.training import refuse_bad
+from coldframe.train.targets import thresholds
+from coldframe.train.targets.thresholds import Thresholds
 
 
 def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
@@ -30,6 +35,8 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
     if done:
         dropped = _drop_broken(running, evaluation)
         results = evaluation.results()
+        if running.mode == "train":
+            _keep_thresholds(running, results)
         evaluation.write_scores(output, alone=running.mode == "evaluate")
         if running.metrics is not None:
             running.metrics.write_evaluation(running.step, results)
@@ -52,8 +59,20 @@ def _drop_broken(running: Running, evaluation: Evaluation) -> dict[str, str]:
     return broken
 
 
+def _keep_thresholds(running: Running, results: dict[str, dict[str, Any]]) -> None:
+    """Keeps what an evaluation chose for checkpoints from now on, and puts it into that of this step, which is saved
+    before it is evaluated."""
+    for trial in running.cohort.trials:
+        if "thresholds" in results[trial.name]:
+            trial.thresholds = Thresholds(running.step, results[trial.name]["thresholds"])
+    saved = None if running.run_dir is None else running.run_dir / "checkpoints" / f"step-{running.step}"
+    if saved is not None and saved.is_dir():
+        thresholds.write(saved, running.cohort.trials)
+
+
 def predict(running: Running, paths: list[str], top: int) -> dict[str, Any]:
-    """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
+    """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read. Of videos
+    with several labels: all classes that reach their threshold, which stands beside them."""
     predictions: list[dict[str, Any]] = []
     for batch, path in zip(batches.prediction_batches(running.settings, paths), paths, strict=True):
         heartbeat.progress()
@@ -65,11 +84,22 @@ def predict(running: Running, paths: list[str], top: int) -> dict[str, Any]:
             reason = f"its scores are not finite. {explain_broken(running.cohort.trials[0])}"
             predictions.append({"path": path, "reason": reason, "classes": None})
             continue
-        best = scores_VK.mean(dim=0).topk(min(top, scores_VK.shape[1]))
-        names = running.classes
-        classes = [
-            {"label": label, "name": names[label] if names else str(label), "probability": value}
-            for value, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        predictions.append({"path": path, "reason": None, "classes": classes})
+        predictions.append(
+            {"path": path, "reason": None, "classes": _name_classes(running, scores_VK.mean(dim=0), top)}
+        )
     return {"predictions": predictions}
+
+
+def _name_classes(running: Running, scores_K: Tensor, top: int) -> list[dict[str, Any]]:
+    """Returns the classes of a video, the most probable first."""
+    is_multi, names = running.settings.data.labels == "multi", running.classes
+    best = scores_K.topk(len(scores_K) if is_multi else min(top, len(scores_K)))
+    classes = [
+        {"label": label, "name": names[label] if names else str(label), "probability": value}
+        for value, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+    if not is_multi:
+        return classes
+    known = next(iter(running.thresholds().values()), [NO_CHOICE] * len(scores_K))
+    named = [{**one, "threshold": known[one["label"]]} for one in classes]
+    return [one for one in named if one["probability"] >= one["threshold"]]

@@ -15,6 +15,7 @@ from coldframe.assembly import batches, forecast, models
 from coldframe.cache.read import Cache, StoredFeatures, open_cache
 from coldframe.data.clips import Batch, normalize_, read_list
 from coldframe.data.loader import to_device
+from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
@@ -23,6 +24,7 @@ from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort
 from coldframe.train.initial import initialize
 from coldframe.train.metrics import Metrics
+from coldframe.train.targets import thresholds
 from coldframe.train.trial import build_trial
 from coldframe.video import codecs
 
@@ -100,7 +102,13 @@ class Running:
             pin = self.device.type == "cuda"
             found, num_videos = self.cache.evaluation_batches(self.settings, list_file, pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
-        return Evaluation(self.cohort, to_device(found, self.device), self.prepare, num_videos, num_views)
+        known = {} if self.mode == "train" else self.thresholds()
+        return Evaluation(self.cohort, to_device(found, self.device), self.prepare, num_videos, num_views, known)
+
+    def thresholds(self) -> dict[str, list[float]]:
+        """Returns from which score on a class is there, by trial, of those that an evaluation chose some for."""
+        trials = self.cohort.trials
+        return {trial.name: trial.thresholds.values for trial in trials if trial.thresholds is not None}
 
     def drop(self, names: list[str]) -> None:
         """Takes trials out; the others go on."""
@@ -173,7 +181,9 @@ def _build_cohort(running: Running) -> None:
     if settings.data.features is not None and any(running.lists.values()) and running.mode != "predict":
         running.cache = open_cache(list(each.values()), running.backbone_sha256, running.lists)
     heartbeat.progress()
-    trials = [build_trial(name, one, backbone, device, precision) for name, one in each.items()]
+    is_weighted = running.mode == "train" and any(one.train.class_weights != "none" for one in each.values())
+    counts = batches.count_training(settings, running.lists["train"]) if is_weighted else None
+    trials = [build_trial(name, one, backbone, device, precision, counts) for name, one in each.items()]
     source = backbone if running.cache is None else StoredFeatures(running.cache.layout, backbone)
     running.cohort = Cohort(trials, source, device, precision)
 
@@ -186,3 +196,19 @@ def _restore(running: Running) -> None:
     elif is_training and init_from is not None:
         for trial in cohort.trials:
             notes += initialize(trial, Path(init_from), running.backbone_sha256, running.classes)
+    if not is_training and running.settings.data.labels == "multi":
+        _choose_thresholds(running)
+
+
+def _choose_thresholds(running: Running) -> None:
+    """Takes those of `eval.thresholds` in the place of the checkpoint's; says so where there are none."""
+    file, num_classes = running.settings.eval.thresholds, running.settings.data.num_classes
+    for trial in running.cohort.trials:
+        if file is not None:
+            trial.thresholds = thresholds.read_result(Path(file), trial.name, num_classes)
+    if not running.thresholds():
+        running.notes.append(
+            f"{running.resumed_from} knows no thresholds, as its run evaluated on no list: {NO_CHOICE} is taken for "
+            "every class. `evaluate` on a list that is not to be tested on chooses some; name its result.json in "
+            "eval.thresholds."
+        )

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coldframe.assembly import models
+from coldframe.assembly import batches, models
 from coldframe.cache.read import open_cache
 from coldframe.cache.write import Extraction
+from coldframe.data.labels import stack_labels
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import build_trial
@@ -27,5 +28,5 @@ def train_on(extraction: Extraction, stored_NS: Tensor) -> Callable[[], object]:
     settings, device, precision = extraction.settings, extraction.device, extraction.precision
     trial = build_trial("main", settings, extraction.backbone, device, precision)
     cohort = Cohort([trial], extraction.stored_features(), device, precision)
-    labels = torch.zeros(len(stored_NS), dtype=torch.int64, device=device)
+    labels = stack_labels([0] * len(stored_NS), batches.num_labels(settings)).to(device)
     return lambda: cohort.step(0, stored_NS.to(device), labels)

@@ -11,7 +11,7 @@ from coldframe.data.clips import read_list
 from coldframe.errors import UserError
 from coldframe.session.running import Running
 from coldframe.train import checkpoint, upstream
-from coldframe.train.mixup import mix_batch
+from coldframe.train.targets.mixup import mix_batch
 
 
 def advance(running: Running, steps: int) -> dict[str, Any]:

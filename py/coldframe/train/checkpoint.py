@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-N`: `checkpoint.json` (step, configuration, classes, backbone hash, scalar states), and
 for each trial `TRIAL.safetensors` (trained weights) and `TRIAL.optimizer.safetensors` (Adam's moments, step counts);
-with `train.ema_decay` also `TRIAL.ema.safetensors`, the weights' running mean, which is what results are made with.
+with `train.ema_decay` also `TRIAL.ema.safetensors`, the weights' running mean, which is what results are made with;
+with `data.labels: multi` what targets/thresholds.py says.
 It holds no time and no path of its own, so that equal runs write equal bytes. Random states need no bytes: every draw
 is a function of the seed in the configuration and the step.
 """
@@ -24,6 +25,7 @@ from coldframe.errors import UserError
 from coldframe.machine import files
 from coldframe.machine.files import remove, sync_folder, write_text, writing_folder
 from coldframe.train.cohort import Cohort
+from coldframe.train.targets import thresholds
 from coldframe.train.trial import Trial
 
 FORMAT = 1  # of all that is stored: src/config/stored-format.ts
@@ -71,6 +73,7 @@ def _write(partial: Path, cohort: Cohort, header: dict[str, Any]) -> None:
             average = {name: tensor.cpu().contiguous() for name, tensor in trial.average.items()}
             save_file(average, partial / f"{trial.name}.ema.safetensors")
         trials[trial.name] = {"scaler": trial.scaler.state_dict()}
+    thresholds.write(partial, cohort.trials)
     text = json.dumps({"format": FORMAT, **header, "trials": trials}, indent=1, allow_nan=False)
     (partial / "checkpoint.json").write_text(text + "\n", encoding="utf-8")
     for file in partial.iterdir():

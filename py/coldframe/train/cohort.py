@@ -55,7 +55,8 @@ class Cohort:
     ) -> dict[str, StepResult]:
         """Returns each trial's result of optimizer step `step` (from 0) on one batch of normalised clips.
 
-        `targets` are labels (N,) or, after mixing, class weights (N, K). `progress` is called after every shard.
+        `targets` are labels (N,) or, after mixing, class weights (N, K), as they are where clips have several labels.
+        `progress` is called after every shard.
         """
         for trial in self.trials:
             trial.begin()
@@ -110,7 +111,7 @@ class Cohort:
                 trial.set_training(False)
                 stack.enter_context(trial.averaged())
             features = self.features(clips_NCTHW)
-            return {trial.name: trial.logits(features).softmax(dim=-1) for trial in self.trials}
+            return {trial.name: trial.scores(features) for trial in self.trials}
 
     def drop(self, names: Iterable[str]) -> None:
         """Takes trials out of the cohort; the others do not notice."""

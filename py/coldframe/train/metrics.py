@@ -41,14 +41,15 @@ class Metrics:
                 "train/loss": result.loss,
                 "train/lr": result.lr,
                 "train/grad_norm": result.grad_norm,
-                "train/top1": result.top1,
+                "train/hit1" if result.has_many else "train/top1": result.top1,
             }
             self._write(step, name, values)
 
     def write_evaluation(self, step: int, results: dict[str, dict[str, Any]]) -> None:
-        """Adds the accuracies of one pass over the validation list."""
+        """Adds what one pass over the validation list found; of videos with several labels mAP and F1."""
         for name, result in results.items():
-            self._write(step, name, {"val/top1": result["top1"], "val/top5": result["top5"]})
+            shown = ("map", "f1") if "map" in result else ("top1", "top5")
+            self._write(step, name, {f"val/{key}": result[key] for key in shown})
         self.flush()
 
     def _write(self, step: int, name: str, values: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ from coldframe.backbones.clip.tower import check_finite
 from coldframe.errors import UserError
 from coldframe.train import checkpoint, upstream
 from coldframe.train.cohort import Cohort
+from coldframe.train.targets import thresholds
 
 
 def choose_trials(trials: list[dict[str, Any]], path: Path | None) -> list[dict[str, Any]]:
@@ -57,6 +58,8 @@ def restore(
         checkpoint.load_weights(path, trial, source, training)
         if training:
             checkpoint.load_optimizer(path, trial, source, header)
+        if trial.settings.data.labels == "multi":
+            trial.thresholds = thresholds.read(checkpoint.follow(path), source, trial.settings.data.num_classes)
     step: int = header["step"]
     return step
 
@@ -64,6 +67,7 @@ def restore(
 def _restore_upstream(cohort: Cohort, path: Path, training: bool, notes: list[str]) -> int:
     stored = upstream.read(path)
     for trial in cohort.trials:
+        upstream.refuse_many_labels(trial, path)
         checkpoint.put_weights(trial, stored.weights, path)
         steps = trial.settings.train.steps
         if training and stored.total_steps not in (None, steps):

@@ -14,32 +14,44 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coldframe.assembly.models import make_decoder
 from coldframe.backbones.interface import Backbone, Layers
+from coldframe.data.labels import ClassCounts
 from coldframe.decoders.interface import Decoder
 from coldframe.errors import UserError
 from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
 from coldframe.train.adamw import AdamW
 from coldframe.train.schedule import learning_rate, stream_seed
+from coldframe.train.targets.losses import ManyLabels, make_loss
+from coldframe.train.targets.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of one trial gave: mean loss, rate, norm of the gradient before clipping, accuracy 0..1."""
+    """What one step of one trial gave: mean loss, rate, norm of the gradient before clipping, accuracy 0..1; of clips
+    that have several labels a hit is one whose best class is among them."""
 
     loss: float
     lr: float
     grad_norm: float
     top1: float
     diverged: str | None = None
+    has_many: bool = False
 
 
-def build_trial(name: str, settings: Settings, backbone: Backbone, device: torch.device, precision: str) -> Trial:
-    """Returns a trial with fresh weights, a function of its seed only."""
+def build_trial(
+    name: str,
+    settings: Settings,
+    backbone: Backbone,
+    device: torch.device,
+    precision: str,
+    counts: ClassCounts | None = None,
+) -> Trial:
+    """Returns a trial with fresh weights, a function of its seed only; `train.class_weights` asks for the counts of the
+    list that it will be trained on."""
     torch.manual_seed(stream_seed(settings.train.seed, "init"))
     decoder = make_decoder(settings)
     if decoder.wants.final_norm and backbone.final_norm is None:
@@ -48,7 +60,8 @@ def build_trial(name: str, settings: Settings, backbone: Backbone, device: torch
             f"{settings.model.decoder.kind} reads. Take weights that were saved with it, or another kind."
         )
     decoder.to(device)
-    return Trial(name, settings, decoder, None if settings.model.backbone.freeze else backbone, precision)
+    own = None if settings.model.backbone.freeze else backbone
+    return Trial(name, settings, decoder, own, precision, counts)
 
 
 class Trial:
@@ -58,7 +71,13 @@ class Trial:
     """
 
     def __init__(
-        self, name: str, settings: Settings, model: Decoder, backbone: Backbone | None, precision: str
+        self,
+        name: str,
+        settings: Settings,
+        model: Decoder,
+        backbone: Backbone | None,
+        precision: str,
+        counts: ClassCounts | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -66,8 +85,10 @@ class Trial:
         self.backbone = backbone
         self.precision = precision
         self.device = next(model.parameters()).device
+        self.objective = make_loss(settings, counts, self.device)
         self.average: dict[str, Tensor] = {}  # the weights' running mean; empty before the first step and without EMA
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.thresholds: Thresholds | None = None  # of its last evaluation, where clips have several labels
         zero = torch.zeros((), device=self.device)
         self.sums = (zero, zero)  # over the shards of a step: loss and hits
 
@@ -136,11 +157,9 @@ class Trial:
         """Adds the gradient of one shard's mean loss, weighed by its share of the batch."""
         with autocast(self.device, self.precision):
             logits = self.logits(features)
-        smoothing = self.settings.train.label_smoothing
-        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing) * share
+        loss = self.objective.loss(logits, targets) * share
         torch.autograd.backward(self.scaler.scale(loss))
-        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        hits = (logits.detach().argmax(dim=1) == labels).sum()
+        hits = self.objective.count_hits(logits.detach(), targets)
         self.sums = (self.sums[0] + loss.detach(), self.sums[1] + hits)
 
     def logits(self, features: Layers) -> Tensor:
@@ -148,6 +167,10 @@ class Trial:
         # float32 whatever autocast does: the softmax of half-precision logits loses digits.
         logits: Tensor = self.model(features)
         return logits.float()
+
+    def scores(self, features: Layers) -> Tensor:
+        """Returns float32 probabilities (N, K)."""
+        return self.objective.scores(self.logits(features))
 
     def update(self, step: int) -> Tensor:
         """Returns loss, hits and norm of the gradient before clipping, (3,), after one optimizer step, in which a value
@@ -175,7 +198,8 @@ class Trial:
         """Returns the result of `update`, its figures by now on the host."""
         loss, hits, grad_norm = figures
         lr = learning_rate(step, self.settings.train)
-        return StepResult(loss, lr, grad_norm, hits / max(1, num_clips), self._diagnose(loss, grad_norm))
+        has_many = isinstance(self.objective, ManyLabels)
+        return StepResult(loss, lr, grad_norm, hits / max(1, num_clips), self._diagnose(loss, grad_norm), has_many)
 
     def _diagnose(self, loss: float, grad_norm: float) -> str | None:
         if not math.isfinite(loss):

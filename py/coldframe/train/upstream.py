@@ -93,6 +93,7 @@ def write(path: Path, trial: Trial, step: int) -> list[str]:
             f"model.decoder.kind  is {kind}; the original knows EVL alone, and its checkpoints hold nothing else. "
             "Convert one that was trained with kind: evl, or use this one here."
         )
+    refuse_many_labels(trial, path)
     if not chosen.freeze and chosen.train_blocks is not None:
         raise UserError(
             f"model.backbone.train_blocks  is {chosen.train_blocks}; the original's checkpoints hold all of the "
@@ -129,6 +130,15 @@ def write(path: Path, trial: Trial, step: int) -> list[str]:
     return _describe_limits(trial)
 
 
+def refuse_many_labels(trial: Trial, path: Path) -> None:
+    """Raises UserError where a clip has several labels: the original's softmax makes other numbers of its logits."""
+    if trial.settings.data.labels == "multi":
+        raise UserError(
+            f"data.labels  is multi; the original trains a softmax over one label a clip, and {path} would be of such "
+            "a model. Convert one of data.labels: single; weights alone go over with run.init_from."
+        )
+
+
 def _describe_groups(trial: Trial, step: int, model: dict[str, Tensor]) -> list[dict[str, Any]]:
     """Returns the optimizer's groups, each with its own rate and decay; parameters by their place in the model, as the
     original's only group has them."""
@@ -155,8 +165,11 @@ def _describe_limits(trial: Trial) -> list[str]:
             "The original has one rate and one weight decay for all parameters. This training has several (decay_all, "
             "backbone_lr): its --resume_path refuses the file, and --pretrain takes the weights alone."
         )
-    without = dict(warmup_steps=0, clip_grad_norm=None, label_smoothing=0, mixup=0, cutmix=0, ema_decay=None)  # noqa: C408
+    without = dict(  # noqa: C408
+        warmup_steps=0, clip_grad_norm=None, class_weights="none", label_smoothing=0, mixup=0, cutmix=0, ema_decay=None
+    )
     unknown = [f"train.{key}" for key, off in without.items() if getattr(train, key) != off]
+    unknown += ["data.balance"] if trial.settings.data.balance != "none" else []
     if unknown:
         notes.append(f"The original knows no {', '.join(unknown)}: to go on there is another training.")
     return notes

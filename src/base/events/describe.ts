@@ -1,7 +1,7 @@
 /** Events in words: a line or two each, for people. */
 
 import { formatBytes, formatDuration, percent } from '../format.ts';
-import { findInterval, mean, showInterval } from '../intervals.ts';
+import { type Accuracy, findInterval, METRICS, mainMetric, mean, showInterval } from '../intervals.ts';
 import { keepLine, plural } from '../words.ts';
 import type { EventOf, Kind, RunEvent } from './event.ts';
 
@@ -10,6 +10,22 @@ type Words = { [K in Kind]?: (event: EventOf<K>) => string | undefined };
 /** What is not known shows as NaN. */
 const num = (value: number | null | undefined): number => value ?? Number.NaN;
 const interval = (share: number, count: number): string => showInterval(findInterval(share, count));
+
+/** `top-1 50.00 %, top-5 90.00 %`, or `mAP 91.20 %` where videos have several labels. */
+const accuracies = ({ top1, top5, map }: Accuracy): string =>
+  map == null ? `top-1 ${percent(num(top1))}, top-5 ${percent(num(top5))}` : `mAP ${percent(map)}`;
+
+/** With the interval of top-1, and what else is to be said of classes. */
+function evaluation(e: Accuracy & Pick<EventOf<'evaluated'>, 'num_videos' | 'balanced_accuracy' | 'f1'>): string {
+  if (e.map != null) return `mAP ${percent(e.map)}${e.f1 === undefined ? '' : `, F1 ${percent(e.f1)}`}`;
+  const { top1, balanced_accuracy: balanced = top1 } = e;
+  const isSkewed = Math.abs(num(balanced) - num(top1)) > 5e-5; // in what is printed
+  const classes = isSkewed ? `, balanced ${percent(num(balanced))}` : '';
+  return `top-1 ${percent(num(top1))} (95 %: ${interval(num(top1), e.num_videos)})${classes}, top-5 ${percent(num(e.top5))}`;
+}
+
+/** What a clip of a batch is right by. */
+const hitsOf = (e: EventOf<'step'>): string => (e.labels === 'multi' ? 'hit@1' : 'top-1');
 
 const DESCRIBE: Words = {
   started: (e) => {
@@ -27,18 +43,18 @@ const DESCRIBE: Words = {
     const waiting = e.data_seconds / e.step_seconds;
     const trial = e.trial === 'main' ? '' : ` ${e.trial}`;
     return (
-      `step ${e.step}/${e.steps}${trial}  loss ${num(e.loss).toFixed(4)}  top-1 ${percent(num(e.top1))}  lr ${e.lr.toExponential(2)}` +
+      `step ${e.step}/${e.steps}${trial}  loss ${num(e.loss).toFixed(4)}  ${hitsOf(e)} ${percent(num(e.top1))}  lr ${e.lr.toExponential(2)}` +
       `  ${e.clips_per_second.toFixed(1)} clips/s  waiting for data ${percent(waiting)}  ETA ${formatDuration(e.eta_seconds)}`
     );
   },
   evaluated: (e) =>
-    `evaluated at step ${e.step}: top-1 ${percent(e.top1)} (95 %: ${interval(e.top1, e.num_videos)}), top-5 ${percent(e.top5)} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
+    `evaluated at step ${e.step}: ${evaluation(e)} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
     (e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '') +
     (e.trial === 'main' ? '' : ` (${e.trial})`) +
     (e.output === undefined ? '' : `\nresult.json and scores.npz are in ${e.output}`),
-  averaged: ({ members, top1, top5 }) => {
-    const lines = [...members, { path: 'mean of all', top1, top5 }];
-    return lines.map((m) => `top-1 ${percent(m.top1)}, top-5 ${percent(m.top5)}  ${m.path}`).join('\n');
+  averaged: ({ members, ...all }) => {
+    const lines = [...members, { path: 'mean of all', ...all }];
+    return lines.map((one) => `${accuracies(one)}  ${one.path}`).join('\n');
   },
   saved: (e) => `saved ${e.path}`,
   bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
@@ -50,7 +66,10 @@ const DESCRIBE: Words = {
   interrupted: (e) => `interrupted at step ${e.step}; the same command goes on from there`,
   finished: (e) => ('sweep' in e ? describeSweepEnd(e) : `finished at step ${e.step}`),
   predicted: ({ path, classes }) =>
-    [path, ...classes.map((c) => `  ${percent(num(c.probability)).padStart(9)}  ${c.name}`)].join('\n'),
+    [
+      classes.length === 0 ? `${path}\n  no class reaches its threshold` : path,
+      ...classes.map((c) => `  ${percent(num(c.probability)).padStart(9)}  ${c.name}`),
+    ].join('\n'),
   clips_prepared: (e) => {
     const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
     return `prepared ${plural(e.num_clips - e.num_bad, 'clip')}, ${formatBytes(e.size_bytes)}${bad}\nTrain with \`--config ${e.config}\`.`;
@@ -72,9 +91,9 @@ const DESCRIBE: Words = {
     return `${e.cohort} ${isLost ? 'lost, to be tried again' : e.outcome} after ${formatDuration(e.seconds)}${why}`;
   },
   split: (e) => `${e.cohort} goes on as ${e.into.join(', ')}: ${e.why}`,
-  result: (e) => `${e.cohort} ${e.trial} ${e.state}: top-1 ${percent(num(e.top1))}${e.why ? ` (${e.why})` : ''}`,
-  final: (e) =>
-    `${e.trial} on the validation list: top-1 ${percent(num(e.top1))}, top-5 ${percent(num(e.top5))} on ${plural(e.num_videos, 'video')}`,
+  result: (e) =>
+    `${e.cohort} ${e.trial} ${e.state}: ${METRICS[mainMetric(e)]} ${percent(num(e[mainMetric(e)]))}${e.why ? ` (${e.why})` : ''}`,
+  final: (e) => `${e.trial} on the validation list: ${accuracies(e)} on ${plural(e.num_videos, 'video')}`,
   reported: (e) => `${plural(e.num_points, 'point')}: ${e.path} (${formatBytes(e.size_bytes)}), ${e.csv}, ${e.json}`,
   failed: () => undefined, // printed once, by cli.ts, with what the user can do
 };
@@ -93,13 +112,14 @@ const SUMMARIZE: Summaries = {
     );
     const top1 = spread(events, ({ top1 }) => top1, Math.max, percent);
     const rate = `${e.clips_per_second.toFixed(1)} clips/s  waiting for data ${percent(e.data_seconds / e.step_seconds)}`;
-    return `step ${e.step}/${e.steps}  ${plural(events.length, 'trial')}  loss ${loss}  top-1 ${top1}  ${rate}  ETA ${formatDuration(e.eta_seconds)}`;
+    return `step ${e.step}/${e.steps}  ${plural(events.length, 'trial')}  loss ${loss}  ${hitsOf(e)} ${top1}  ${rate}  ETA ${formatDuration(e.eta_seconds)}`;
   },
   evaluated: (events) => {
     const [e] = events;
     const bad = e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '';
-    const top1 = spread(events, ({ top1 }) => top1, Math.max, percent);
-    return `evaluated ${plural(events.length, 'trial')} at step ${e.step}: top-1 ${top1} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}${bad}`;
+    const metric = mainMetric(e);
+    const found = spread(events, (event) => event[metric] ?? null, Math.max, percent);
+    return `evaluated ${plural(events.length, 'trial')} at step ${e.step}: ${METRICS[metric]} ${found} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}${bad}`;
   },
   result: (events) => {
     const states = (['finished', 'pruned', 'diverged', 'failed'] as const).map(
@@ -107,8 +127,9 @@ const SUMMARIZE: Summaries = {
     );
     const told = states.filter(([number]) => number > 0).map((pair) => pair.join(' '));
     const finished = events.filter((event) => event.state === 'finished' && event.top1 !== null);
-    const top1 = finished.length === 0 ? '' : `; top-1 ${spread(finished, (event) => event.top1, Math.max, percent)}`;
-    return `${events[0].cohort}: ${told.join(', ')}${top1}`;
+    const metric = mainMetric(finished[0] ?? {});
+    const best = finished.length === 0 ? '' : spread(finished, (event) => event[metric] ?? null, Math.max, percent);
+    return `${events[0].cohort}: ${told.join(', ')}${best && `; ${METRICS[metric]} ${best}`}`;
   },
   dropped: (events) => `dropped ${events.map(({ trial }) => trial).join(', ')}`,
 };
@@ -120,9 +141,10 @@ function describeSweepEnd({ best, final, ...e }: SweepEnd): string {
   const where = e.selection === 'validation' ? 'the validation list, which it was chosen on' : 'the selection list';
   const lines = [
     `${e.sweep} finished: ${e.run_dir}, ${formatDuration(e.seconds)} of training and evaluation`,
-    best && `best: ${best.point} (${params.join(', ')}), ${e.metric} ${percent(best.mean)} on ${where}`,
+    best &&
+      `best: ${best.point} (${params.join(', ')}), ${e.metric === 'map' ? METRICS.map : e.metric} ${percent(best.mean)} on ${where}`,
     final &&
-      `its trial ${best?.trial}: top-1 ${percent(num(final.top1))} (95 %: ${interval(num(final.top1), final.num_videos)}) on ${plural(final.num_videos, 'video')} of the validation list`,
+      `its trial ${best?.trial}: ${final.map == null ? `top-1 ${percent(num(final.top1))} (95 %: ${interval(num(final.top1), final.num_videos)})` : accuracies(final)} on ${plural(final.num_videos, 'video')} of the validation list`,
     e.num_failed > 0 && `${plural(e.num_failed, 'trial')} failed: see \`coldframe sweep report ${e.run_dir}\``,
   ];
   return lines.filter(Boolean).join('\n');

@@ -8,9 +8,10 @@ import { FAILURE_CLASSES } from '../errors.ts';
 import { anything, at, bytes, count, maybe, plain, seconds, text } from './fields.ts';
 import { LISTS } from './list-kinds.ts';
 
-const metric = z.enum(['top1', 'top5']);
+const metric = z.enum(['top1', 'top5', 'map']);
 const share = z.number().describe('0..1');
 const maybeShare = share.nullable();
+const map = maybeShare.optional().describe('mean average precision, of data.labels: multi');
 
 const list = z
   .object({ file: text, sha256: text, size_bytes: bytes, num_lines: count })
@@ -25,7 +26,7 @@ const seeded = { name: text, point: text, params, seed: count };
 const cohort = text.describe('c0001 ..., or `final`: the evaluation of the best trial');
 const attempt = count.describe('from 1');
 const cost = z.object({ together: count, alone: count }).describe('multiply-adds, as cohorts and each trial alone');
-const final = { trial: text, point: text, seed: count, top1: maybeShare, top5: maybeShare, num_videos: count };
+const final = { trial: text, point: text, seed: count, top1: maybeShare, top5: maybeShare, map, num_videos: count };
 const cohortFields = {
   cohort: text,
   trials: z.array(text),
@@ -55,7 +56,8 @@ const RUN = [
     loss: maybe,
     lr: count,
     grad_norm: maybe,
-    top1: maybeShare.describe('of the batch'),
+    top1: maybeShare.describe('of the batch; with several labels a clip is right if its best class is among them'),
+    labels: z.literal('multi').optional().describe('of data.labels: multi'),
     clips_per_second: count,
     data_seconds: seconds.describe('waiting for data, a step'),
     step_seconds: seconds,
@@ -65,13 +67,23 @@ const RUN = [
     trial: text,
     top1: share,
     top5: share,
+    balanced_accuracy: share.optional().describe('mean of the classes, of data.labels: single'),
+    map: map.describe('mean average precision, of data.labels: multi, as what follows'),
+    f1: share.optional().describe('mean of the classes, at their thresholds'),
     num_videos: count,
     num_bad: count.describe('videos that could not be read'),
     views: count,
     list,
     list_sha256: text.optional().describe('of `evaluate`, as what follows'),
     output: text.optional().describe('folder of result.json and scores.npz'),
-    per_class: z.array(z.object({ label: count, num_videos: count, top1: share })).optional(),
+    per_class: z
+      .array(
+        z.object({
+          ...{ label: count, num_videos: count, top1: share.describe('of multi: found at its threshold') },
+          average_precision: share.optional(),
+        }),
+      )
+      .optional(),
   }),
   at('saved', 'A checkpoint is complete.', { path: text }),
   z
@@ -84,6 +96,7 @@ const RUN = [
     reason: z.enum(['pruned', 'diverged']),
     top1: maybeShare.describe('at its last evaluation'),
     top5: maybeShare,
+    map,
     point: text.optional().describe('of a pruned one, as what follows'),
     rank: count.optional(),
     num_points: count.optional(),
@@ -98,7 +111,7 @@ const RUN = [
   at('restarted', 'The runtime died and is started again.', { why: text }),
   at('interrupted', 'Asked to stop: the state is saved.', {}),
   at('finished', 'A run is done.', {
-    trials: z.record(z.string(), z.object({ top1: maybeShare, top5: maybeShare })).describe('those that are left'),
+    trials: z.record(z.string(), z.object({ top1: maybeShare, top5: maybeShare, map })).describe('those that are left'),
   }),
   z
     .strictObject({
@@ -155,7 +168,8 @@ const SWEEP = [
       state,
       top1: maybeShare,
       top5: maybeShare,
-      rungs: z.array(z.object({ step: count, top1: maybeShare, top5: maybeShare })),
+      map,
+      rungs: z.array(z.object({ step: count, top1: maybeShare, top5: maybeShare, map })),
       why: text.nullable(),
     })
     .describe('What a trial came to.'),
@@ -202,12 +216,15 @@ const SWEEP = [
 const USE = [
   plain('predicted', '`predict`: one video.', {
     path: text,
-    classes: z.array(z.object({ label: count, name: text, probability: maybeShare })),
+    classes: z
+      .array(z.object({ label: count, name: text, probability: maybeShare, threshold: share.optional() }))
+      .describe('the best; of data.labels: multi those that reach their threshold'),
   }),
   plain('averaged', '`ensemble`.', {
-    members: z.array(z.object({ path: text, top1: share, top5: share })),
+    members: z.array(z.object({ path: text, top1: share, top5: share, map })),
     top1: share,
     top5: share,
+    map,
     num_videos: count,
   }),
   plain('compared', '`compare`.', {

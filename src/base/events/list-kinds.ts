@@ -12,6 +12,7 @@ export const LISTS = [
     line: maybe.describe('null: of the whole list'),
     path: text.optional().describe('of the clip'),
     label: count.optional(),
+    labels: z.array(count).optional().describe('of data.labels: multi, any number but one'),
     message: text,
     did_you_mean: text.optional().describe('a path that is there'),
     other_list: text.optional().describe('where the same clip stands, too'),

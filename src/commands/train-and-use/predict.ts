@@ -12,7 +12,10 @@ const predictOptions = (command: Argv) =>
     .positional('videos', names('video files; - reads a list from stdin, a path a line'))
     .option('checkpoint', CHECKPOINT)
     .option('trial', TRIAL)
-    .option('top', { ...number('top', 'how many classes to name', { least: 1 }), default: 5 })
+    .option('top', {
+      ...number('top', 'how many classes to name; of data.labels: multi all that reach their thresholds', { least: 1 }),
+      default: 5,
+    })
     .option('set', SET);
 
 async function runPredict(args: Parsed<typeof predictOptions>): Promise<void> {

@@ -147,7 +147,8 @@ function readGiven(request: CheckRequest, report: Report): Given {
     const own = data === undefined ? null : rootOf(data, list === data.train_list ? 'train' : 'val');
     const maxMissingFraction = data === undefined ? 0 : maxMissing(data);
     const root = request.root ?? own;
-    return { file: list, root, numClasses, classNames: classes?.names ?? null, everyFile: true, maxMissingFraction };
+    const meaning = { numClasses, classNames: classes?.names ?? null, labels: data?.labels ?? 'single' };
+    return { file: list, root, ...meaning, everyFile: true, maxMissingFraction };
   });
   return { options, config, numClasses, classes };
 }

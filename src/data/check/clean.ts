@@ -4,6 +4,7 @@ import { createReadStream, existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
 import { makeFolder, writeWhole } from '../../base/files.ts';
+import { listLabels, numberSet, showLabels } from '../line.ts';
 import type { SeenPaths } from '../seen-paths.ts';
 import type { Mapping } from './classes.ts';
 import type { Code, Finding } from './findings.ts';
@@ -98,13 +99,12 @@ export async function writeClean(lists: CleanList[], options: CleanOptions): Pro
     const perClass = new Map<number, number>();
     const before = removed.length;
     const kept = await filterList(list, quarantine.faultsOf(list.file), { mapping, perClass, removed });
-    const text = kept.join('');
+    const text = kept.lines.join('');
     const clean = join(folder, names[index] ?? '');
     writeWhole(clean, text);
     if (mapping !== undefined) writeWhole(join(folder, nameMapping(names[index] ?? '')), printMapping(mapping));
     const sha256 = createHash('sha256').update(text).digest('hex');
-    const numLines = [...perClass.values()].reduce((sum, count) => sum + count, 0);
-    cleaned.push({ file: list.file, clean, num_lines: numLines, num_left_out: removed.length - before, sha256 });
+    cleaned.push({ file: list.file, clean, num_lines: kept.numKept, num_left_out: removed.length - before, sha256 });
     counts.push(perClass);
   }
   writeWhole(join(folder, 'quarantine.tsv'), removed.join(''));
@@ -134,8 +134,13 @@ interface Kept {
 }
 
 /** Returns the lines that stay; counts their classes, and adds the others with their reasons. */
-async function filterList(list: CleanList, faults: Map<number, Fault>, kept: Kept): Promise<string[]> {
+async function filterList(
+  list: CleanList,
+  faults: Map<number, Fault>,
+  kept: Kept,
+): Promise<{ lines: string[]; numKept: number }> {
   const lines: string[] = [];
+  let numKept = 0;
   const clips = list.paths.lines();
   const prefix = join(dirname(resolve(list.file)), '/');
   let clip = clips.next();
@@ -154,13 +159,24 @@ async function filterList(list: CleanList, faults: Map<number, Fault>, kept: Kep
     if (fault !== undefined) {
       kept.removed.push(printRow([list.file, String(number), fault.code, fault.message, text]));
     } else if (own !== undefined) {
-      const label = kept.mapping?.labels.get(own.label) ?? own.label;
-      kept.perClass.set(label, (kept.perClass.get(label) ?? 0) + 1);
+      const label = mapLabels(own.label, kept.mapping);
+      for (const one of listLabels(label)) kept.perClass.set(one, (kept.perClass.get(one) ?? 0) + 1);
+      numKept += 1;
       const isRelative = list.root === null && !text.startsWith('/');
       lines.push(`${isRelative ? prefix : ''}${label === own.label ? text : mapLine(text, label, hasParts)}\n`);
     }
   }
-  return lines;
+  return { lines, numKept };
+}
+
+/** Of several labels each is mapped. */
+function mapLabels(label: number, mapping: Mapping | undefined): number {
+  if (mapping === undefined) return label;
+  return numberSet(
+    listLabels(label)
+      .map((one) => mapping.labels.get(one) ?? one)
+      .sort((a, b) => a - b),
+  );
 }
 
 /** Line feeds alone end a line, as everywhere in lists; readline takes more. */
@@ -176,7 +192,7 @@ async function* readLines(file: string): AsyncGenerator<string> {
 
 /** The label is the last word, or stands before start and end. */
 const mapLine = (text: string, label: number, hasParts: boolean): string =>
-  text.replace(hasParts ? /[^ \t]+(?=[ \t]+[^ \t]+[ \t]+[^ \t]+$)/ : /[^ \t]+$/, String(label));
+  text.replace(hasParts ? /[^ \t]+(?=[ \t]+[^ \t]+[ \t]+[^ \t]+$)/ : /[^ \t]+$/, showLabels(label));
 
 const printRow = (cells: string[]): string =>
   `${cells.map((cell) => cell.replace(/[\t\n\r]/g, (one) => JSON.stringify(one).slice(1, -1))).join('\t')}\n`;

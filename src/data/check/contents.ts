@@ -4,6 +4,7 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { showPath } from '../../base/errors.ts';
 import { plural } from '../../base/words.ts';
+import { showLabels } from '../line.ts';
 import type { FoundClip } from '../scan.ts';
 import type { Findings } from './findings.ts';
 import { describePart, Moments } from './moments.ts';
@@ -193,7 +194,7 @@ function tellPairs({ list, other, pairs }: Pairs, findings: Findings, why: strin
       ...more,
     });
     if (clip.label === twin.label) continue;
-    const what = `label ${clip.label}, and ${twin.label} on line ${twin.line}${where} for the same content`;
+    const what = `label ${showLabels(clip.label)}, and ${showLabels(twin.label)} on line ${twin.line}${where} for the same content`;
     findings.add({ code: 'label-conflict', message: `${what}. Keep the right one.`, ...more });
     conflicts.push([clip, twin]);
   }
@@ -205,7 +206,7 @@ function tellPairs({ list, other, pairs }: Pairs, findings: Findings, why: strin
   const [conflict] = conflicts;
   if (conflict === undefined) return;
   const [one, two] = conflict;
-  const labels = `label ${one.label} on line ${one.line}, ${two.label} on line ${two.line}${where}`;
+  const labels = `label ${showLabels(one.label)} on line ${one.line}, ${showLabels(two.label)} on line ${two.line}${where}`;
   const told = `${plural(conflicts.length, 'clip')} with another label than ${name} of the same content: ${labels}`;
   findings.summarize({ code: 'label-conflict', ...about }, told);
 }

@@ -4,6 +4,7 @@ import { showPath } from '../../base/errors.ts';
 import type { FINDING_CODES, SEVERITIES } from '../../base/events/codes.ts';
 import type { EventOf } from '../../base/events/event.ts';
 import { plural } from '../../base/words.ts';
+import { listLabels } from '../line.ts';
 
 export type Code = (typeof FINDING_CODES)[number];
 export type Severity = (typeof SEVERITIES)[number];
@@ -39,7 +40,8 @@ export class Findings {
     this.#listener = listener;
   }
 
-  add(finding: Finding): void {
+  add(given: Finding): void {
+    const finding = spellLabels(given);
     const group = this.#groupOf(finding);
     group.count += 1;
     if (group.first.length < NUM_KEPT) group.first.push(finding);
@@ -92,6 +94,13 @@ export class Findings {
     this.groups.push(group);
     return group;
   }
+}
+
+/** Several labels of a clip are told as they are listed. */
+function spellLabels({ label, ...finding }: Finding): Finding {
+  if (label === undefined) return finding;
+  const labels = listLabels(label);
+  return labels.length === 1 ? { ...finding, label } : { ...finding, labels };
 }
 
 /** Returns `where  what was found. what is allowed. what to do.` */

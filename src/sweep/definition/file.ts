@@ -149,6 +149,8 @@ function makeSweep(
 ): Sweep {
   const { memory, ...executor } = draft.executor;
   const { draft: drafted, config } = base;
+  if (draft.objective === 'map' && config.data.labels !== 'multi')
+    fail('objective', 'found "map", which is of data.labels: multi. Allowed with one label a clip: top1, top5.');
   const first = config.train.seed;
   const count = typeof draft.seeds === 'number' ? draft.seeds : 1;
   const seeds = Array.isArray(draft.seeds) ? draft.seeds : Array.from({ length: count }, (_, index) => first + index);
@@ -162,7 +164,7 @@ function makeSweep(
     name: basename(file).replace(/\.ya?ml$/, ''),
     ...{ file: showPath(file), base: draft.base },
     ...{ method: draft.method, trials: draft.method === 'grid' ? null : draft.trials, seeds, seed: draft.seed },
-    ...{ objective: draft.objective, ...selection },
+    ...{ objective: draft.objective ?? (config.data.labels === 'multi' ? 'map' : 'top1'), ...selection },
     bracket: draft.bracket.rungs.length === 0 ? null : draft.bracket,
     tpe: draft.tpe,
     executor: { ...executor, memory_bytes: memory === null ? null : (parseBytes(memory) ?? null) },

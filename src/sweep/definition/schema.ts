@@ -60,7 +60,9 @@ export const sweepSchema = z.strictObject({
     .default(null)
     .describe("Values of train.seed, or how many from the base's on; null: the base's alone."),
   seed: seed.default(0).describe('Seed of the draws.'),
-  objective: z.enum(['top1', 'top5']).default('top1').describe('What is best, on selection_list.'),
+  objective: optional(z.enum(['top1', 'top5', 'map'])).describe(
+    'What is best, on selection_list; null: top1, of data.labels: multi map (mean average precision).',
+  ),
   selection: z
     .enum(['separate', 'validation'])
     .default('separate')

@@ -1,8 +1,9 @@
 /** The types of a sweep: its space, its points, its resolved file. */
 
+import type { Metric } from '../../base/intervals.ts';
 import type { Config, Draft, Params, Value } from '../../config/schema.ts';
 import type { SweepExecutor } from '../../executors/executor.ts';
-import type { Bracket, Metric } from '../../run/cohort-types.ts';
+import type { Bracket } from '../../run/cohort-types.ts';
 
 /** What a key may be in a sweep: one of `values`, or a number of `range`. */
 export interface SpaceKey {

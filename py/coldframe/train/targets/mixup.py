@@ -15,15 +15,16 @@ from coldframe.settings import Settings
 from coldframe.train.schedule import stream_seed
 
 
-def mix_batch(clips_NCTHW: Tensor, labels_N: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+def mix_batch(clips_NCTHW: Tensor, labels: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
     """Returns the batch after mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) with its reversed self.
 
-    Targets are class weights (N, num_classes); labels come back untouched when both are off. With both on, a coin
-    decides for each step. The draws are a function of (data.seed, step): all trials of a cohort share the mixed clips.
+    Targets are class weights (N, num_classes), of clips with several labels the share of the clip that has each; labels
+    come back untouched when both are off. With both on, a coin decides for each step. The draws are a function of
+    (data.seed, step): all trials of a cohort share the mixed clips.
     """
     train = settings.train
     if train.mixup == 0 and train.cutmix == 0:
-        return clips_NCTHW, labels_N
+        return clips_NCTHW, labels
     generator = torch.Generator().manual_seed(stream_seed(settings.data.seed, "mix", step))
     use_cutmix = train.cutmix > 0 and (train.mixup == 0 or torch.rand((), generator=generator).item() < 0.5)
     kept = _sample_beta(train.cutmix if use_cutmix else train.mixup, generator)
@@ -38,7 +39,8 @@ def mix_batch(clips_NCTHW: Tensor, labels_N: Tensor, settings: Settings, step: i
         kept = 1 - (bottom - top) * (right - left) / (height * width)
     else:
         mixed = torch.lerp(partner, clips_NCTHW, kept)
-    targets = F.one_hot(labels_N, settings.data.num_classes).to(clips_NCTHW.dtype)
+    hot = F.one_hot(labels, settings.data.num_classes) if labels.ndim == 1 else labels
+    targets = hot.to(clips_NCTHW.dtype)
     return mixed, torch.lerp(targets.flip(0), targets, kept)
 
 
