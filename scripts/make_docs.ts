@@ -35,6 +35,7 @@ const FOLDERS: Record<string, string> = {
   'src/executors': 'Where the cohorts of a sweep run: this machine, Slurm or Ray.',
   'src/data': 'Lists of clips, read and checked.',
   'src/data/check': '`check`: what is found in lists and how it is told; training uses the quick part of it.',
+  'src/data/probe': 'Clips that cannot be used: looked for by `check --probe`, kept, and counted while work goes on.',
   'src/data/layouts': 'Lists made from the layouts that clips come in, and split.',
   'src/data/layouts/annotations': 'Layouts of data sets and of labelling tools: a file each.',
   'src/runtime': 'The bridge to Python: starting it, calling it, watching it. Not a run: that is `run/` and `train/`.',

@@ -229,7 +229,7 @@ describe('an attempt', () => {
       () => run.append(event),
       () => run.writeJson('status.json', {}),
       () => run.writeStatus({ state: 'running', step: 1, steps: 2 }),
-      () => run.addBadVideo('x', 'y'),
+      () => run.addBadVideo('train', 'x', 'y'),
     ];
     for (const one of writes) expect(one).toThrow(Fenced);
     expect(readFileSync(join(dir, 'events.jsonl'), 'utf8').trimEnd().split('\n')).toHaveLength(2);

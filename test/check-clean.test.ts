@@ -31,9 +31,11 @@ function write(clips: string[], lists: Record<string, string>): void {
 /** Checks lists and writes them clean; errors are told in an exception, after that. */
 async function clean(lists: string[], root?: string): Promise<void> {
   const request = { lists: lists.map(within), config: undefined, numClasses: undefined, root, readTrained: () => null };
-  await checkClips({ ...request, writeClean: within('clean') }, QUIET).catch((error: Error) => {
-    if (error.name !== 'UserError') throw error;
-  });
+  await checkClips({ ...request, probeSeconds: undefined, writeClean: within('clean') }, QUIET).catch(
+    (error: Error) => {
+      if (error.name !== 'UserError') throw error;
+    },
+  );
 }
 
 const read = (name: string): string => readFileSync(within(`clean/${name}`), 'utf8').replaceAll(`${folder}/`, '');
@@ -104,7 +106,14 @@ describe('clean lists', () => {
 
 describe('classes', () => {
   const clipsOf = (folders: Record<string, number>): FoundClip[] =>
-    Object.entries(folders).map(([name, label]) => ({ path: `/c/${name}/x.mp4`, label, line: 1, id: name, size: 1 }));
+    Object.entries(folders).map(([name, label]) => ({
+      path: `/c/${name}/x.mp4`,
+      label,
+      line: 1,
+      id: name,
+      size: 1,
+      mtime: 1,
+    }));
   const told = (find: (findings: Findings) => void): string[] => {
     const found: Finding[] = [];
     find(new Findings((finding) => found.push(finding)));

@@ -344,8 +344,8 @@ describe('bad input', () => {
     const reason = expect.stringMatching(/\w/);
     const bad = events.filter(({ kind }) => kind === 'bad_video');
     expect(bad).toHaveLength(2);
-    expect(bad[0]).toMatchObject({ path: inTrain, reason, num_bad: 1, num_videos: 12 });
-    expect(bad.at(-1)).toMatchObject({ path: inVal, reason, num_bad: 2, num_videos: 12 });
+    expect(bad[0]).toMatchObject({ path: inTrain, reason, num_bad: 1, num_videos: 8 });
+    expect(bad.at(-1)).toMatchObject({ path: inVal, reason, num_bad: 1, num_videos: 4 });
     expect(events.find(({ kind }) => kind === 'evaluated')).toMatchObject({ num_videos: 3, num_bad: 1 });
     const table = readFileSync(join(folder, 'skip', 'bad-videos.tsv'), 'utf8')
       .trimEnd()
@@ -353,9 +353,15 @@ describe('bad input', () => {
     expect(table.map((line) => line.split('\t')[0])).toEqual([inTrain, inVal]);
 
     expect(failed.code).toBe(2);
-    expect(failed.stderr).toMatch(new RegExp(`^${inTrain} {2}.*data.on_bad_video is fail`, 'm'));
+    const refused = (rule: string): RegExp =>
+      new RegExp(
+        `^${inTrain} {2}\\w.*\n.*broken-train.txt {2}1 of 8 videos cannot be read, and ${rule} allows 0\\..*` +
+          `\`coldframe check --probe \\S*broken-train.txt --root \\S*test-clips\` finds the rest`,
+        'm',
+      );
+    expect(failed.stderr).toMatch(refused('data.on_bad_video: fail'));
     expect(tooMany.code).toBe(2);
-    expect(tooMany.stderr).toMatch(new RegExp(`${inTrain} {2}.* 1 of 12 videos .*data.max_bad_fraction: 0 allows 0`));
+    expect(tooMany.stderr).toMatch(refused('data.on_bad_video: skip with data.max_bad_fraction: 0'));
   });
 
   test('all problems of both lists come at once, and no new run folder is left', async () => {

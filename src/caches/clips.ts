@@ -9,8 +9,8 @@ import type { Report } from '../base/printer.ts';
 import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
-import { BadVideos } from '../data/bad-videos.ts';
-import { checkLists, filesOf } from '../data/checks.ts';
+import { checkLists, filesOf, listPlaces } from '../data/checks.ts';
+import { BadVideos } from '../data/probe/bad-videos.ts';
 import type { ClipsForecast } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
@@ -51,12 +51,12 @@ async function prepareAll(
   report: Report,
 ): Promise<void> {
   const { config, output } = options;
-  const bad = new BadVideos({ report, limit: config.data, done: 'prepared' });
+  const bad = new BadVideos({ report, limit: config.data, done: 'prepared', lists: listPlaces(config) });
   try {
     for (;;) {
       if (stop.aborted) throw new Interrupted(`stopped; the same command goes on with ${output}`);
       const made = await session.prepareClips(CALL_SECONDS);
-      for (const video of made.bad) bad.count(video, made.num_total);
+      bad.count(made.bad, made.num_total);
       report.progress('clips', made.num_done, made.num_total);
       if (!made.done) continue;
       const file = writeConfig(options, output, lists);

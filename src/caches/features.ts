@@ -7,8 +7,8 @@ import type { Report } from '../base/printer.ts';
 import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
-import { BadVideos } from '../data/bad-videos.ts';
-import { checkLists, filesOf } from '../data/checks.ts';
+import { checkLists, filesOf, listPlaces } from '../data/checks.ts';
+import { BadVideos } from '../data/probe/bad-videos.ts';
 import { SaveClock } from '../run/save-clock.ts';
 import type { FeaturesBuilt, FeaturesForecast } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
@@ -24,11 +24,11 @@ export async function forecastFeatures(config: Config, report: Report): Promise<
 /** Builds the cache in `data.features`, or goes on with it. Throws Interrupted when asked to stop, after saving. */
 export async function buildFeatures(config: Config, report: Report): Promise<void> {
   await withForecast(config, report, async (session, stop) => {
-    const bad = new BadVideos({ report, limit: config.data, done: 'read' });
+    const bad = new BadVideos({ report, limit: config.data, done: 'read', lists: listPlaces(config) });
     const clock = new SaveClock(config.run.save_minutes);
     for (;;) {
       const built = await session.buildFeatures(CALL_SECONDS);
-      for (const video of built.bad) bad.count(video, built.num_videos);
+      bad.count(built.bad, built.num_videos);
       report.progress('features', built.num_done, built.num_total);
       if (built.done) {
         report.endProgress();

@@ -15,6 +15,7 @@ import { findSameContent } from './check/contents.ts';
 import { Findings } from './check/findings.ts';
 import { type ComparedList, findSharedPaths, MAX_READ_BYTES } from './leaks.ts';
 import { readList } from './list.ts';
+import type { ListPlace } from './probe/bad-videos.ts';
 
 export interface CheckedList {
   /** The user's file, and the hash of its bytes. */
@@ -171,6 +172,14 @@ export const maxMissing = (data: Config['data']): number => (data.on_bad_video =
 /** Folder of a list's relative paths; null: the list's own. */
 export function rootOf(data: Config['data'], which: Which): string | null {
   return (which === 'train' ? data.train_root : data.val_root) ?? data.root;
+}
+
+/** The lists of a configuration that videos are read from, with their folders. */
+export function listPlaces({ data }: Config): ListPlace[] {
+  return (['train', 'val'] as const).flatMap((which) => {
+    const file = data[`${which}_list`];
+    return file === null ? [] : [{ file, root: rootOf(data, which) }];
+  });
 }
 
 /** Returns whether it could be read. */

@@ -93,6 +93,8 @@ export interface Clip {
 export interface FoundClip extends Clip {
   id: string;
   size: number;
+  /** Time of its last change, ms. */
+  mtime: number;
 }
 
 /** One pass over a list: counts, problems and the normalised copy. */

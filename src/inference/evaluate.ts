@@ -9,8 +9,8 @@ import type { Report } from '../base/printer.ts';
 import { stoppable } from '../base/stop.ts';
 import { keepLine } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
-import { BadVideos } from '../data/bad-videos.ts';
 import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
+import { BadVideos } from '../data/probe/bad-videos.ts';
 import { guessDevice } from '../run/outcome.ts';
 import { refuseForeignResults } from '../run/place.ts';
 import type { Opened, Result } from '../runtime/replies.ts';
@@ -94,10 +94,10 @@ function nameOutput(
 }
 
 async function runEvaluation(session: Session, step: number, output: string, report: Report): Promise<Results> {
-  const counted = new BadVideos({ report, limit: null, done: 'read' });
+  const counted = new BadVideos({ report, limit: null, done: 'read', lists: [] });
   for (;;) {
     const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS, output);
-    for (const video of bad) counted.count(video, num_total, step);
+    counted.count(bad, num_total, step);
     report.progress('evaluate', num_seen, num_total);
     if (results !== null) return results;
   }

@@ -6,6 +6,7 @@ import { Fenced, UserError } from '../base/errors.ts';
 import type { Kind, StoredEvent, TimedEvent } from '../base/events/event.ts';
 import { appendWhole, makeFolder, writeWhole } from '../base/files.ts';
 import { readFormat } from '../config/stored-format.ts';
+import type { Which } from '../data/checks.ts';
 import { describeWriter, judgeRun, type Writer } from './liveness.ts';
 
 export interface Status {
@@ -88,25 +89,30 @@ export class RunFolder {
     this.writeJson('status.json', { ...status, ...describeWriter() });
   }
 
-  /** Adds a bad video once; returns whether it is new, and how many distinct ones the run has met. */
-  addBadVideo(path: string, reason: string): { isNew: boolean; numBad: number } {
+  /** Adds a bad video of a list, once; returns whether the run did not know it, and all of that list with their reasons. */
+  addBadVideo(list: Which, path: string, reason: string): { isNew: boolean; all: ReadonlyMap<string, string> } {
     const known = this.badVideos();
-    const isNew = !known.has(path);
+    const isNew = !known.train.has(path) && !known.val.has(path);
     if (isNew) {
       this.refuseFenced();
-      known.add(path);
-      appendWhole(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\n`);
+      appendWhole(this.path('bad-videos.tsv'), `${path}\t${reason.replace(/\s+/g, ' ')}\t${list}\n`);
     }
-    return { isNew, numBad: known.size };
+    known[list].set(path, reason);
+    return { isNew, all: known[list] };
   }
 
-  private bad: Set<string> | undefined;
+  private bad: Record<Which, Map<string, string>> | undefined;
 
-  private badVideos(): Set<string> {
+  /** Those that the run has met so far, with their reasons, by list. */
+  badVideos(): Record<Which, Map<string, string>> {
     if (this.bad === undefined) {
+      this.bad = { train: new Map(), val: new Map() };
       const file = this.path('bad-videos.tsv');
       const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean) : [];
-      this.bad = new Set(lines.map((line) => line.slice(0, line.indexOf('\t'))));
+      for (const line of lines) {
+        const [path = '', reason = '', list] = line.split('\t');
+        this.bad[list === 'val' ? 'val' : 'train'].set(path, reason); // older runs do not say which
+      }
     }
     return this.bad;
   }

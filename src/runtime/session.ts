@@ -16,6 +16,8 @@ import {
   memorySchema,
   openSchema,
   predictSchema,
+  probedSchema,
+  type Sampling,
 } from './replies.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -28,6 +30,18 @@ export interface OpenRequest {
   run_dir: string | null;
   /** auto, never, or the path of a checkpoint. */
   resume: string;
+}
+
+export interface ProbeRequest {
+  paths: string[];
+  reader: string;
+  /** null: any frame may be asked for. */
+  sampling: Sampling | null;
+  /** The call is about so long, or shorter where no video is left. */
+  seconds: number;
+  num_processes: number;
+  /** A video that takes longer is told as slow. */
+  limit_seconds: number;
 }
 
 export class Session {
@@ -120,6 +134,11 @@ export class Session {
   /** Goes on with re-encoding for about so long. */
   prepareClips(seconds: number) {
     return this.runtime.call('prepare_clips', { seconds }, clipsPreparedSchema);
+  }
+
+  /** Takes more videos to probe, and tells those that are done. Needs no torch. */
+  probe(request: ProbeRequest) {
+    return this.runtime.call('probe', request, probedSchema);
   }
 
   /** What a file of weights or a checkpoint folder is. */

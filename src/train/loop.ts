@@ -5,7 +5,7 @@ import type { EventOf } from '../base/events/event.ts';
 import { describeList } from '../data/checks.ts';
 import { isPlain } from '../run/cohort-file.ts';
 import { refuseSmallDisk } from '../run/place.ts';
-import type { Advanced, BadVideo, Step } from '../runtime/replies.ts';
+import type { Advanced, Step } from '../runtime/replies.ts';
 import type { Session } from '../runtime/session.ts';
 import { beginJournal, openSession } from './take-over.ts';
 import { CALL_SECONDS, type Results, type Training } from './training.ts';
@@ -17,6 +17,7 @@ export async function trainOn(run: Training, session: Session, resume: string): 
     refuseSmallDisk(run.folder.dir, trained, run.config.train.ema_decay !== null);
   }
   beginJournal(run, opened);
+  run.countKnown();
   await settle(run, session);
   while (run.step < run.config.train.steps) {
     if (run.stop.requested) return interrupt(run, session);
@@ -45,7 +46,7 @@ async function settle(run: Training, session: Session): Promise<void> {
 }
 
 function digest(run: Training, advanced: Advanced): void {
-  for (const video of advanced.bad) countBadVideo(run, video);
+  run.countBad('train', advanced.bad);
   for (const step of advanced.steps) {
     digestStep(run, step);
     const gone = advanced.dropped.filter((one) => one.step === step.step);
@@ -89,11 +90,6 @@ function dropTrials(
   );
 }
 
-function countBadVideo(run: Training, video: BadVideo): void {
-  const numVideos = (run.lists.train?.numLines ?? 0) + (run.lists.val?.numLines ?? 0);
-  run.bad.count(video, numVideos, run.step);
-}
-
 async function save(run: Training, session: Session): Promise<void> {
   run.folder.refuseFenced();
   run.report.event({ kind: 'saved', ...(await session.save()) });
@@ -105,7 +101,7 @@ async function evaluate(run: Training, session: Session): Promise<Results> {
   for (;;) {
     run.folder.refuseFenced();
     const progress = await session.evaluate(CALL_SECONDS, run.folder.path('evaluations', `step-${run.step}`));
-    for (const video of progress.bad) countBadVideo(run, video);
+    run.countBad('val', progress.bad);
     dropTrials(
       run,
       progress.dropped.map(({ trial, why }) => ({ trial, why, reason: 'diverged' })),

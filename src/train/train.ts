@@ -6,6 +6,7 @@ import { RuntimeFailure, UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
 import { type CheckedList, type CheckedLists, checkLists, loadInputs } from '../data/checks.ts';
+import { findKnownLists } from '../data/probe/lists.ts';
 import { describeWorkers } from '../data/workers.ts';
 import { firstSettings, plainCohort, readCohort } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
@@ -106,6 +107,8 @@ async function prepareAndRun(run: Training, resume: string): Promise<void> {
       (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
       resume,
     );
+    run.known = findKnownLists(firstSettings(cohort), run.lists);
+    run.refuseKnown();
     const workers = describeWorkers(firstSettings(cohort));
     if (workers !== undefined) report.note(workers);
   } catch (error) {

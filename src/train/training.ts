@@ -4,13 +4,14 @@ import { asUserError, classifyFailure, Fenced, Interrupted } from '../base/error
 import { stampEvent } from '../base/events/event.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/schema.ts';
-import { BadVideos } from '../data/bad-videos.ts';
-import type { CheckedLists } from '../data/checks.ts';
+import { type CheckedLists, rootOf, type Which } from '../data/checks.ts';
+import { BadVideos } from '../data/probe/bad-videos.ts';
+import type { KnownLists } from '../data/probe/known.ts';
 import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import type { RunFolder, Status } from '../run/folder.ts';
 import { SaveClock } from '../run/save-clock.ts';
-import type { Result } from '../runtime/replies.ts';
+import type { BadVideo, Result } from '../runtime/replies.ts';
 import { decideRung, findNextRung, type RankedPoint } from './bracket.ts';
 import { Pace } from './progress.ts';
 import type { StopRequest } from './stop-request.ts';
@@ -32,7 +33,9 @@ export class Training {
   readonly stop: StopRequest;
   readonly standing: Standing;
   readonly clock: SaveClock;
-  readonly bad: BadVideos;
+  readonly bad: Record<Which, BadVideos>;
+  /** Bad clips that a probe of these lists found, and that are still the same. */
+  known: KnownLists = {};
   readonly pace = new Pace();
   lists: CheckedLists = {};
   step = 0;
@@ -51,11 +54,39 @@ export class Training {
     this.report = report;
     this.stop = stop;
     this.clock = new SaveClock(this.config.run.save_minutes);
-    this.bad = new BadVideos({
-      ...{ report, limit: this.config.data, done: 'read', listedIn: folder.path('bad-videos.tsv') },
-      add: ({ path, reason }) => folder.addBadVideo(path, reason),
-    });
+    this.bad = { train: this.#watchBad('train'), val: this.#watchBad('val') };
     this.standing = new Standing(cohort.trials.map(({ name }) => name));
+  }
+
+  /** The limit is one of training clips; a video that cannot be evaluated on counts as an error there. */
+  #watchBad(which: Which): BadVideos {
+    const { data } = this.config;
+    const file = data[`${which}_list`];
+    return new BadVideos({
+      report: this.report,
+      limit: which === 'train' ? data : null,
+      done: 'read',
+      lists: file === null ? [] : [{ file, root: rootOf(data, which) }],
+      listedIn: this.folder.path('bad-videos.tsv'),
+      keep: ({ path, reason }) => this.folder.addBadVideo(which, path, reason),
+    });
+  }
+
+  /** Takes bad videos of a list; names those that the run did not know. Throws UserError where they are too many. */
+  countBad(which: Which, videos: BadVideo[]): void {
+    this.bad[which].count(videos, this.lists[which]?.numLines ?? 0, this.step);
+  }
+
+  /** Names the clips that are known to be bad, all at once. */
+  countKnown(): void {
+    for (const which of ['train', 'val'] as const) this.countBad(which, this.known[which]?.bad ?? []);
+  }
+
+  /** Throws UserError where too many are known to be bad before the run has begun. */
+  refuseKnown(): void {
+    const known = new Map(this.folder.badVideos().train);
+    for (const { path, reason } of this.known.train?.bad ?? []) known.set(path, reason);
+    this.bad.train.refuse(known, this.lists.train?.numLines ?? 0);
   }
 
   /** Steps until the call is about a second long, and never past the next rung, evaluation or checkpoint. */

@@ -63,10 +63,13 @@ def test_a_list_of_which_nothing_can_be_read_ends_the_run(tmp_path: Path) -> Non
         train(tmp_path / "run", list_file, [6], 7)
 
 
-def test_on_bad_video_fail_ends_it_at_the_first(tmp_path: Path) -> None:
+def test_on_bad_video_fail_takes_no_step_from_the_first_on(tmp_path: Path) -> None:
     list_file = write_list(tmp_path, 2)
-    with pytest.raises(UserError, match=r"torn.mp4 .*data.on_bad_video is fail"):
-        train(tmp_path / "run", list_file, [6], 7, data__on_bad_video="fail")
+    (skipped,) = train(tmp_path / "skip", list_file, [6], 7)
+    first = next(step["step"] for step in skipped["steps"] if not step["clips"])
+    (failed,) = train(tmp_path / "fail", list_file, [6], 7, data__on_bad_video="fail")
+    assert [Path(video["path"]).name for video in failed["bad"]] == ["torn.mp4"]
+    assert (failed["step"], len(failed["steps"])) == (first - 1, first - 1)
 
 
 def test_a_model_of_noise_reads_the_video_it_is_asked_about(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from clips import cut_by_edit_list, make_clip, make_sound, read_number
+from coldframe.data.facts import probe
 from coldframe.video.frames import BadVideo, read_frames, training_indices, view_indices
-from coldframe.video.probe import probe
 
 PARITY = torch.load(Path(__file__).parent.parent / "fixtures" / "parity" / "data.pt", weights_only=True)
 X264 = "log-level=none"

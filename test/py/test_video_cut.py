@@ -9,9 +9,9 @@ import av
 import pytest
 
 from clips import make_clip, read_number
+from coldframe.data.facts import probe
 from coldframe.prepare.transcode import Encoding, transcode
 from coldframe.video.frames import BadVideo, read_frames
-from coldframe.video.probe import probe
 
 ENCODING = Encoding(short_side=None, gop=4, crf=10, preset="superfast")
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from clips import make_clip, read_number
+from coldframe.data.facts import probe
 from coldframe.prepare.transcode import Encoding, transcode
 from coldframe.video.frames import BadVideo, read_frames
-from coldframe.video.probe import probe
 from coldframe.video.torchcodec import choose_reader
 
 REORDERED = {"preset": "medium", "x264-params": "log-level=none:bframes=3:b-pyramid=normal:threads=1"}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from coldframe import heartbeat
+from coldframe.data.facts import probe
 from coldframe.machine.processes import Reply, Workers, serve_lines
 from coldframe.video.frames import BadVideo, reachable_indices, view_indices
-from coldframe.video.probe import probe
 from coldframe.video.torchcodec import check_frames
 
 HEARTBEAT_SECONDS = 0.5
@@ -73,7 +73,7 @@ def _describe(path: str, reply: Reply) -> dict[str, Any]:
 
 
 def answer(request: Reply) -> Iterator[Reply]:
-    """Tells of a video its `facts` (as of `video.probe`) where it can be opened, then its `problem` where it cannot be
+    """Tells of a video its `facts` (as of `data.facts`) where it can be opened, then its `problem` where it cannot be
     used, `{fault, reason}` as of `BadVideo`, and its `damage`: why not all of its frames can be read.
 
     Damage to frames that no sampling reaches is no problem.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
 from coldframe.session.running import Running
-from coldframe.session.training import refuse_bad
 from coldframe.train.targets import thresholds
 from coldframe.train.targets.thresholds import Thresholds
 
@@ -29,7 +29,7 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
     bad = [{"path": path, "reason": reason} for path, reason in evaluation.bad[num_bad:]]
     if done or (bad and running.settings.data.on_bad_video == "fail"):
         running.evaluation = None
-    refuse_bad(running, bad)
+    _refuse_bad(running, bad)
     results = None
     dropped: dict[str, str] = {}
     if done:
@@ -48,6 +48,20 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
         "dropped": [{"trial": name, "step": running.step, "why": why} for name, why in dropped.items()],
         "results": results,
     }
+
+
+def _refuse_bad(running: Running, unreadable: list[dict[str, str]]) -> None:
+    """Raises UserError that names the videos, where the settings allow none."""
+    if not unreadable or running.settings.data.on_bad_video != "fail":
+        return
+    data = running.settings.data
+    root = data.val_root or data.root
+    command = ["coldframe", "check", "--probe", data.val_list or "", *([] if root is None else ["--root", root])]
+    named = "".join(f"{video['path']}  {video['reason']}.\n" for video in unreadable)
+    raise UserError(
+        f"{named}data.on_bad_video  is fail; skip leaves such videos out and reports them. "
+        f"`{shlex.join(command)}` finds the rest."
+    )
 
 
 def _drop_broken(running: Running, evaluation: Evaluation) -> dict[str, str]:

@@ -15,25 +15,31 @@ from coldframe.train.targets.mixup import mix_batch
 
 
 def advance(running: Running, steps: int) -> dict[str, Any]:
-    """Returns the results of the next `steps` optimizer steps, fewer when the run ends or every trial diverged."""
+    """Returns the results of the next `steps` optimizer steps, fewer when the run ends or every trial diverged.
+
+    Where the settings allow no bad video, the steps before the first of them: `bad` then names those of its batch."""
     results: list[dict[str, Any]] = []
     bad: list[dict[str, str]] = []
     dropped: list[dict[str, Any]] = []
     last = min(running.step + steps, running.settings.train.steps)
     while running.step < last and running.cohort.trials:
-        results.append(_one_step(running, bad, dropped))
+        result = _one_step(running, bad, dropped)
+        if result is None:
+            break
+        results.append(result)
         heartbeat.progress()
     return {"step": running.step, "steps": results, "bad": bad, "dropped": dropped}
 
 
-def _one_step(running: Running, bad: list[dict[str, str]], dropped: list[dict[str, Any]]) -> dict[str, Any]:
+def _one_step(running: Running, bad: list[dict[str, str]], dropped: list[dict[str, Any]]) -> dict[str, Any] | None:
     started = time.perf_counter()
     if running.train is None:
         running.train = running.start_training()
     batch = next(running.train)
     unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
-    refuse_bad(running, unreadable)
     bad += unreadable
+    if unreadable and running.settings.data.on_bad_video == "fail":
+        return None
     loaded = time.perf_counter()
     if not len(batch.labels):
         _leave_out(running, unreadable)
@@ -59,16 +65,6 @@ def _one_step(running: Running, bad: list[dict[str, str]], dropped: list[dict[st
             for name, result in outcome.items()
         },
     }
-
-
-def refuse_bad(running: Running, unreadable: list[dict[str, str]]) -> None:
-    """Raises UserError that names the first of the videos, where the settings allow none."""
-    if unreadable and running.settings.data.on_bad_video == "fail":
-        first = unreadable[0]
-        raise UserError(
-            f"{first['path']}  {first['reason']}. data.on_bad_video is fail; skip leaves such videos out and reports "
-            "them."
-        )
 
 
 def _leave_out(running: Running, unreadable: list[dict[str, str]]) -> None:

@@ -4,6 +4,8 @@ import { z } from 'zod';
 import { FINDING_CODES, SEVERITIES } from './codes.ts';
 import { bytes, count, maybe, plain, seconds, text } from './fields.ts';
 
+const spread = z.object({ least: count, quarter: count, half: count, three_quarters: count, most: count });
+
 export const LISTS = [
   plain('finding', '`check`: one thing found in a list.', {
     code: z.enum(FINDING_CODES),
@@ -17,6 +19,34 @@ export const LISTS = [
     did_you_mean: text.optional().describe('a path that is there'),
     other_list: text.optional().describe('where the same clip stands, too'),
     other_line: count.optional(),
+  }),
+  plain('probed', '`check --probe`: the clips of a list, before the findings in them.', {
+    list: text.describe('file'),
+    num_clips: count.describe('that were looked into'),
+    num_known: count.describe('of them from an earlier time'),
+    num_videos: count.describe('that can be opened'),
+    measures: z
+      .record(z.enum(['frames', 'seconds', 'rate']), spread)
+      .nullable()
+      .describe('null: no video can be opened'),
+    kinds: z
+      .record(z.enum(['size', 'codec', 'container']), z.array(z.tuple([text, count])))
+      .describe('how many of each, the most first'),
+    num_rotated: count.describe('or mirrored'),
+    num_variable_rate: count,
+    sampling: z
+      .object({
+        num_frames: count,
+        stride: maybe.describe('null: a frame of each segment'),
+        num_views: maybe.describe('null: of a training'),
+        span: count.describe('frames from the first to the last of a clip'),
+        num_short: count.describe('videos with fewer frames'),
+        starts: count.describe('places where a clip of the median video may begin'),
+        covered: z.number().describe('share of it that a clip spans'),
+      })
+      .nullable()
+      .describe('null: no configuration says which'),
+    seconds,
   }),
   plain('cleaned', '`check --write-clean`.', {
     folder: text.describe('has quarantine.tsv, per-class.tsv and clean.json beside the lists'),

@@ -16,6 +16,15 @@ const checkOptions = (command: Argv) =>
     .option('config', text('config', 'YAML configuration: its lists, roots and classes', {}))
     .option('num-classes', number('num-classes', 'number of classes; labels go from 0 to one less', { least: 1 }))
     .option('root', text('root', "folder of relative paths (default: the list's own)", {}))
+    .option('probe', {
+      type: 'boolean',
+      default: false,
+      describe: 'look into every clip: decode all frames that training may pick',
+    })
+    .option('probe-seconds', {
+      ...number('probe-seconds', 'how long a clip may take; one that takes longer is named', { least: 1 }),
+      default: 20,
+    })
     .option(
       'write-clean',
       text('write-clean', 'folder for the lists without what was found, and what was left out', {}),
@@ -29,5 +38,6 @@ async function runCheck(args: Parsed<typeof checkOptions>): Promise<void> {
   const { lists = [], config, root, 'num-classes': numClasses, 'write-clean': writeClean } = args;
   const readTrained = (checkpoint: string): string[] | null =>
     isUpstreamFile(checkpoint) ? null : readCheckpoint(checkpoint).header.classes;
-  await checkClips({ lists, config, root, numClasses, writeClean, readTrained }, report);
+  const probeSeconds = args.probe ? args['probe-seconds'] : undefined;
+  await checkClips({ lists, config, root, numClasses, probeSeconds, writeClean, readTrained }, report);
 }

@@ -7,6 +7,8 @@ import type { Code } from './findings.ts';
 export interface SeenFile {
   id: string;
   size: number;
+  /** Time of its last change, ms. */
+  mtime: number;
 }
 
 /** Why a path leads to no video; `text` follows the path. */
@@ -29,7 +31,7 @@ export function lookFor(path: string): Promise<SeenFile | Fault> {
       else if (!found.isFile()) done({ code: 'not-a-file', text: 'is no file' });
       else if (found.size === 0) done({ code: 'empty', text: 'is empty' });
       else {
-        const seen = { id: `${found.dev}:${found.ino}`, size: found.size };
+        const seen = { id: `${found.dev}:${found.ino}`, size: found.size, mtime: found.mtimeMs };
         if ((found.mode & ALL_READ) === ALL_READ || getuid?.() === 0) done(seen);
         else access(path, constants.R_OK, (refused) => done(refused === null ? seen : explain(refused.code ?? '')));
       }
