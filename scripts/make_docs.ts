@@ -30,6 +30,7 @@ const FOLDERS: Record<string, string> = {
   'src/inference': 'What is done with a finished checkpoint: `evaluate`, `predict`, `ensemble`, `checkpoint convert`.',
   'src/caches': 'Work done once for many trainings: stored features and prepared clips.',
   'src/weights': 'Weights of backbones: `weights fetch` and `weights inspect`.',
+  'src/tools/init': '`init`: what a folder holds, what of it can be trained on, and a configuration that fits.',
   'src/tools': '`doctor`, `bench`, `keys`, `import-command`.',
   'src/run': 'The run folder: what lies there, who may write there, and what may change when a run goes on.',
   'src/executors': 'Where the cohorts of a sweep run: this machine, Slurm or Ray.',

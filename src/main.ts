@@ -11,6 +11,7 @@ import { clips } from './commands/get-ready/clips.ts';
 import { doctor } from './commands/get-ready/doctor.ts';
 import { features } from './commands/get-ready/features.ts';
 import { fit } from './commands/get-ready/fit.ts';
+import { init } from './commands/get-ready/init.ts';
 import { keys } from './commands/get-ready/keys.ts';
 import { lists } from './commands/get-ready/lists.ts';
 import { weights } from './commands/get-ready/weights.ts';
@@ -27,7 +28,7 @@ import { train } from './commands/train-and-use/train.ts';
 const VERBS: Readonly<Record<string, string[]>> = {
   'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare'],
   'Many trials': ['sweep'],
-  'Get ready': ['lists', 'check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
+  'Get ready': ['init', 'lists', 'check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
   'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
   'Your shell': ['completion'],
 };
@@ -100,6 +101,7 @@ const COMMANDS = [
   ensemble,
   predict,
   checkpoint,
+  init,
   lists,
   check,
   weights,

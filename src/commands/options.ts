@@ -109,6 +109,10 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   features: ['coldframe features forecast --config my.yaml --set data.features=features'],
   'features forecast': ['coldframe features forecast --config my.yaml --set data.features=features'],
   'features build': ['coldframe features build --config my.yaml --set data.features=features'],
+  init: [
+    'coldframe init /data/clips --output my',
+    "coldframe init /data/clips --output my --group '^(.+)_[0-9]+[.]mp4$'",
+  ],
   lists: [
     'coldframe lists from-folders /data/clips --output lists',
     'coldframe lists split lists/all.txt --root /data/clips',

@@ -10,7 +10,7 @@ import { lockFile } from '../base/lock.ts';
 import type { Report } from '../base/printer.ts';
 import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
-import { PRESETS } from '../config/schema.ts';
+import { type Backbone, chooseBackboneKeys, choosePreset } from '../runtime/backbone-keys.ts';
 import type { Inspected } from '../runtime/replies.ts';
 import { withSession } from '../runtime/with-session.ts';
 import { download, hashFile, isDiskError, showUrl } from './download.ts';
@@ -190,7 +190,6 @@ function describeFound(path: string, found: Inspected, published: string | null)
   return rows.map(([name, value]) => `${name.padEnd(10)}  ${value}`);
 }
 
-type Backbone = NonNullable<Inspected['backbone']>;
 type Evl = NonNullable<Inspected['evl']>;
 
 function describeBackbone(backbone: Backbone): string {
@@ -220,37 +219,15 @@ function describeSource({ description, tower }: Backbone): string {
   return tower === null ? 'a guess' : `as all of CLIP's ${tower}`;
 }
 
-/** The preset of these sizes; where only the input differs, positions are those of another one. */
-function choosePreset(backbone: Backbone): keyof typeof PRESETS | null {
-  const { width, num_layers, num_heads, patch_size, mlp_factor, grid } = backbone;
-  const fitting = Object.entries(PRESETS).filter(
-    ([, preset]) =>
-      JSON.stringify([width, num_layers, num_heads, patch_size, mlp_factor]) ===
-      JSON.stringify([
-        ...[preset.width, preset.num_layers, preset.num_heads],
-        [preset.patch_size, preset.patch_size],
-        preset.mlp_factor,
-      ]),
-  );
-  const side = (grid?.[0] ?? 0) * patch_size[0];
-  const [name] = fitting.find(([, preset]) => preset.input_size === side) ?? fitting[0] ?? [null];
-  return name as keyof typeof PRESETS | null;
-}
-
 /** The configuration's keys that fit, null where none do. */
 function chooseConfig({ backbone, evl, sha256 }: Inspected, path: string): Record<string, unknown> | null {
   const data: Record<string, number> = {};
   const model: Record<string, object> = {};
   if (backbone !== null) {
-    const { width, num_layers, num_heads, patch_size, mlp_factor, grid } = backbone;
-    if (grid === null || patch_size[0] !== patch_size[1]) return null; // square ones only
-    const preset = choosePreset(backbone);
-    const side = grid[0] * patch_size[0];
-    const sizes = { preset: 'custom', width, num_layers, num_heads, patch_size: patch_size[0], mlp_factor };
-    if (side !== (preset === null ? null : PRESETS[preset].input_size)) data.size = side;
-    const activation = backbone.activation === 'gelu' ? { activation: 'gelu' } : {}; // the other one is the default
-    const chosen = { ...(preset === null ? sizes : { preset }), ...activation };
-    model.backbone = { ...chosen, weights: path, weights_sha256: sha256 };
+    const keys = chooseBackboneKeys(backbone);
+    if (keys === null) return null;
+    if (keys.size !== null) data.size = keys.size;
+    model.backbone = { ...keys.backbone, weights: path, weights_sha256: sha256 };
   }
   if (evl === null) return { ...(data.size === undefined ? {} : { data }), model };
   data.num_classes = evl.num_classes;

@@ -71,4 +71,15 @@ export const LISTS = [
     codes: z.record(z.string(), count).describe('findings by their code'),
     seconds,
   }),
+  plain('initialized', '`init`: lists and a configuration are written.', {
+    folder: text,
+    root: text.describe('folder of the relative paths in the lists'),
+    config: text.describe('file'),
+    lists: z.record(z.string(), count).describe('clips of train, val, select, test'),
+    num_clips: count,
+    num_classes: count,
+    num_left_out: count.describe('files that stand in no list'),
+    decisions: z.record(z.string(), z.array(text)).describe('with their reasons'),
+    next: z.array(text).describe('commands'),
+  }),
 ] as const;

@@ -53,6 +53,13 @@ export async function findSameContent(
   for (const pairs of tellers.values()) tellPairs(pairs, findings, options.why);
 }
 
+/** Returns the clips that have the same content as others, in groups. */
+export function groupSameContent(found: FoundClip[]): FoundClip[][] {
+  const reader = new ContentReader(Number.POSITIVE_INFINITY);
+  const groups = groupBySize([{ file: '', found }]).flatMap((group) => reader.groupByContent(group));
+  return groups.map((same) => same.map(({ clip }) => clip));
+}
+
 /** Clips of equal size, in groups of two or more, in the order of lists and lines. */
 function groupBySize(lists: ContentList[]): Entry[][] {
   const bySize = new Map<number, Entry | Entry[]>(); // of most sizes there is one: it needs no array

@@ -1,5 +1,9 @@
 /** What every layout of clips is read into: clips with the names of their classes, and what had to be left out. */
 
+import type { FINDING_CODES } from '../../base/events/codes.ts';
+
+type Code = (typeof FINDING_CODES)[number];
+
 /** The lists that clips go to; `all`: nothing says which. */
 export type Side = 'train' | 'val' | 'select' | 'test' | 'all';
 
@@ -26,7 +30,7 @@ export interface LaidOut extends Place {
 
 /** A clip, or what may be one, that stands in no list. */
 export interface LeftOut extends Place {
-  code: 'not-listable' | 'no-class' | 'hidden' | 'not-a-video' | 'missing' | 'unused' | 'label-conflict';
+  code: Code;
   path: string;
   /** What was found, and what to do. */
   message: string;

@@ -69,7 +69,7 @@ export async function splitList(request: SplitRequest, report: Report): Promise<
 }
 
 /** Returns the clips of a list as it is read everywhere. Raises UserError with its bad lines. */
-async function readClips(file: string, root: string): Promise<Listed[]> {
+export async function readClips(file: string, root: string): Promise<Listed[]> {
   return withScratch(async (scratch) => {
     const clean = join(scratch, 'clean.tsv');
     await checkList({ file, root, numClasses: null, skipFiles: true, writeTo: clean });
@@ -115,7 +115,7 @@ function readGroups(table: string, base: string): Map<string, string> {
   return new Map(named.map((row) => [resolve(base, row.get('path')), row.get('group').trim()]));
 }
 
-function readPattern(pattern: string): RegExp {
+export function readPattern(pattern: string): RegExp {
   try {
     return new RegExp(pattern, 'u');
   } catch (error) {
@@ -155,5 +155,5 @@ function suggestSeed(clips: Line[], shares: Shares): string {
   const still = SPLIT_SIDES.filter((side) => lacking[side].length > 0).map(
     (side) => `${lacking[side].length} in ${side}`,
   );
-  return `Before anything is trained: \`--seed ${seed}\` ${still.length === 0 ? 'gives every class clips on each side' : `leaves the fewest classes without clips: ${still.join(', ')}`}.`;
+  return `Before anything is trained: \`--seed ${seed}\` ${still.length === 0 ? 'gives every class clips on each side' : `comes nearest to the shares; classes without clips: ${still.join(', ')}`}.`;
 }

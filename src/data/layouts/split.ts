@@ -78,9 +78,10 @@ const MAX_SEEDS = 1000;
 const MAX_HASHES = 100_000;
 
 /**
- * Returns the seed whose lists come nearest to the shares in every class: first by the classes that lack training clips,
- * then validation clips, then selection clips, then by the distance from the shares. Small classes need a search, since a
- * side by a hash alone leaves a fifth of five clips empty one time in three.
+ * Returns the seed whose lists come nearest to the shares: first by lists that would be empty and classes without training
+ * clips, then by classes that lack validation or selection clips where a share of theirs is about one clip or more, then
+ * by the distance from the shares, in each class and in all. Small classes need a search, since a side by a hash alone
+ * leaves a fifth of five clips empty one time in three.
  */
 export function findSeed(clips: Grouped[], shares: Shares): number {
   const numGroups = new Set(clips.map(({ group }) => group)).size;
@@ -93,14 +94,29 @@ export function findSeed(clips: Grouped[], shares: Shares): number {
   return best;
 }
 
+/** A class has to have a clip on a side where its share of clips is not much less than one. */
+const LEAST_EXPECTED = 0.75;
+
 function rate(counts: Counts, shares: Shares): number[] {
-  const lacking = findLacking(counts, shares);
+  const all = { train: 0, val: 0, select: 0 };
+  const lacking = { train: 0, val: 0, select: 0 };
   let distance = 0;
-  for (const { train, val, select } of counts.values()) {
-    const total = train + val + select;
-    distance += ((val - shares.val * total) ** 2 + (select - shares.select * total) ** 2) / total;
+  for (const own of counts.values()) {
+    const total = own.train + own.val + own.select;
+    lacking.train += Number(own.train === 0);
+    for (const side of ['val', 'select'] as const)
+      lacking[side] += Number(own[side] === 0 && shares[side] * total >= LEAST_EXPECTED);
+    for (const side of SPLIT_SIDES) all[side] += own[side];
+    distance += measure(own, shares);
   }
-  return [lacking.train.length, lacking.val.length, lacking.select.length, distance];
+  const empty = (['val', 'select'] as const).filter((side) => shares[side] > 0 && all[side] === 0).length;
+  return [empty + Number(all.train === 0), lacking.train, lacking.val, lacking.select, distance + measure(all, shares)];
+}
+
+/** How far clips are from their shares: 0 where they have just these, and about 1 by chance. */
+function measure({ train, val, select }: Record<SplitSide, number>, shares: Shares): number {
+  const total = train + val + select;
+  return ((val - shares.val * total) ** 2 + (select - shares.select * total) ** 2) / total;
 }
 
 function isLess(a: number[], b: number[]): boolean {

@@ -86,7 +86,8 @@ function checkRow(file: string, row: Row, names: (string | undefined)[]): string
   ];
 }
 
-function findHeader(text: string, known: Columns): { separator: string; header: string[] } {
+/** Returns the separator that makes the most of the first line. */
+export function findHeader(text: string, known: Columns): { separator: string; header: string[] } {
   const tried = SEPARATORS.map((separator) => {
     const [header = []] = dsvFormat(separator).parseRows(text.slice(0, 1 << 16).split(/\r?\n|\r/, 1)[0] ?? '');
     const score = new Set(header.map((name) => columnOf(name, known)).filter((name) => name !== undefined)).size;
@@ -103,7 +104,7 @@ export const simplify = (name: string): string =>
     .toLowerCase()
     .replace(/[\s-]+/g, '_');
 
-function columnOf(name: string, known: Columns): string | undefined {
+export function columnOf(name: string, known: Columns): string | undefined {
   const simple = simplify(name);
   return Object.keys(known).find((column) => known[column]?.includes(simple));
 }

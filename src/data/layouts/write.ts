@@ -50,7 +50,7 @@ export interface Written {
 
 /** Writes a layout and tells what was written, what was left out and what comes next. */
 export function writeLayout(layout: Layout, options: WriteOptions, report: Report): Written {
-  const { clips, leftOut } = leaveConflicts(takeListable(layout));
+  const { clips, leftOut } = takeListable(layout);
   if (clips.length === 0) throw new UserError(explainNothing(layout.root, leftOut));
   refuseMixed(clips);
   const numbered = numberClasses({ ...layout, clips }, options.classes);
@@ -60,8 +60,9 @@ export function writeLayout(layout: Layout, options: WriteOptions, report: Repor
   return written;
 }
 
-/** What no line can hold is left out by name; layouts that read names from a file have not looked at them. */
-function takeListable({ root, clips, leftOut }: Layout): Pick<Layout, 'clips' | 'leftOut'> {
+/** Leaves out by name what no line can hold (layouts that read names from a file have not looked at them), and what has
+ * two labels. */
+export function takeListable({ root, clips, leftOut }: Layout): Pick<Layout, 'clips' | 'leftOut'> {
   const all = [...leftOut];
   const kept = clips.filter(({ path, list, line }) => {
     const why = explainName(path);
@@ -70,7 +71,7 @@ function takeListable({ root, clips, leftOut }: Layout): Pick<Layout, 'clips' | 
     all.push({ code: 'not-listable', path, list, line, message: `${why}. Rename it: ${adviseRename(path, folder)}` });
     return false;
   });
-  return { clips: kept, leftOut: all };
+  return leaveConflicts({ clips: kept, leftOut: all });
 }
 
 function explainNothing(root: string, leftOut: LeftOut[]): string[] {
