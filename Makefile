@@ -79,17 +79,21 @@ check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
 
-test-all: test test-pages test-slurm test-ray ## and the heavy ones: a browser, a Slurm, a Ray
+test-all: test test-pages test-ffprobe test-slurm test-ray ## and the heavy ones: a browser, ffprobe, a Slurm, a Ray
 
 test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
 	yarn -s jest --testMatch '**/*.pages.ts'
 
+test-ffprobe: setup ## what probes tell against Debian's ffprobe (installed when root); CLIPS=DIR: its variants/ and broken/, too
+	@scripts/need.sh ffprobe ffmpeg
+	CLIPS=$(CLIPS) .venv/bin/pytest test/heavy/test_ffprobe.py
+
 lint: setup mutants-check
 	yarn -s lint
 	.venv/bin/lint-imports
-	.venv/bin/ruff check py test/py scripts
-	.venv/bin/ruff format --check py test/py scripts
+	.venv/bin/ruff check py test scripts
+	.venv/bin/ruff format --check py test scripts
 
 types: setup
 	yarn -s types
