@@ -144,6 +144,28 @@ describe('of the clips of a list', () => {
     expect(tell([frames(40, odd)], 0)).toEqual(codes.map((code) => `note ${code} 1`));
   });
 
+  test('a part has as many frames as lie in it, and one behind the end of its file is an error', () => {
+    const findings = new Findings();
+    const list = { file: 'a.txt', numLines: 200, numAbsent: 0, maxMissingFraction: 0 };
+    const collected = new ProbeFindings(list, SAMPLING, findings);
+    const seconds = [
+      [0, 1.16],
+      [0, 1.12],
+      [0.4, 1.64],
+      [0.4, 1.8],
+    ] as const; // of 1.6; a clip spans 29 frames, 1.16 s
+    for (const [index, [start, end]] of seconds.entries()) {
+      const part = { start: start * 1e6, end: end * 1e6 };
+      collected.take({ path: 'a.mp4', size: 1, mtime: 1, line: index + 1, part }, sound);
+    }
+    collected.finish();
+    expect(findings.groups.map(({ code, first }) => [code, first.map(({ line }) => line)])).toEqual([
+      ['too-short', [2]],
+      ['unreadable', [4]],
+    ]);
+    expect(collected.listBad()[0]?.reason).toBe('ends at 1.6 s, before its part from 0.4 to 1.8 s');
+  });
+
   test('there are tables, and what the sampling does with them', () => {
     const tally = new Tally();
     for (const num_frames of [10, 29, 57, 58, 290])

@@ -2,6 +2,7 @@
 import { plural } from '../../base/words.ts';
 import type { Facts, Probe, Sampling } from '../../runtime/replies.ts';
 import type { Code, Finding, Findings, Severity } from '../check/findings.ts';
+import type { Part } from '../line.ts';
 import { countAllowed } from '../list.ts';
 import type { SeenVideo } from './cache.ts';
 import type { BadClip } from './known.ts';
@@ -10,6 +11,8 @@ import { countSpan } from './tables.ts';
 /** A clip of a list with its file. */
 export interface ListedVideo extends SeenVideo {
   line: number;
+  /** Of a list of parts. */
+  part?: Part;
 }
 
 /** Codes of the faults that Python names (`BadVideo` of py/coldframe/video/streams.py, and `slow`). */
@@ -29,6 +32,32 @@ export interface ProbedList {
   maxMissingFraction: number;
 }
 
+type Add = (code: Code, severity: Severity, message: string) => void;
+
+const MICROSECONDS = 1e6;
+/** Of a part so much may lie behind the end of its file (MAX_MISSING of py/coldframe/video/cut.py). */
+const MAX_MISSING = 0.05;
+
+/** Returns where the last frame ends, s. */
+const findEnd = ({ num_frames, rate, is_variable_rate, duration_seconds }: Facts): number =>
+  is_variable_rate || rate === 0 ? duration_seconds : num_frames / rate;
+
+/** Returns why a file does not hold a part, as Python says it (py/coldframe/video/parts.py). */
+function explainPart({ part }: ListedVideo, facts: Facts): string | undefined {
+  if (part === undefined || facts.rate === 0) return undefined;
+  const [start, end, over] = [part.start / MICROSECONDS, part.end / MICROSECONDS, findEnd(facts)];
+  if (end - over <= Math.max(1 / facts.rate, MAX_MISSING * (end - start))) return undefined;
+  return `ends at ${Number(over.toFixed(3))} s, before its part from ${start} to ${end} s`;
+}
+
+/** Returns the facts of a part of a file: as many frames as lie in it, about. */
+export function cutFacts(facts: Facts, part: Part | undefined): Facts {
+  if (part === undefined || facts.rate === 0) return facts;
+  const [start, end] = [part.start / MICROSECONDS, Math.min(part.end / MICROSECONDS, findEnd(facts))];
+  const seconds = Math.max(0, end - start);
+  return { ...facts, num_frames: Math.round(seconds * facts.rate), duration_seconds: seconds };
+}
+
 /** Takes the probes of a list one by one; what depends on all of them is added at the end. */
 export class ProbeFindings {
   readonly #list: ProbedList;
@@ -45,16 +74,11 @@ export class ProbeFindings {
   }
 
   take(video: ListedVideo, { facts, problem, damage }: Probe): void {
-    const add = (code: Code, severity: Severity, message: string): void =>
-      void this.#found.push({ code, severity, video, message });
+    const add: Add = (code, severity, message) => void this.#found.push({ code, severity, video, message });
     if (problem !== null) {
       const code = CODES[problem.fault] ?? 'unreadable';
       if (code === 'slow') add(code, 'warning', `${video.path} ${describeSlow(problem.reason, facts)}`);
-      else {
-        const { path, size, mtime, line } = video;
-        this.#bad.push({ path, size, mtime, line, reason: problem.reason, num_frames: facts?.num_frames ?? null });
-        add(code, 'error', `${path} ${problem.reason}`);
-      }
+      else this.#takeBad(video, problem.reason, facts?.num_frames ?? null, code, add);
       return;
     }
     if (damage !== null)
@@ -63,10 +87,19 @@ export class ProbeFindings {
         'warning',
         `${video.path} has damage that this sampling does not reach: ${damage}. Fetch it again.`,
       );
-    if (facts !== null) this.#takeFacts(facts, video.path, add);
+    if (facts === null) return;
+    const fault = explainPart(video, facts);
+    if (fault !== undefined) this.#takeBad(video, fault, null, 'unreadable', add);
+    else this.#takeFacts(cutFacts(facts, video.part), video.path, add);
   }
 
-  #takeFacts(facts: Facts, path: string, add: (code: Code, severity: Severity, message: string) => void): void {
+  #takeBad(video: ListedVideo, reason: string, numFrames: number | null, code: Code, add: Add): void {
+    const { path, size, mtime, line } = video;
+    this.#bad.push({ path, size, mtime, line, reason, num_frames: numFrames });
+    add(code, 'error', `${path} ${reason}`);
+  }
+
+  #takeFacts(facts: Facts, path: string, add: Add): void {
     const span = this.#sampling === null ? 0 : countSpan(this.#sampling);
     if (facts.num_frames < span) {
       this.#shortest = Math.min(this.#shortest, facts.num_frames);

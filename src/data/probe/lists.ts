@@ -10,7 +10,7 @@ import type { Findings } from '../check/findings.ts';
 import { type CheckedLists, rootOf, type Which } from '../checks.ts';
 import type { ListReport } from '../list.ts';
 import type { ProbeRules } from './cache.ts';
-import { type ListedVideo, ProbeFindings } from './findings.ts';
+import { cutFacts, type ListedVideo, ProbeFindings } from './findings.ts';
 import { findKnown, type KnownLists, keepKnown } from './known.ts';
 import { probeVideos } from './probe.ts';
 import { describeDistribution, Tally } from './tables.ts';
@@ -50,7 +50,7 @@ export async function probeLists(
         stop,
         tell: (video, probe) => {
           collected.take(video, probe);
-          if (probe.facts !== null) tally.add(probe.facts);
+          if (probe.facts !== null) tally.add(cutFacts(probe.facts, video.part));
         },
         progress: (done, total) => report.progress(`probe ${showPath(file)}`, done, total),
       });
