@@ -104,9 +104,13 @@ describe('sides', () => {
   test('copies stay together, through other copies and groups', () => {
     const clips = classes.flatMap((name) => Array.from({ length: 20 }, (_, index) => clip(`${name}/${index}.mp4`)));
     const pick = (...places: number[]) => places.map((place) => clips[place] as (typeof clips)[number]);
-    const { lists } = chooseSides(clips, [pick(0, 21), pick(21, 42), pick(63, 64)], undefined);
-    const sides = pick(0, 21, 42, 63, 64).map(({ path }) => sideOf(lists, path));
-    expect([new Set(sides.slice(0, 3)).size, new Set(sides.slice(3)).size]).toEqual([1, 1]);
+    const tens = Array.from({ length: 10 }, (_, index) => index);
+    const copies = tens.flatMap((index) => [pick(20 + index, 40 + index), pick(index, 20 + index)]);
+    const { lists } = chooseSides(clips, copies, undefined);
+    for (const index of tens) {
+      const sides = pick(index, 20 + index, 40 + index).map(({ path }) => sideOf(lists, path));
+      expect([index, new Set(sides).size]).toEqual([index, 1]);
+    }
   });
 
   test.each([

@@ -233,6 +233,28 @@ describe('a split', () => {
     for (const [line, side] of sides) expect(side).toBe(sideOf(line.split('_')[0] ?? '', 1, { val: 0.3, select: 0.2 }));
   });
 
+  test('leaves parts of videos and several labels as they are; the parts of one video stay together', async () => {
+    const head = '# columns: path label start end';
+    const lines = Array.from(
+      { length: 60 },
+      (_, index) => `a ${index % 20}.mp4 ${index % 2 ? '1,5' : '3'} ${index} ${index + 1.5}`,
+    );
+    writeFileSync(at('parts.txt'), [head, ...lines, ''].join('\n'));
+    const request = {
+      shares: { val: 0.3, select: 0.2 },
+      seed: 1,
+      root: folder,
+      list: at('parts.txt'),
+      output: at('out'),
+    };
+    await splitList(request, new Report());
+    const texts = ['train', 'val', 'select'].map((side) => read('out', `${side}.txt`).trimEnd().split('\n'));
+    expect(texts.map(([first]) => first)).toEqual([head, head, head]);
+    expect(texts.flatMap(([, ...rest]) => rest).sort()).toEqual([...lines].sort());
+    const videos = texts.flatMap(([, ...rest]) => [...new Set(rest.map((line) => line.split('.mp4')[0]))]);
+    expect(videos).toHaveLength(20);
+  });
+
   test('has the shares of its seed in every class, and the selection takes from training alone', () => {
     const many = Array.from({ length: 20_000 }, (_, index) => ({ group: `${index}`, class: index % 4 }));
     for (const counts of countSides(many, 5, { val: 0.2, select: 0.1 }).values()) {
@@ -278,7 +300,7 @@ describe('a split', () => {
     ['a pattern that is none', ['a 0'], { pattern: '(' }, /--group {2}found "\(": .*Allowed: a regular expression/],
     ['a pattern that fits nothing', ['a 0'], { pattern: 'x' }, /no path of .* "a" for one/],
     ['too few groups', ['a 0'], {}, /1 group of clips with this seed: nothing for/],
-    ['bad lines', ['a', 'b x'], {}, /has no label(.|\n)*is not a whole number/],
+    ['bad lines', ['a', 'b x'], {}, /has no label(.|\n)*label "x" is not/],
   ])('refused: %s', async (_, lines, more, message) => {
     await expect(split(lines, 'out', more)).rejects.toThrow(message);
   });

@@ -47,7 +47,7 @@ export async function splitList(request: SplitRequest, report: Report): Promise<
       `--val, --select  ${shares.val} and ${shares.select} leave nothing to train on. Give less than 1 together.`,
     );
   const root = resolve(request.root ?? dirname(list));
-  const clips = groupClips(await readClips(list, root), request, report);
+  const clips = groupClips(await readClips(list, root, 'multi'), request, report);
   const sides = SPLIT_SIDES.filter((side) => side === 'train' || shares[side] > 0);
   const split = splitClips(clips, seed, shares);
   const parts = sides.map((side) => ({ side, own: split[side] }));
@@ -68,11 +68,12 @@ export async function splitList(request: SplitRequest, report: Report): Promise<
   if (relative(output, root) !== '') report.note(`The paths in them begin at ${root}: set data.root to it.`);
 }
 
-/** Returns the clips of a list as it is read everywhere. Raises UserError with its bad lines. */
-export async function readClips(file: string, root: string): Promise<Listed[]> {
+/** Returns the clips of a list as it is read everywhere; `multi` takes one label or several. Raises UserError with its bad
+ * lines. */
+export async function readClips(file: string, root: string, labels: 'single' | 'multi'): Promise<Listed[]> {
   return withScratch(async (scratch) => {
     const clean = join(scratch, 'clean.tsv');
-    await checkList({ file, root, numClasses: null, skipFiles: true, writeTo: clean });
+    await checkList({ file, root, numClasses: null, skipFiles: true, writeTo: clean, labels });
     const prefix = root.endsWith('/') ? root : `${root}/`;
     const lines = readFileSync(clean, 'utf8').trimEnd().split('\n');
     return lines.map((line) => {

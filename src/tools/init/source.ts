@@ -81,7 +81,7 @@ async function readLists(dir: string, names: string[]): Promise<Source> {
   for (const name of names) {
     const list = join(dir, name);
     const side = sideOf(name);
-    for (const { label, ...clip } of await readClips(list, root))
+    for (const { label, ...clip } of await readClips(list, root, 'single'))
       clips.push({
         ...clip,
         class: classes?.[Number(label)] ?? String(label),
