@@ -195,7 +195,7 @@ describe('numbers that fit', () => {
 
   test('the file is read as it was meant, whatever the names', () => {
     for (const name of ['train.txt', 'val.txt', 'classes.txt']) make({ [name]: 'a\n' });
-    const root = at('it\'s "a" # folder: ü');
+    const root = at(`it's "a" # folder: \${NONE} ü`);
     const weights = at('w.pt');
     writeFileSync(weights, '');
     const plan: Plan = {

@@ -18,8 +18,8 @@ export interface Plan {
   numClips: Record<string, number>;
 }
 
-/** A text as YAML has it between quotes; `$` is not to be taken for a variable. */
-const write = (text: string): string => JSON.stringify(text);
+/** A text as YAML has it between quotes; `${` is not to be taken for a variable. */
+const write = (text: string): string => JSON.stringify(text).replaceAll('${', () => '$${');
 
 export function writeYaml(plan: Plan, folder: string): string {
   const { sampling, schedule, cut, backbone, numClips } = plan;
