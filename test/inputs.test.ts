@@ -52,6 +52,8 @@ test('of a refused key nothing follows', async () => {
   ]);
 });
 
+const VERDICT = 'This cannot be trained: 3 problems. Dry run: nothing was written.';
+
 test.each([
   ['train', '--dry-run'],
   ['evaluate', '--checkpoint', 'checkpoint-1.pth'],
@@ -65,6 +67,7 @@ test.each([
   const ended = await coldframe([...args, ...words.slice(args.length - 2)], { cwd: folder, env });
   expect([ended.code, ended.stderr]).toEqual([2, expect.stringContaining('val.txt:1  label "x" is not a whole')]);
   expect(ended.stderr).not.toContain('no-python');
+  if (words[1] === '--dry-run') expect(ended.stderr.split('\n')[0]).toBe(VERDICT);
   expect(readdirSync(folder).filter((name) => name === 'cache' || name === 'clips')).toEqual([]);
 });
 

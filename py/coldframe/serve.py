@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coldframe.session import Session
 
 VERBS = (
+    "load",
     "describe",
     "forecast",
     "memory",
@@ -149,6 +150,8 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if verb == "close":  # nothing was opened: leave without paying for `import torch`
             return {}
         _session = _open_session()
+    if verb == "load":  # while lists are read on the other side
+        return {}
     result: dict[str, Any] = getattr(_session, verb)(**arguments)
     return result
 

@@ -161,6 +161,6 @@ export function explainReadError(error: unknown, file: string | null, wanted: st
 
 /** Returns the path as the user would type it: relative below the current folder, else absolute. */
 export function showPath(file: string): string {
-  const short = relative(process.cwd(), resolve(file));
+  const short = relative(process.cwd(), resolve(file)) || '.';
   return keepLine(short.startsWith('..') || isAbsolute(short) ? resolve(file) : short);
 }

@@ -9,6 +9,7 @@ import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { plural, quote } from '../base/words.ts';
+import { explainEmpty } from './check/empty.ts';
 import type { Code, Finding, Findings } from './check/findings.ts';
 import {
   COLUMNS,
@@ -173,7 +174,7 @@ export class Scan {
 
   /** Ends the reading: more of the same would follow. */
   #refuse(code: Code, what: string): never {
-    this.fail(code, this.#line, `${what}. A list has \`${this.#form}\` lines, in UTF-8.`);
+    this.fail(code, Math.max(1, this.#line), `${what}. A list has \`${this.#form}\` lines, in UTF-8.`);
     throw new NoList();
   }
 
@@ -317,7 +318,7 @@ export class Scan {
     if (this.numLines === 1 && line.includes(',') && !isMeant) {
       this.#refuse(
         'separator',
-        `is separated by commas (${quote(line)}); a space or a tab goes before the label, and there is no header`,
+        `is separated by commas (${quote(line)}); a space or a tab goes before the label, and there is no header; \`coldframe lists from-csv\` makes lists of tables`,
       );
     }
     const lacking = this.#columns === 'parts' ? 'has not all four columns' : 'has no label';
@@ -375,22 +376,8 @@ export class Scan {
     if (numClasses !== null && this.#minLabel === 1 && this.maxLabel === numClasses) {
       this.fail('label-range', null, `labels run from 1 to ${numClasses}, but must start at 0. Subtract 1 from each.`);
     }
-    const empty = [...(numClasses === null ? [] : this.perClass.keys())].filter((label) => this.perClass[label] === 0);
-    if (empty.length > 0) {
-      const first = empty
-        .slice(0, 3)
-        .map((label) => (classNames?.[label] ? `${label} ${quote(classNames[label])}` : label));
-      const names = first.join(', ') + (empty.length > 3 ? ', ...' : '');
-      const isShort = classNames == null && this.maxLabel + 1 < (numClasses ?? 0);
-      const advice = isShort
-        ? `. The highest label is ${this.maxLabel}: if there are no more classes, set data.num_classes: ${this.maxLabel + 1}`
-        : '';
-      this.warn(
-        'class-empty',
-        null,
-        `${empty.length} of ${plural(numClasses, 'class')} have no clip: ${names}${advice}`,
-      );
-    }
+    const empty = numClasses === null ? undefined : explainEmpty(this.perClass, this.maxLabel, classNames ?? null);
+    if (empty !== undefined) this.warn('class-empty', null, empty);
     const { count, first: line, line: number } = this.#comments;
     if (count > 0) {
       const what = `${plural(count, 'line')} without a label taken for comments (${line})`;

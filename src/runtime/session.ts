@@ -51,6 +51,11 @@ export class Session {
     this.runtime = runtime;
   }
 
+  /** Imports torch. What it takes to do so can be had while other things are read: no answer has to be waited for. */
+  load() {
+    return this.runtime.call('load', {}, z.object({}));
+  }
+
   /** With a configuration: how many videos its evaluation reads, null where there is none. */
   describe(settings: object | null, numVal: number | null = null) {
     return this.runtime.call('describe', { settings, num_val: numVal }, describeSchema);

@@ -2,7 +2,7 @@
 
 import { Interrupted, RuntimeFailure } from '../base/errors.ts';
 import type { Stop } from '../base/stop.ts';
-import { type RuntimeOptions, startRuntime } from './runtime.ts';
+import { type Runtime, type RuntimeOptions, startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
 
 export interface SessionOptions extends RuntimeOptions {
@@ -16,9 +16,16 @@ export async function withSession<T>(options: SessionOptions, work: (session: Se
   refuseStopped(stop);
   const runtime = await startRuntime(rest);
   if (stop !== undefined) stop.kill = () => runtime.kill();
+  return withRuntime(runtime, (session) => {
+    refuseStopped(stop);
+    return work(session);
+  });
+}
+
+/** The same with a Python that was started already. */
+export async function withRuntime<T>(runtime: Runtime, work: (session: Session) => Promise<T>): Promise<T> {
   let result: T;
   try {
-    refuseStopped(stop);
     result = await work(new Session(runtime));
   } catch (error) {
     await runtime.close().catch(() => {}); // the first error counts
@@ -28,6 +35,12 @@ export async function withSession<T>(options: SessionOptions, work: (session: Se
     if (!(error instanceof RuntimeFailure)) throw error; // what was asked for is done, and its log says the rest
   });
   return result;
+}
+
+/** Ends a Python at once that is not needed any more: what it may be importing takes seconds. */
+export async function endRuntime(runtime: Runtime): Promise<void> {
+  runtime.kill();
+  await runtime.close().catch(() => {});
 }
 
 function refuseStopped(stop: Stop | undefined): void {

@@ -15,7 +15,9 @@ import type { CohortFile } from '../run/cohort-types.ts';
 import { RunFolder } from '../run/folder.ts';
 import { checkPlace, refuseSmallDisk } from '../run/place.ts';
 import type { FeaturesChecked, ModelForecast } from '../runtime/replies.ts';
-import { withSession } from '../runtime/with-session.ts';
+import { startRuntime } from '../runtime/runtime.ts';
+import { Session } from '../runtime/session.ts';
+import { endRuntime, withRuntime } from '../runtime/with-session.ts';
 import { checkResume, describeOnwards, findOnwards, type Onwards } from './resume.ts';
 import { refuseChangedList } from './train.ts';
 
@@ -35,15 +37,32 @@ interface Plan {
   onwards: Onwards | null;
 }
 
-export async function planTraining(request: PlanRequest, report: Report): Promise<void> {
+/** Checks and sizes; `notes` are told after the verdict, as the warnings are. Python loads torch while lists are read. */
+export async function planTraining(request: PlanRequest, report: Report, notes: string[]): Promise<void> {
   const config = firstSettings(request.cohort);
   const folder = new RunFolder(request.runDir);
-  await withScratch(async (scratch) => {
-    // Only a feature cache is compared with the lists as Python reads them.
-    const outDir = config.data.features === null ? null : scratch;
-    const { lists, onwards } = await checkBefore(request, folder, outDir, report);
-    tellPlan(config, folder, { onwards, ...(await makePlan(config, folder.dir, lists)) }, report);
-  });
+  const told: Told = { notes: [...notes], warnings: [] };
+  const starting = startRuntime({ stallSeconds: config.launch.stall_seconds });
+  starting.then((runtime) => new Session(runtime).load()).catch(() => {}); // whoever asks next is told
+  try {
+    await withScratch(async (scratch) => {
+      // Only a feature cache is compared with the lists as Python reads them.
+      const outDir = config.data.features === null ? null : scratch;
+      const { lists, onwards } = await checkBefore(request, folder, outDir, told, report);
+      const plan = await withRuntime(await starting, (session) => makePlan(session, config, folder.dir, lists));
+      tellPlan(config, folder, { lists, onwards, ...plan }, told, report);
+    });
+  } catch (error) {
+    await starting.then(endRuntime).catch(() => {});
+    if (error instanceof UserError) tellRefusal(error.problems.length, told, report);
+    throw error;
+  }
+}
+
+/** What is said besides, after the verdict. */
+interface Told {
+  notes: string[];
+  warnings: string[];
 }
 
 /** Throws UserError with the problems of place, resume, lists and weights at once, before Python is started. */
@@ -51,27 +70,29 @@ async function checkBefore(
   request: PlanRequest,
   folder: RunFolder,
   scratch: string | null,
+  told: Told,
   report: Report,
 ): Promise<Pick<Plan, 'lists' | 'onwards'>> {
   const problems: string[] = [];
   const config = firstSettings(request.cohort);
+  const warn = (text: string): void => void told.warnings.push(text);
   await collect(problems, async () => checkPlace(folder.dir));
   const onwards = await collect(problems, async () => {
     const resume = checkResume(request.resume, folder, request.cohort);
     return findOnwards(resume, folder);
   });
-  const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, report));
+  const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, { warn }));
   if (lists !== undefined && request.resume === 'auto')
     await collect(problems, async () => refuseChangedList(folder, lists));
-  if (lists !== undefined) await collect(problems, async () => tellKnown(config, lists, report));
+  if (lists !== undefined) await collect(problems, async () => tellKnown(config, lists, told, report));
   if (lists === undefined || onwards === undefined || problems.length > 0) throw new UserError(problems);
   const workers = describeWorkers(config);
-  if (workers !== undefined) report.note(workers);
+  if (workers !== undefined) told.notes.push(workers);
   return { lists, onwards };
 }
 
 /** Warns of clips that a probe of just these lists found to be bad. Throws UserError where there are more than allowed. */
-function tellKnown(config: Config, lists: CheckedLists, report: Report): void {
+function tellKnown(config: Config, lists: CheckedLists, told: Told, report: Report): void {
   const known = findKnownLists(config, lists);
   for (const which of ['train', 'val'] as const) {
     const bad = new Map(known[which]?.bad.map(({ path, reason }) => [path, reason]));
@@ -81,26 +102,29 @@ function tellKnown(config: Config, lists: CheckedLists, report: Report): void {
     const place = { file: list.file, root: rootOf(config.data, which) };
     new BadVideos({ ...rules, lists: [place] }).refuse(bad, list.numLines);
     for (const { line, path, reason } of known[which]?.bad ?? [])
-      report.warn(`${showPath(list.file)}:${line}  ${path} ${reason}. It will be skipped.`);
+      told.warnings.push(`${showPath(list.file)}:${line}  ${path} ${reason}. It will be skipped.`);
   }
 }
 
 /** Throws UserError with the problems of feature cache, model and disk at once. */
-async function makePlan(config: Config, runDir: string, lists: CheckedLists): Promise<Omit<Plan, 'onwards'>> {
+async function makePlan(
+  session: Session,
+  config: Config,
+  runDir: string,
+  lists: CheckedLists,
+): Promise<Pick<Plan, 'features' | 'model'>> {
   const problems: string[] = [];
-  return withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
-    const features = await collect(problems, async () =>
-      config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
+  const features = await collect(problems, async () =>
+    config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
+  );
+  const { model } = (await collect(problems, () => session.describe(config, lists.val?.numLines ?? null))) ?? {};
+  if (model && problems.length === 0)
+    await collect(problems, async () =>
+      refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
     );
-    const { model } = (await collect(problems, () => session.describe(config, lists.val?.numLines ?? null))) ?? {};
-    if (model && problems.length === 0)
-      await collect(problems, async () =>
-        refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
-      );
-    if (problems.length > 0) throw new UserError(problems);
-    if (features === undefined || !model) throw new Error('describe gave no model');
-    return { lists, features, model };
-  });
+  if (problems.length > 0) throw new UserError(problems);
+  if (features === undefined || !model) throw new Error('describe gave no model');
+  return { features, model };
 }
 
 async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {
@@ -113,19 +137,32 @@ async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T
   }
 }
 
-function tellPlan(config: Config, folder: RunFolder, plan: Plan, report: Report): void {
+function tellRefusal(numProblems: number, told: Told, report: Report): void {
+  report.note(`This cannot be trained: ${plural(numProblems, 'problem')}. Dry run: nothing was written.`);
+  tellBesides(told, report);
+}
+
+function tellBesides({ notes, warnings }: Told, report: Report): void {
+  for (const note of notes) report.note(note);
+  for (const warning of warnings) report.warn(warning);
+}
+
+function tellPlan(config: Config, folder: RunFolder, plan: Plan, told: Told, report: Report): void {
   const { lists, features, model, onwards } = plan;
   const counts = { train: lists.train?.numLines ?? 0, val: lists.val?.numLines ?? 0 };
   if (report.json) {
     const resumed = { resumed_from: onwards?.checkpoint ?? null, start_step: onwards === null ? 0 : onwards.step };
     report.event({ kind: 'planned', config, model, lists: counts, features, ...resumed });
+    tellBesides(told, report);
     return;
   }
   const { memory } = model;
   const epochs = (config.train.steps * config.train.batch_size) / Math.max(1, counts.train);
+  const besides = told.warnings.length === 0 ? '' : ` (${plural(told.warnings.length, 'warning')})`;
+  report.print(`This can be trained: lists, weights and keys are in order${besides}. Dry run: nothing was written.`);
+  tellBesides(told, report);
   report.print(
     [
-      'This can be trained: lists, weights and keys are in order. Dry run: nothing was written.',
       '',
       `data      ${plural(counts.train, 'video')} to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${plural(config.data.num_classes, 'class')}`,
       ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),

@@ -14,6 +14,7 @@ import { RunFolder } from '../run/folder.ts';
 import { describeOutcome, describeStart } from '../run/outcome.ts';
 import { checkPlace } from '../run/place.ts';
 import { Session } from '../runtime/session.ts';
+import { endRuntime } from '../runtime/with-session.ts';
 import { runAttempts, startPython } from './restarts.ts';
 import { checkResume } from './resume.ts';
 import { StopRequest } from './stop-request.ts';
@@ -100,8 +101,9 @@ async function prepareAndRun(run: Training, resume: string): Promise<void> {
   const starting = startPython(run);
   try {
     const session = new Session(await starting);
-    // Before `import torch`, whose seconds a bad list does not wait for: the lock needs none.
+    // Before `import torch`, for which nobody waits who may not write here; a bad list ends it.
     await lockFolder(run, session);
+    session.load().catch(() => {}); // goes on while the lists are read; whoever asks next is told
     run.lists = await checkIn(
       folder,
       (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
@@ -112,7 +114,7 @@ async function prepareAndRun(run: Training, resume: string): Promise<void> {
     const workers = describeWorkers(firstSettings(cohort));
     if (workers !== undefined) report.note(workers);
   } catch (error) {
-    await starting.then((runtime) => runtime.close()).catch(() => {});
+    await starting.then(endRuntime).catch(() => {});
     throw error;
   }
   await runAttempts(run, starting, resume);

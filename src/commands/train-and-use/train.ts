@@ -35,12 +35,12 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const notes: string[] = [];
   const { cohort, name } = await readWork(args, (text) => notes.push(text));
   // That a run starts anew is its first line: what else there is to say comes after it.
-  const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => report.note(text));
-  for (const note of notes) report.note(note);
+  const runDir = args['run-dir'] ?? chooseRunDir(name, cohort, (text) => notes.unshift(text));
   if (args['dry-run']) {
     const { planTraining } = await import('../../train/dry-run.ts');
-    return planTraining({ cohort, runDir, resume: args.resume }, report);
+    return planTraining({ cohort, runDir, resume: args.resume }, report, notes);
   }
+  for (const note of notes) report.note(note);
   report.enableProgress();
   await trainWork({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
 }

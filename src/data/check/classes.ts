@@ -2,6 +2,7 @@
 import { basename, dirname } from 'node:path';
 import { showPath } from '../../base/errors.ts';
 import { plural, quote } from '../../base/words.ts';
+import { listLabels } from '../line.ts';
 import type { FoundClip } from '../scan.ts';
 import type { Finding, Findings } from './findings.ts';
 
@@ -94,7 +95,7 @@ function countClips(
   const empty = counted.filter(([, count]) => count === 0).map(([label]) => label);
   const about = { list: file, line: null };
   if (numClasses === null && empty.length > 0) {
-    const message = `labels go to ${perClass.length - 1}, and ${plural(empty.length, 'class')} below have no clip: ${showAll(empty)}. Renumber the labels, or say with --num-classes that it is so.`;
+    const message = `labels go to ${perClass.length - 1}, and ${plural(empty.length, 'class')} below without a clip: ${showAll(empty)}. Renumber the labels, or say with --num-classes that it is so.`;
     findings.add({ code: 'class-empty', severity: 'warning', message, ...about });
   }
   const some = counted.filter(([, count]) => count > 0).sort(([, one], [, two]) => one - two);
@@ -103,7 +104,7 @@ function countClips(
   const few = counted.filter(([, count]) => count > 0 && count < FEW).map(([label]) => label);
   if (few.length > 0) {
     const severity = median[1] >= MANY ? 'warning' : 'note';
-    const message = `${plural(few.length, 'class')} of ${some.length} have fewer than ${FEW} clips: ${showAll(few)}. Add clips, or leave the classes out.`;
+    const message = `${plural(few.length, 'class')} of ${some.length} with fewer than ${FEW} clips: ${showAll(few)}. Add clips, or leave the classes out.`;
     findings.add({ code: 'class-few', severity, message, ...about });
   }
   if (most[1] < SKEWED * least[1] || most[1] < MANY) return;
@@ -113,6 +114,7 @@ function countClips(
 
 /** Returns the classes' names as folders have them, by label; none where folders do not tell classes apart. */
 export function readNames(found: FoundClip[]): Names {
+  if (found.some(({ label }) => listLabels(label).length > 1)) return new Map(); // a clip lies in one folder alone
   for (let level = 1; level <= MAX_LEVELS; level++) {
     const names: Names = new Map();
     const labels = new Map<string, number>();

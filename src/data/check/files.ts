@@ -1,5 +1,5 @@
-/** Whether the clip of a line is there: a file that is not empty. */
-import { access, constants, stat } from 'node:fs';
+/** Whether the clips of a list are there: files that are not empty and may be read. */
+import { access, accessSync, constants, type Stats, stat, statSync } from 'node:fs';
 import { getuid } from 'node:process';
 import type { Code } from './findings.ts';
 
@@ -17,42 +17,73 @@ export interface Fault {
   text: string;
 }
 
+export const isFault = (seen: SeenFile | Fault): seen is Fault => 'code' in seen;
+export const explainFault = (error: unknown): Fault => explain((error as NodeJS.ErrnoException).code ?? '');
+
+/** Looked at one after another before the disk is judged. */
+const BATCH = 64;
+/** Where a look takes longer, on a network, several at once are as fast as one; elsewhere their bookkeeping takes longer
+ * than they do. */
+const SLOW_MS = 0.2;
+const NUM_LOOKERS = 32;
+const NUM_AT_ONCE = 32 * BATCH;
 /** What everybody may read needs no second question. */
 const ALL_READ = 0o444;
-/** Asked at once: a disk on a network answers many as fast as one. */
-const NUM_LOOKERS = 32;
 
-/** Returns which file it is, or why there is no video. With a callback: promises take twice the time. */
-export function lookFor(path: string): Promise<SeenFile | Fault> {
+/** Returns for each path which file it is, or why there is no video. */
+export async function lookForAll(paths: string[]): Promise<(SeenFile | Fault)[]> {
+  const seen: (SeenFile | Fault)[] = [];
+  while (seen.length < paths.length) {
+    const started = performance.now();
+    for (const path of paths.slice(seen.length, seen.length + BATCH)) seen.push(lookNow(path));
+    if (performance.now() - started < BATCH * SLOW_MS) continue;
+    for (const one of await lookTogether(paths.slice(seen.length, seen.length + NUM_AT_ONCE))) seen.push(one);
+  }
+  return seen;
+}
+
+function lookNow(path: string): SeenFile | Fault {
+  try {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) return explain('ENOENT');
+    if (needsAccess(found)) accessSync(path, constants.R_OK);
+    return judge(found);
+  } catch (error) {
+    return explainFault(error);
+  }
+}
+
+async function lookTogether(paths: string[]): Promise<(SeenFile | Fault)[]> {
+  const seen: (SeenFile | Fault)[] = Array.from({ length: paths.length });
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let index = next++; index < paths.length; index = next++) seen[index] = await look(paths[index] ?? '');
+  };
+  await Promise.all(Array.from({ length: NUM_LOOKERS }, work));
+  return seen;
+}
+
+/** With callbacks: promises of node:fs take twice the time. */
+function look(path: string): Promise<SeenFile | Fault> {
   return new Promise((done) => {
     stat(path, (error, found) => {
-      if (error !== null) done(explain(error.code ?? ''));
-      else if (found.isDirectory()) done({ code: 'not-a-file', text: 'is a folder, not a video' });
-      else if (!found.isFile()) done({ code: 'not-a-file', text: 'is no file' });
-      else if (found.size === 0) done({ code: 'empty', text: 'is empty' });
-      else {
-        const seen = { id: `${found.dev}:${found.ino}`, size: found.size, mtime: found.mtimeMs };
-        if ((found.mode & ALL_READ) === ALL_READ || getuid?.() === 0) done(seen);
-        else access(path, constants.R_OK, (refused) => done(refused === null ? seen : explain(refused.code ?? '')));
-      }
+      if (error !== null) done(explainFault(error));
+      else if (!needsAccess(found)) done(judge(found));
+      else access(path, constants.R_OK, (refused) => done(refused === null ? judge(found) : explainFault(refused)));
     });
   });
 }
 
-export const isFault = (seen: SeenFile | Fault): seen is Fault => 'code' in seen;
+const needsAccess = (found: Stats): boolean => (found.mode & ALL_READ) !== ALL_READ && getuid?.() !== 0;
 
-export const explainFault = (error: unknown): Fault => explain((error as NodeJS.ErrnoException).code ?? '');
+function judge(found: Stats): SeenFile | Fault {
+  if (found.isDirectory()) return { code: 'not-a-file', text: 'is a folder, not a video' };
+  if (!found.isFile()) return { code: 'not-a-file', text: 'is no file' };
+  if (found.size === 0) return { code: 'empty', text: 'is empty' };
+  return { id: `${found.dev}:${found.ino}`, size: found.size, mtime: found.mtimeMs };
+}
 
 function explain(code: string): Fault {
   if (code === 'ENOENT' || code === 'ENOTDIR') return { code: 'missing', text: 'does not exist' };
   return { code: 'unreadable', text: `cannot be read (${code})` };
-}
-
-/** Does the same with all items, some of them at once. */
-export async function lookForAll<T>(items: T[], look: (item: T, index: number) => Promise<void>): Promise<void> {
-  let next = 0;
-  const work = async () => {
-    for (let index = next++; index < items.length; index = next++) await look(items[index] as T, index);
-  };
-  await Promise.all(Array.from({ length: NUM_LOOKERS }, work));
 }

@@ -1,7 +1,7 @@
 /** Whether the clips of a list are there, a batch at a time, and what is said of those that are not. */
 import { resolve } from 'node:path';
 import { type Clip, HASH_RULE, type Scan } from '../scan.ts';
-import { explainFault, type Fault, isFault, lookFor, lookForAll, type SeenFile } from './files.ts';
+import { explainFault, type Fault, isFault, lookForAll, type SeenFile } from './files.ts';
 import type { Finding } from './findings.ts';
 import { isVideoName, sniff } from './sniff.ts';
 import { Suggestions } from './suggest.ts';
@@ -13,7 +13,7 @@ const SNIFFED = 1000;
 /** What a download that failed leaves is smaller than a clip. */
 const SMALL_BYTES = 16 << 10;
 /** A look around a missing file takes longer than one at a file. */
-const MAX_SUGGESTED = 10_000;
+const MAX_SUGGESTED = 1000;
 
 interface Absent extends Fault {
   clip: Clip;
@@ -38,18 +38,15 @@ export class Presence {
   async look(clips: Clip[]): Promise<void> {
     if (this.#isHopeless) return;
     const { root, found } = this.#scan;
-    const before = found.length;
-    const absent: Absent[] = [];
-    await lookForAll(clips, async (clip) => {
-      const path = resolve(root, clip.path);
-      const seen = this.#sniff(path, await lookFor(path));
-      if (isFault(seen)) absent.push({ clip, ...seen });
+    const paths = clips.map((clip) => resolve(root, clip.path));
+    for (const [index, file] of (await lookForAll(paths)).entries()) {
+      const [clip, path] = [clips[index] as Clip, paths[index] as string];
+      const seen = this.#sniff(path, file);
+      if (isFault(seen)) this.#absent.push({ clip, ...seen });
       else found.push({ ...clip, path, ...seen });
-    });
-    found.splice(before, Number.POSITIVE_INFINITY, ...found.slice(before).sort((a, b) => a.line - b.line));
+      if (isFault(seen)) this.#numAbsent += 1;
+    }
     this.numLooked += clips.length;
-    this.#numAbsent += absent.length;
-    for (const one of absent.sort((a, b) => a.clip.line - b.clip.line)) this.#absent.push(one);
     if (this.#countAllowed(Number.MAX_SAFE_INTEGER) === 0 && found.length > 0) this.#tellAbsent(false);
   }
 
@@ -69,12 +66,11 @@ export class Presence {
 
   /** Comments that may be clips. */
   async lookAtSuspects(suspects: Clip[]): Promise<void> {
-    const there: Clip[] = [];
-    await lookForAll(suspects, async (clip) => {
-      if (!isFault(await lookFor(resolve(this.#scan.root, clip.path)))) there.push(clip);
-    });
-    for (const { path: listed, line } of there.sort((a, b) => a.line - b.line)) {
-      const path = resolve(this.#scan.root, listed);
+    const paths = suspects.map((clip) => resolve(this.#scan.root, clip.path));
+    for (const [index, seen] of (await lookForAll(paths)).entries()) {
+      if (isFault(seen)) continue;
+      const { path: listed, line } = suspects[index] as Clip;
+      const path = paths[index] as string;
       const advice = `Write \`./${listed}\` if it is a clip; else begin the comment with \`## \``;
       this.#scan.fail('comment', line, `is a comment, and ${path} exists. ${advice}.`, { path });
     }
