@@ -98,6 +98,19 @@ describe('what was found in a file is known', () => {
     expect(find()).toBeUndefined();
   });
 
+  test('but a folder that cannot be written ends nothing', () => {
+    writeFileSync(join(folder, 'file'), '');
+    process.env.XDG_CACHE_HOME = join(folder, 'file');
+    const cache = new ProbeCache(RULES);
+    cache.add(file, sound);
+    cache.flush();
+    expect(cache.problem).toMatch(/^ENOTDIR/);
+    expect(cache.find(file)).toEqual(sound);
+    expect(find()).toBeUndefined();
+    const list = { file: join(folder, 'l.txt'), sha256: 'x', root: null };
+    expect(keepKnown(list, RULES, [], new Tally().describe(null))).toMatch(/^ENOTDIR/);
+  });
+
   test('and its old lines go when there are more of them than of others', () => {
     const cache = new ProbeCache(RULES);
     for (let mtime = 0; mtime < 1003; mtime++) cache.add({ ...file, mtime }, sound);

@@ -86,6 +86,8 @@ export class ProbeCache {
   readonly #rules: ProbeRules;
   readonly #shards = new Map<string, Shard>();
   readonly #names = new Map<string, string>();
+  /** Why nothing more is kept: a folder that cannot be written, a full disk. What is found is told all the same. */
+  problem: string | undefined;
 
   constructor(rules: ProbeRules) {
     this.folder = findProbeFolder(rules.reader);
@@ -120,9 +122,14 @@ export class ProbeCache {
   /** Brings what was added to the disk. */
   flush(): void {
     for (const [name, shard] of this.#shards) {
-      if (shard.added.length === 0) continue;
-      makeFolder(this.folder);
-      appendWhole(join(this.folder, name), shard.added.join(''));
+      if (shard.added.length === 0 || this.problem !== undefined) continue;
+      try {
+        makeFolder(this.folder);
+        appendWhole(join(this.folder, name), shard.added.join(''));
+      } catch (error) {
+        if (!('syscall' in (error as object))) throw error;
+        this.problem = (error as Error).message;
+      }
       shard.added = [];
     }
   }
@@ -162,9 +169,8 @@ function readShard(file: string): Map<string, string> {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return lines;
-    throw error;
+  } catch {
+    return lines; // not there yet, or not to be read: then nothing is known
   }
   let numLines = 0;
   for (let start = 0, end = text.indexOf('\n'); end !== -1; start = end + 1, end = text.indexOf('\n', start)) {

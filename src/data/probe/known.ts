@@ -32,10 +32,21 @@ export interface Known {
 
 export type KnownLists = Partial<Record<'train' | 'val', Known>>;
 
-/** Keeps what a probe of a whole list came to. */
-export function keepKnown(list: KnownList, rules: ProbeRules, bad: BadClip[], distribution: Distribution): void {
+/** Keeps what a probe of a whole list came to; returns why it could not. */
+export function keepKnown(
+  list: KnownList,
+  rules: ProbeRules,
+  bad: BadClip[],
+  distribution: Distribution,
+): string | undefined {
   const known: Known = { time: new Date().toISOString(), distribution, bad };
-  writeWhole(findFile(list, rules), `${JSON.stringify(known)}\n`);
+  try {
+    writeWhole(findFile(list, rules), `${JSON.stringify(known)}\n`);
+    return undefined;
+  } catch (error) {
+    if (!('syscall' in (error as object))) throw error;
+    return (error as Error).message;
+  }
 }
 
 /** Returns what is known of a list: of its bad clips those that are still the same. Only they are looked at. Of a probe that

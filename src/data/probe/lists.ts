@@ -9,7 +9,7 @@ import type { Sampling } from '../../runtime/replies.ts';
 import type { Findings } from '../check/findings.ts';
 import { type CheckedLists, rootOf, type Which } from '../checks.ts';
 import type { ListReport } from '../list.ts';
-import type { ProbeRules } from './cache.ts';
+import { findProbeFolder, type ProbeRules } from './cache.ts';
 import { cutFacts, type ListedVideo, ProbeFindings } from './findings.ts';
 import { findKnown, type KnownLists, keepKnown } from './known.ts';
 import { probeVideos } from './probe.ts';
@@ -44,7 +44,7 @@ export async function probeLists(
       const probed = { file, numLines, numAbsent: numLines - found.length, maxMissingFraction };
       const collected = new ProbeFindings(probed, sampling, findings);
       const tally = new Tally();
-      const numKnown = await probeVideos<ListedVideo>({
+      const { numKnown, problem } = await probeVideos<ListedVideo>({
         videos: found,
         rules,
         stop,
@@ -57,7 +57,12 @@ export async function probeLists(
       report.endProgress();
       collected.finish();
       const distribution = tally.describe(sampling);
-      keepKnown({ file, sha256, root: options.root }, rules, collected.listBad(), distribution);
+      const known = { file, sha256, root: options.root };
+      const unkept = problem ?? keepKnown(known, rules, collected.listBad(), distribution);
+      if (unkept !== undefined)
+        report.note(
+          `${findProbeFolder(rules.reader)}  keeps what is found in clips, and cannot be written (${unkept}): the next check decodes them again. XDG_CACHE_HOME names another place.`,
+        );
       const seconds = (performance.now() - started) / 1000;
       const counts = { list: file, num_clips: found.length, num_known: numKnown, seconds };
       if (report.json) report.event({ kind: 'probed', ...counts, ...distribution });

@@ -1,5 +1,5 @@
 /** Probes videos: what is known of them from the last time, and the rest through the runtime, several side by side. */
-import { Interrupted, UserError } from '../../base/errors.ts';
+import { Interrupted } from '../../base/errors.ts';
 import { countCores } from '../../base/processes.ts';
 import type { Stop } from '../../base/stop.ts';
 import type { Probe } from '../../runtime/replies.ts';
@@ -20,9 +20,12 @@ export interface ProbeRequest<Video extends SeenVideo> {
   progress: (numDone: number, numTotal: number) => void;
 }
 
-/** Probes each video once, also one that stands there several times. Returns how many were known. Throws Interrupted when
+/** Probes each video once, also one that stands there several times. Returns how many were known, and what kept the rest
+ * from being kept. Throws Interrupted when
  * asked to stop: what is found by then is kept. */
-export async function probeVideos<Video extends SeenVideo>(request: ProbeRequest<Video>): Promise<number> {
+export async function probeVideos<Video extends SeenVideo>(
+  request: ProbeRequest<Video>,
+): Promise<{ numKnown: number; problem: string | undefined }> {
   const { videos, rules, stop } = request;
   const cache = new ProbeCache(rules);
   const todo = new Map<string, Video[]>();
@@ -33,7 +36,7 @@ export async function probeVideos<Video extends SeenVideo>(request: ProbeRequest
   }
   const numKnown = videos.length - [...todo.values()].reduce((sum, same) => sum + same.length, 0);
   if (todo.size > 0) await withSession({ stop }, (session) => probeRest(session, request, todo, cache));
-  return numKnown;
+  return { numKnown, problem: cache.problem };
 }
 
 async function probeRest<Video extends SeenVideo>(
@@ -64,21 +67,9 @@ async function probeRest<Video extends SeenVideo>(
       const [first] = todo.get(path) ?? [];
       if (first !== undefined) cache.add(first, probe);
     }
-    keep(cache);
+    cache.flush();
     numLeft = reply.num_left;
     numDone += reply.videos.length;
     progress(numDone, numTotal);
-  }
-}
-
-function keep(cache: ProbeCache): void {
-  try {
-    cache.flush();
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
-    throw new UserError(
-      `${cache.folder}  keeps what is found in videos, and cannot be written (${message}). Mend it, or name another cache folder in XDG_CACHE_HOME.`,
-    );
   }
 }
