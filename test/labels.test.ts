@@ -12,6 +12,10 @@ import { fileSchema } from '../src/config/schema.ts';
 import { Findings } from '../src/data/check/findings.ts';
 import { listLabels, numberSet, readLabels, showLabels } from '../src/data/line.ts';
 import { readList } from '../src/data/list.ts';
+import type { Trial } from '../src/run/cohort-types.ts';
+import { readSweep } from '../src/sweep/definition/file.ts';
+import { rankPoints, type TrialView } from '../src/sweep/leaderboard.ts';
+import { decideRung } from '../src/train/bracket.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'labels-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -115,6 +119,45 @@ describe('keys', () => {
     expect(twice.problems).toEqual([expect.stringContaining('makes up for the same already')]);
     expect(resolve({ 'eval.thresholds': '/f' }).problems).toEqual([expect.stringContaining('Set it to null')]);
     expect(resolve({ 'eval.thresholds': '/f', 'data.labels': 'multi' }).problems).toEqual([]);
+  });
+});
+
+describe('a sweep', () => {
+  function readObjective(labels: string, objective: string): string {
+    writeFileSync(
+      join(folder, 'base.yaml'),
+      `data: {dummy: true, labels: ${labels}}\nmodel: {backbone: {preset: tiny}}\n`,
+    );
+    const file = join(folder, 'sweep.yaml');
+    writeFileSync(file, `base: base.yaml\n${objective}\nspace: {train.class_weights: [none, balanced]}\n`);
+    return readSweep(file).sweep.objective;
+  }
+
+  test('chooses by mAP where a clip has several labels, and only there', () => {
+    expect(readObjective('multi', '')).toBe('map');
+    expect(readObjective('multi', 'objective: top1')).toBe('top1');
+    expect(readObjective('single', '')).toBe('top1');
+    expect(() => readObjective('single', 'objective: map')).toThrow(
+      /objective: found "map", which is of data.labels: multi/,
+    );
+  });
+
+  test('ranks points, and a rung its trials, by mAP', () => {
+    const trials = [0.2, 0.9].map((map, index) => ({ name: `t${index}`, point: `p${index}`, map }));
+    const results = Object.fromEntries(trials.map(({ name, map }) => [name, { top1: 1 - map, top5: 1, map }]));
+    const cohort = { metric: 'map' as const, trials: trials as unknown as Trial[] };
+    expect(decideRung(cohort, 0.5, results).map(({ point, stays }) => [point, stays])).toEqual([
+      ['p1', true],
+      ['p0', false],
+    ]);
+    const views = trials.map(({ name, point, map }): TrialView => {
+      const about = { params: {}, seed: 0, cohort: null, state: 'finished' as const, step: 8, rungs: [], why: null };
+      return { name, point, ...about, top1: 1 - map, top5: 1, map };
+    });
+    expect(rankPoints(views, 'map').map(({ point, map }) => [point, map?.mean])).toEqual([
+      ['p1', 0.9],
+      ['p0', 0.2],
+    ]);
   });
 });
 
