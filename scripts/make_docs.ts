@@ -27,7 +27,8 @@ const FOLDERS: Record<string, string> = {
   'src/sweep': 'A sweep from its file to its result.',
   'src/sweep/definition': 'The sweep file: keys, space, points and trials.',
   'src/train': '`train`: what is checked before, the loop, and what sizes a run.',
-  'src/inference': 'What is done with a finished checkpoint: `evaluate`, `predict`, `ensemble`, `checkpoint convert`.',
+  'src/inference':
+    'What is done with a finished checkpoint: `evaluate`, `predict`, `ensemble`, `export`, `checkpoint convert`.',
   'src/caches': 'Work done once for many trainings: stored features and prepared clips.',
   'src/weights': 'Weights of backbones: `weights fetch` and `weights inspect`.',
   'src/tools/init': '`init`: what a folder holds, what of it can be trained on, and a configuration that fits.',
@@ -49,7 +50,7 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics; the search of a sweep.',
   'py/coldframe/train/targets':
     'What labels ask of a trial: its loss, mixed clips, and from which score on a class is there.',
-  'py/coldframe/evaluate': 'Evaluation and its scores.',
+  'py/coldframe/evaluate': 'Evaluation and its scores; exported models.',
   'py/coldframe/assembly': 'From settings to models, loaders and what they will cost.',
   'py/coldframe/cache': 'The feature cache: computed once, read in the place of the backbone.',
   'py/coldframe/prepare': '`clips prepare`: re-encoding.',

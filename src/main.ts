@@ -21,12 +21,13 @@ import { sweep } from './commands/sweep.ts';
 import { compare } from './commands/train-and-use/compare.ts';
 import { ensemble } from './commands/train-and-use/ensemble.ts';
 import { evaluate } from './commands/train-and-use/evaluate.ts';
+import { exportModel } from './commands/train-and-use/export.ts';
 import { predict } from './commands/train-and-use/predict.ts';
 import { train } from './commands/train-and-use/train.ts';
 
 /** The commands in the order of a project's life; the first help shows them so. */
 const VERBS: Readonly<Record<string, string[]>> = {
-  'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare'],
+  'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare', 'export'],
   'Many trials': ['sweep'],
   'Get ready': ['init', 'lists', 'check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
   'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
@@ -100,6 +101,7 @@ const COMMANDS = [
   compare,
   ensemble,
   predict,
+  exportModel,
   checkpoint,
   init,
   lists,

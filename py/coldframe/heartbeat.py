@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 PROGRESS_SECONDS = 0.1  # the log may lie on a network disk: ten touches a second are enough for a watchdog
 LIFE_SECONDS = 0.2
@@ -30,12 +31,24 @@ def progress() -> None:
             os.utime(_log_fd)
 
 
-def keep_on() -> None:
-    """Gives signs of life from now to the end: closing waits for disks and networks that report no progress."""
+def keep_on() -> threading.Event:
+    """Gives signs of life from now until what is returned is set, or to the end: closing waits for disks and networks
+    that report no progress."""
+    done = threading.Event()
 
     def beat() -> None:
-        while True:
+        while not done.wait(LIFE_SECONDS):
             progress()
-            time.sleep(LIFE_SECONDS)
 
     threading.Thread(target=beat, daemon=True).start()
+    return done
+
+
+@contextmanager
+def beating() -> Iterator[None]:
+    """Gives signs of life meanwhile: for one long call of a library."""
+    done = keep_on()
+    try:
+        yield
+    finally:
+        done.set()

@@ -40,6 +40,8 @@ VERBS = (
     "drop",
     "probe",
     "predict",
+    "export",
+    "compare_export",
     "inspect",
     "check_features",
     "forecast_features",

@@ -7,6 +7,7 @@ import { UserError } from '../base/errors.ts';
 export const GROUPS: Readonly<Record<string, readonly string[]>> = {
   sweep: ['status', 'report'],
   checkpoint: ['convert'],
+  export: ['onnx', 'torch'],
   weights: ['fetch', 'inspect'],
   features: ['forecast', 'build'],
   clips: ['prepare'],

@@ -98,6 +98,12 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'sweep status': ['coldframe sweep status runs/sweep --watch'],
   'sweep report': ['coldframe sweep report runs/sweep --output page.html'],
   compare: ['coldframe compare runs/a runs/b runs/sweep:t0003'],
+  export: ['coldframe export onnx runs/my --output my.onnx'],
+  'export onnx': [
+    'coldframe export onnx runs/my --output my.onnx',
+    'coldframe export onnx runs/my --output small.onnx --precision int8 --list test.txt',
+  ],
+  'export torch': ['coldframe export torch runs/my --output my.pt2'],
   checkpoint: ['coldframe checkpoint convert runs/my --to upstream --output checkpoint-5000.pth'],
   'checkpoint convert': [
     'coldframe checkpoint convert runs/my --to upstream --output checkpoint-5000.pth',

@@ -67,7 +67,7 @@ async function openWithLists(args: EvaluateArguments, report: Report): Promise<U
 }
 
 /** A checkpoint knows its class names: the file they came from need not be here. */
-function forgetClasses(config: Config, set: string[]): Config {
+export function forgetClasses(config: Config, set: string[]): Config {
   if (set.some((pair) => pair.startsWith('data.classes='))) return config;
   return { ...config, data: { ...config.data, classes: null } };
 }
@@ -172,7 +172,7 @@ async function listVideos(given: string[]): Promise<string[]> {
   return [...given.slice(0, at), ...paths, ...given.slice(at + 1).filter((path) => path !== '-')];
 }
 
-function describeOpen(
+export function describeOpen(
   mode: OpenRequest['mode'],
   trial: OpenRequest['trials'][number],
   checkpoint: string,
@@ -183,7 +183,7 @@ function describeOpen(
 }
 
 /** Opens a session for one trial and does the work. A signal to stop ends it at once. */
-async function withOpened(
+export async function withOpened(
   { launch }: Config,
   request: OpenRequest,
   report: Report,

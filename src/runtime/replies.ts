@@ -113,6 +113,19 @@ export const predictSchema = z.object({
   ),
 });
 
+export const exportSchema = z.object({ opset: z.number().nullable(), size_bytes: z.number() });
+export type Exported = z.infer<typeof exportSchema>;
+
+/** An exported file against the checkpoint, on videos of a list or on noise. */
+export const compareExportSchema = z.object({
+  ...{ done: z.boolean(), num_seen: z.number(), num_total: z.number(), num_bad: z.number(), is_noise: z.boolean() },
+  largest_difference: z.number().describe('of a probability'),
+  agreement: z.number(),
+  /** Of the checkpoint, of the file. */
+  top1: z.tuple([z.number(), z.number()]).nullable(),
+});
+export type Compared = z.infer<typeof compareExportSchema>;
+
 const pair = z.tuple([z.number(), z.number()]);
 
 export const inspectSchema = z.object({

@@ -5,9 +5,11 @@ import {
   advanceSchema,
   clipsForecastSchema,
   clipsPreparedSchema,
+  compareExportSchema,
   describeSchema,
   ensembleSchema,
   evaluateSchema,
+  exportSchema,
   featuresBuiltSchema,
   featuresCheckedSchema,
   featuresForecastSchema,
@@ -109,6 +111,16 @@ export class Session {
 
   predict(paths: string[], top: number) {
     return this.runtime.call('predict', { paths, top }, predictSchema);
+  }
+
+  /** Writes the only trial as FILE.onnx or FILE.pt2, which then knows `about`. */
+  export(file: string, precision: string, about: object) {
+    return this.runtime.call('export', { file, precision, about }, exportSchema);
+  }
+
+  /** Goes on with comparing that file with the trial for about so long, on at most so many videos. */
+  compareExport(file: string, seconds: number, most: number) {
+    return this.runtime.call('compare_export', { file, seconds, most }, compareExportSchema);
   }
 
   /** What the feature cache of trials that share it holds; a UserError where `open` would refuse it. */

@@ -123,12 +123,12 @@ def normalize_(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Upstream normalises before it resizes; both are affine, so the order does not matter and one pass over the batch
     (on the device) replaces several over whole frames.
     """
-    scale, shift = _scale_and_shift(tuple(mean), tuple(std), clips.device, clips.dtype)
+    scale, shift = scale_and_shift(tuple(mean), tuple(std), clips.device, clips.dtype)
     return torch.addcmul(shift, clips, scale, out=clips)
 
 
 @lru_cache(maxsize=8)
-def _scale_and_shift(
+def scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Returns the constants (3, 1, 1, 1) of `normalize_`, kept: copying them to a GPU would wait for it every time."""

@@ -110,6 +110,15 @@ class Session:
         """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
         return inference.predict(self.running, paths, top)
 
+    def export(self, file: str, precision: str, about: dict[str, Any]) -> dict[str, Any]:
+        """Returns what was written: the only trial with its backbone, as a `.onnx` or `.pt2` file, `about` in it."""
+        return inference.export(self.running, Path(file), precision, about)
+
+    def compare_export(self, file: str, seconds: float, most: int) -> dict[str, Any]:
+        """Returns how far comparing that file with the trial on videos of the list, at most so many, is after about
+        `seconds` more."""
+        return inference.compare_export(self.running, Path(file), seconds, most)
+
     # --- feature caches and prepared clips ---
 
     def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from coldframe.assembly import batches
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
+from coldframe.evaluate.export import Comparison, write_onnx, write_torch
 from coldframe.session.running import Running
 from coldframe.train.targets import thresholds
 from coldframe.train.targets.thresholds import Thresholds
@@ -117,3 +118,18 @@ def _name_classes(running: Running, scores_K: Tensor, top: int) -> list[dict[str
     known = next(iter(running.thresholds().values()), [NO_CHOICE] * len(scores_K))
     named = [{**one, "threshold": known[one["label"]]} for one in classes]
     return [one for one in named if one["probability"] >= one["threshold"]]
+
+
+def export(running: Running, file: Path, precision: str, about: dict[str, Any]) -> dict[str, Any]:
+    """Returns opset and size_bytes of the file that was written."""
+    about |= {"thresholds": next(iter(running.thresholds().values()), None)}
+    if file.suffix == ".onnx":
+        return write_onnx(running.cohort, running.settings, file, precision, about)
+    return write_torch(running.cohort, running.settings, file, about)
+
+
+def compare_export(running: Running, file: Path, seconds: float, most: int) -> dict[str, Any]:
+    """Returns how far the comparison is after about `seconds` more."""
+    if running.comparison is None:
+        running.comparison = Comparison(running.cohort, running.settings, file, running.lists["val"], most)
+    return running.comparison.advance(seconds)

@@ -17,6 +17,7 @@ from coldframe.data.clips import Batch, normalize_, read_list
 from coldframe.data.loader import to_device
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation
+from coldframe.evaluate.export import Comparison
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.settings import Settings
@@ -47,6 +48,7 @@ class Running:
     train: Iterator[Batch] | None = None
     num_unread: int = 0  # clips since the last one that could be read
     evaluation: Evaluation | None = None
+    comparison: Comparison | None = None
     metrics: Metrics | None = None
     cache: Cache | None = None
     backbone_sha256: str = field(init=False)

@@ -52,6 +52,16 @@ const DESCRIBE: Words = {
     (e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '') +
     (e.trial === 'main' ? '' : ` (${e.trial})`) +
     (e.output === undefined ? '' : `\nresult.json and scores.npz are in ${e.output}`),
+  exported: (e) => {
+    const on = e.is_noise ? `${e.num_compared} clips of noise` : plural(e.num_compared, 'video');
+    const accuracy = e.top1 === null ? '' : `; top-1 ${percent(e.top1[1])}, of the checkpoint ${percent(e.top1[0])}`;
+    const beside =
+      e.format === 'onnx' ? 'its card (.md) and an example (.py)' : 'its weights (.safetensors) and its card (.md)';
+    return (
+      `${e.path}: ${formatBytes(e.size_bytes)}${e.opset === null ? '' : `, opset ${e.opset}`}, ${e.precision}; beside it ${beside}\n` +
+      `on ${on} the same class in ${percent(e.agreement)}, largest difference of a probability ${e.largest_difference.toExponential(1)}${accuracy}`
+    );
+  },
   averaged: ({ members, ...all }) => {
     const lines = [...members, { path: 'mean of all', ...all }];
     return lines.map((one) => `${accuracies(one)}  ${one.path}`).join('\n');

@@ -220,6 +220,16 @@ const USE = [
       .array(z.object({ label: count, name: text, probability: maybeShare, threshold: share.optional() }))
       .describe('the best; of data.labels: multi those that reach their threshold'),
   }),
+  plain('exported', '`export`: the file is written, and was compared.', {
+    path: text,
+    ...{ format: z.enum(['onnx', 'torch']), precision: z.enum(['fp32', 'fp16', 'int8']), opset: maybe },
+    size_bytes: bytes,
+    num_compared: count.describe('videos, or clips of noise'),
+    is_noise: z.boolean(),
+    largest_difference: count.describe('of a probability, to what the checkpoint gives'),
+    agreement: share.describe('of the first class'),
+    top1: z.tuple([share, share]).nullable().describe('of the checkpoint, of the file'),
+  }),
   plain('averaged', '`ensemble`.', {
     members: z.array(z.object({ path: text, top1: share, top5: share, map })),
     top1: share,

@@ -244,7 +244,7 @@ class VisionTransformer(nn.Module):
         patches = pixels.permute(0, 2, 3, 5, 1, 4, 6).reshape(num_clips * num_frames, grid_h * grid_w, -1)
         # One GEMM: a convolution would choose its algorithm, and so its rounding, by size and device.
         tokens_BPC = F.linear(patches, self.conv1.weight.flatten(1), self.conv1.bias)
-        class_B1C = self.class_embedding.to(tokens_BPC.dtype).expand(len(tokens_BPC), 1, -1)
+        class_B1C = self.class_embedding.to(tokens_BPC.dtype).expand(tokens_BPC.shape[0], 1, -1)
         return torch.cat([class_B1C, tokens_BPC], dim=1) + self.positional_embedding
 
 
@@ -261,6 +261,8 @@ def mean_attention(query_NTHPD: Tensor, key_NTHPD: Tensor) -> Tensor:
     Part by part: all at once would hold H times the memory. On a CPU a part is a frame, so that its heads' scores stay
     in the cache; on a GPU it is as many as keep the launches few.
     """
+    if torch.compiler.is_exporting():  # a loop over clips would fix their number
+        return _attend(query_NTHPD, key_NTHPD).mean(dim=2)
     num_frames, size = query_NTHPD.shape[1], 1
     if on_gpu(query_NTHPD):
         query_NTHPD, key_NTHPD, size = query_NTHPD.flatten(0, 1)[None], key_NTHPD.flatten(0, 1)[None], FRAMES_A_LAUNCH
@@ -272,11 +274,11 @@ def mean_attention(query_NTHPD: Tensor, key_NTHPD: Tensor) -> Tensor:
     return _split_frames(torch.cat(parts), num_frames)
 
 
-def _attend(query_THPD: Tensor, key_THPD: Tensor) -> Tensor:
-    """Returns softmax(q k^T / sqrt(D)) over the keys, (T, H, P, P) float32 at least."""
-    scores = (query_THPD * query_THPD.shape[-1] ** -0.5) @ key_THPD.transpose(-1, -2)
-    maps_THPP: Tensor = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    return maps_THPP
+def _attend(query: Tensor, key: Tensor) -> Tensor:
+    """Returns softmax(q k^T / sqrt(D)) over the keys, (..., H, P, P) float32 at least, of (..., H, P, D)."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    maps: Tensor = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return maps
 
 
 def fold(backbone: VisionTransformer) -> VisionTransformer:

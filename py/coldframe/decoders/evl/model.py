@@ -47,7 +47,7 @@ class Attention(nn.Module):
         where the plain way trains it on rounding noise.
         """
         heads = (self.num_heads, -1)
-        query_NHD = (self.q_proj(query_NC) + 0 * self.k_proj.bias).view(len(query_NC), *heads)
+        query_NHD = (self.q_proj(query_NC) + 0 * self.k_proj.bias).view(query_NC.shape[0], *heads)
         key_weight_HDC = self.k_proj.weight.view(*heads, query_NC.shape[1])
         value_weight_HDC = self.v_proj.weight.view(*heads, query_NC.shape[1])
         query_NHC = torch.einsum("nhd,hdc->nhc", query_NHD * query_NHD.shape[-1] ** -0.5, key_weight_HDC)
@@ -263,7 +263,7 @@ class Decoder(nn.Module):
     def forward(self, layers: Layers) -> Tensor:
         """Returns the clip's query after the last layer, (N, C)."""
         num_layers = len(self.decoder_layers)
-        query_NC = self.cls_token.expand(len(layers[-1].tokens_NTLC), -1)
+        query_NC = self.cls_token.expand(layers[-1].tokens_NTLC.shape[0], -1)
         for i, decoder_layer in enumerate(self.decoder_layers):
             query_NC = decoder_layer(query_NC, self.frame_features(i, layers[i - num_layers]))
         return query_NC

@@ -1,0 +1,90 @@
+/** `export`: a checkpoint as a file for other programs, and the example beside it in a Python that has little else. */
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
+import { CLIPS, coldframe, type Ended, type Event, makeClips, PROJECT, PYTHON, writeConfig } from './support.ts';
+
+jest.setTimeout(600_000); // torch's exporter takes a minute of a machine that others keep busy
+const folder = realpathSync(mkdtempSync(join(tmpdir(), 'export-test-')));
+const inFolder = (...args: string[]): Promise<Ended> => coldframe(args, { cwd: folder });
+const eventOf = ({ stdout }: Ended): Event => JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '');
+const PACKAGES = ['onnxruntime', 'numpy', 'numpy.libs', 'av', 'av.libs'];
+
+beforeAll(async () => {
+  await makeClips();
+  writeConfig(folder);
+  const { code, stderr } = await inFolder('train', '--config', 'small.yaml', '--set', 'train.steps=2');
+  expect([code, stderr]).toEqual([0, '']);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Runs a program in a Python without site-packages: it sees these packages and Python's own. */
+function runAlone(program: string, ...words: string[]): string {
+  const libraries = join(folder, 'packages');
+  const site = execFileSync(PYTHON, ['-c', "import sysconfig; print(sysconfig.get_path('purelib'))"], {
+    encoding: 'utf8',
+  });
+  mkdirSync(libraries);
+  for (const name of PACKAGES) symlinkSync(join(site.trim(), name), join(libraries, name));
+  const env = { PATH: process.env.PATH, PYTHONPATH: libraries };
+  return execFileSync(PYTHON, ['-S', program, ...words], { cwd: tmpdir(), encoding: 'utf8', env });
+}
+
+test('onnx: the file, its card and an example that gives what predict gives', async () => {
+  const ended = await inFolder('export', 'onnx', 'runs/small', '--output', 'out/small.onnx', '--json');
+  expect([ended.code, ended.stderr]).toEqual([0, '']);
+  const event = eventOf(ended);
+  expect(event).toMatchObject({ kind: 'exported', format: 'onnx', precision: 'fp32', opset: 20, num_compared: 12 });
+  expect(event).toMatchObject({ is_noise: false, agreement: 1, path: join(folder, 'out', 'small.onnx') });
+  expect(event.largest_difference).toBeLessThan(1e-5);
+  const [ours, its] = event.top1 as [number, number];
+  expect(its).toBe(ours);
+  expect(readdirSync(join(folder, 'out')).sort()).toEqual(['small.md', 'small.onnx', 'small.py']);
+  const card = readFileSync(join(folder, 'out', 'small.md'), 'utf8');
+  expect(card).toContain('| 6 | counterclockwise |');
+  expect(card).toMatch(/^- top-1 \S+ %.* on 12 videos of val\.txt, 1 view$/m);
+  expect(readFileSync(join(folder, 'out', 'small.onnx')).includes(PROJECT)).toBe(false);
+
+  const [path = ''] = (readFileSync(join(CLIPS, 'val.txt'), 'utf8').split('\n')[3] ?? '').split(' ');
+  const clip = join(CLIPS, path);
+  const predicted = eventOf(await inFolder('predict', '--checkpoint', 'runs/small', clip, '--json'));
+  const classes = predicted.classes as { name: string; probability: number }[];
+  const printed = runAlone(join(folder, 'out', 'small.py'), clip)
+    .trimEnd()
+    .split('\n');
+  expect(printed).toEqual(classes.map(({ name, probability }) => `${name} ${probability.toFixed(4)}`));
+});
+
+test('torch: an archive and its weights; noise stands in for a list that is not there', async () => {
+  const words = ['--output', 'archive/small.pt2', '--set', 'data.val_list=null', '--json'];
+  const ended = await inFolder('export', 'torch', 'runs/small', ...words);
+  expect([ended.code, ended.stderr]).toEqual([0, '']);
+  expect(eventOf(ended)).toMatchObject({
+    kind: 'exported',
+    format: 'torch',
+    is_noise: true,
+    num_compared: 4,
+    top1: null,
+  });
+  expect(eventOf(ended).largest_difference).toBeLessThan(1e-5);
+  expect(readdirSync(join(folder, 'archive')).sort()).toEqual(['small.md', 'small.pt2', 'small.safetensors']);
+});
+
+test('what cannot be exported leaves nothing behind', async () => {
+  const odd = await inFolder('export', 'onnx', 'runs/small', '--output', 'no/small.bin');
+  expect([odd.code, odd.stderr]).toEqual([2, expect.stringContaining('ends with .onnx: --output no/small.onnx')]);
+  const lost = await inFolder('export', 'onnx', 'runs/small', '--output', 'no/small.onnx', '--list', 'nowhere.txt');
+  expect([lost.code, lost.stderr]).toEqual([2, expect.stringContaining('nowhere.txt')]);
+  expect(existsSync(join(folder, 'no'))).toBe(false);
+});
