@@ -57,7 +57,7 @@ async function checkOurs(files: string[]): Promise<number> {
     lists.push(list);
   }
   if (findings.groups.length > 0)
-    throw new Error(`the lists are right, and found was ${findings.describeWarnings()[0]}`);
+    throw new Error(`the lists are right, and found was ${JSON.stringify(findings.groups[0])}`);
   return lists.reduce((sum, { numLines }) => sum + numLines, 0);
 }
 
@@ -82,9 +82,10 @@ async function checkPlainly(files: string[]): Promise<number> {
 /** As `check` does: each file by existence and size, and those of one size by content. */
 async function checkFiles([file = '']: string[]): Promise<number> {
   const findings = new Findings();
-  const list = await readList({ file, root: null, numClasses: NUM_CLASSES, everyFile: true }, findings);
+  const list = await readList({ file, root: null, numClasses: NUM_FOLDERS, everyFile: true }, findings);
   await findSameContent([{ ...list, file }], findings, { why: WHY });
-  if (findings.groups.length > 0) throw new Error(`the files are right, and found was ${findings.describeErrors()[0]}`);
+  if (findings.groups.length > 0)
+    throw new Error(`the files are right, and found was ${JSON.stringify(findings.groups[0])}`);
   return list.found.length;
 }
 
