@@ -12,6 +12,7 @@ import torch
 
 from clips import cut_by_edit_list, make_clip
 from coldframe.data.clips import EvalViews, Listed, TrainClips, read_list
+from coldframe.video import frames, window
 from coldframe.video.frames import BadVideo, read_frames
 from coldframe.video.parts import Part, name_clip
 from test_video import VARIANTS
@@ -90,6 +91,20 @@ def test_a_part_beyond_the_end_and_one_between_frames_are_told(clip, start, end,
     with pytest.raises(BadVideo) as caught:
         read_part(clip("gop12.mp4"), part)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("name", ["gop12.mp4", "open_gop.mp4", "vfr.mkv", "vp9.webm", "vp8.webm", "hevc_pyramid.mkv"])
+def test_a_part_is_found_by_seeking_and_nothing_else_is_read(tmp_path, monkeypatch, name):
+    long = {key: value for key, value in VARIANTS[name].items() if key != "times"}
+    path = make_clip(tmp_path / name, **long, num_frames=250)
+    times, pictures = decode_timed(path)
+    read, plain = [], window.scan_window
+    monkeypatch.setattr(frames, "scan", None)  # of the whole file
+    monkeypatch.setattr(window, "scan_window", lambda *args, **more: read.append(args[2]) or plain(*args, **more))
+    expected = [picture for time, picture in zip(times, pictures, strict=True) if 8000 <= 1000 * time < 8400]
+    np.testing.assert_array_equal(read_part(path, Part.of_seconds(8, 8.4)), expected)
+    longest = 128 if name.startswith("vp") else 16  # the keyframes of libvpx are far apart
+    assert len(read[0]) <= longest + 10 + 17
 
 
 def test_clips_of_parts_are_those_of_files_with_nothing_else(clip, tmp_path):

@@ -20,6 +20,7 @@ from coldframe.video.parts import Part, find_part, time_frames
 from coldframe.video.sequence import Choose, Frames, decode, decode_frames, decode_in_sequence, pick, rgb_converter
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
+from coldframe.video.window import find_window
 
 __all__ = ["BadVideo", "Frames", "reachable_indices", "read_frames", "training_indices", "view_indices"]
 
@@ -96,6 +97,10 @@ def read_frames(
 
     Raises BadVideo for everything that keeps a chosen frame from being decoded, and where it is in doubt which it is.
     """
+    if part is not None:
+        frames = _read_window(path, choose, part, make_converter)
+        if frames is not None:
+            return frames
     with open_video(path) as (container, stream):
         table = scan(path, container, stream)
         if not table.order:
@@ -108,6 +113,25 @@ def read_frames(
                 if found is not None:
                     return pick(path, found, indices)
     return decode_in_sequence(path, table, choose_here, make_converter())
+
+
+def _read_window(
+    path: str,
+    choose: Callable[[int], list[int]],
+    part: Part,
+    make_converter: Callable[[], Callable[[VideoFrame], Frames]],
+) -> list[Frames] | None:
+    """Returns the chosen frames of the part, None where only the whole file tells which they are."""
+    with open_video(path) as (container, stream):
+        found = find_window(path, container, stream, part)
+        if found is None:
+            return None
+        table, here = found
+        indices = [here[index] for index in choose(len(here))]
+        if not table.agrees(indices):
+            return None
+        frames = _decode_by_time(path, stream, table, set(indices), make_converter())
+        return None if frames is None else pick(path, frames, indices)
 
 
 def _choose_within(path: str, table: Table, choose: Callable[[int], list[int]], part: Part | None) -> Choose:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, compress, islice
 from operator import lt, sub
 from typing import cast
 
@@ -27,8 +27,8 @@ _GUESSED_TIMES = {"avi"}
 # Packets of these are found by looking into the stream: damage to its headers makes one of two, or none.
 _PARSED = {"mpegts", "mpeg", "h264", "hevc"}
 # Packets of larger files are read a second time rather than kept, so that an hour of film does not fill the memory.
-_KEPT_BYTES = 256 * 2**20
-_LONGEST_WAIT = 17  # a decoder holds at most 16 frames back (ITU-T H.264 A.3.1, H.265 A.4.2)
+KEPT_BYTES = 256 * 2**20
+LONGEST_WAIT = 17  # a decoder holds at most 16 frames back (ITU-T H.264 A.3.1, H.265 A.4.2)
 _VOP = b"\0\0\1\xb6"  # ISO/IEC 14496-2 table 6-3
 _LEAST_VOP_BYTES = 9  # a placeholder that stands for no frame is shorter
 NUM_HOLE = 128  # no coded picture holds so many zeros in a row; a file with a part that was never written does
@@ -44,7 +44,8 @@ class Table:
     `agrees` then looks at closely. delay: where packet for packet there is one frame, how many the decoder holds back.
     is_parsed: a frame is where the demuxer found one, not where an index has it. placeholders: packets that may stand
     for no frame. missing: packets that the header promises and the file does not hold. has_clock: the times are the
-    file's own, each another; unit: of times, in seconds; rate: frames a second, on average.
+    file's own, each another; unit: of times, in seconds; rate: frames a second, on average. complete: the times
+    from and until which these are all frames, where the packets are a window of the file.
     """
 
     codec: str
@@ -63,6 +64,7 @@ class Table:
     has_clock: bool
     unit: Fraction
     rate: Fraction
+    complete: tuple[int, int] | None = None
 
     def source(self, path: str, stream: VideoStream) -> Iterable[VideoPacket]:
         """Returns the packets in file order once more."""
@@ -135,7 +137,7 @@ class Table:
         needed: list[int] = []
         for group, index in last_of.items():
             first, end = self.keys[group], ends[group]
-            end = min(end, max(self.order[: index + 1]) + _LONGEST_WAIT)
+            end = min(end, max(self.order[: index + 1]) + LONGEST_WAIT)
             needed += range(first, end)
         return needed
 
@@ -151,6 +153,9 @@ class Table:
             self.reader.restart()
             feed, kept = self.reader.feed, self.kept
             found = [feed(kept[position]) for position in positions]
+        if self.complete is not None:
+            inside = [self.times[i] in range(*self.complete) for i in positions]
+            positions, found = list(compress(positions, inside)), list(compress(found, inside))
         if None in found:
             return False
         times = self.times
@@ -199,7 +204,7 @@ def scan(path: str, container: InputContainer, stream: VideoStream) -> Table:
             num_bytes += packet.size
         else:
             num_empty += packet.dts is not None
-        if num_bytes > _KEPT_BYTES:
+        if num_bytes > KEPT_BYTES:
             found.take(packets)
             places += [reader.feed(one) for one in packets] if reader else []
             packets, num_bytes = [], 0
@@ -215,6 +220,22 @@ def scan(path: str, container: InputContainer, stream: VideoStream) -> Table:
         name = container.format.name.partition(",")[0]
         raise BadVideo(path, f"is a still image ({name}), not a video", NOT_A_VIDEO)
     return _make_table(found, container, stream, missing, packets if is_kept else None, reader, places)
+
+
+def scan_window(
+    container: InputContainer, stream: VideoStream, packets: list[VideoPacket], complete_until: int
+) -> Table:
+    """Returns the table of packets that follow each other somewhere in a file, the first of them a keyframe. What is
+    shown before it may need what lies before, and does not count."""
+    name = stream.codec_context.codec.canonical_name
+    found = _Scan(name)
+    found.take(packets)
+    start = packets[0].pts or 0
+    found.shown = [position for position in found.shown if (found.times[position] or 0) >= start]
+    reader = _open_reader(name, stream.codec_context.extradata or b"")
+    table = _make_table(found, container, stream, 0, packets, reader, [])
+    table.complete = start, complete_until
+    return table
 
 
 def _open_reader(codec: str, extradata: bytes) -> H264Order | HevcOrder | None:
