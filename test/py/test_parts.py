@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from clips import cut_by_edit_list, make_clip
+from clips import cut_by_edit_list, make_clip, read_number
 from coldframe.data.clips import EvalViews, Listed, TrainClips, read_list
+from coldframe.prepare.clips import Preparation
+from coldframe.prepare.transcode import Encoding, transcode
 from coldframe.video import frames, window
 from coldframe.video.frames import BadVideo, read_frames
 from coldframe.video.parts import Part, name_clip
+from small import settings
 from test_video import VARIANTS
 
+ENCODING = Encoding(short_side=None, gop=4, crf=10, preset="superfast")
 WITHOUT_TIMES = {".avi", ".h264"}
 
 
@@ -128,6 +132,41 @@ def test_clips_of_parts_are_those_of_files_with_nothing_else(clip, tmp_path):
         assert torch.equal(train[step, 0, 0].clip, train[step, 0, 1].clip)
     for item in (views[2], train[0, 0, 2]):
         assert str(item.clip) == f"{whole}#t=7,9  ends at 1.6 s, before its part from 7 to 9 s"
+
+
+@pytest.mark.parametrize("name", ["b_pyramid.mp4", "open_gop.ts", "vfr.mkv", "mpeg4.avi", "rotated.mp4"])
+def test_a_prepared_part_holds_its_frames_and_nothing_else(clip, tmp_path, name):
+    made = transcode(str(clip(name)), tmp_path / "ready.mp4", ENCODING, part=Part.of_seconds(0.3, 1.1))
+    times, pictures = decode_timed(clip(name))
+    expected = [i for i, time in enumerate(times) if 300 <= 1000 * time < 1100]
+    assert made.num_frames == len(expected)
+    ready_times, ready = decode_timed(tmp_path / "ready.mp4")
+    assert [float(time) for time in ready_times] == pytest.approx(
+        [float(times[i] - times[expected[0]]) for i in expected]
+    )
+    for i, picture in zip(expected, ready, strict=True):
+        assert np.square(picture.astype(float) - pictures[i]).mean() < 100  # 28 dB
+
+
+def test_prepare_cuts_out_the_parts_of_a_list_and_leaves_a_list_of_files(clip, tmp_path):
+    source, listed = clip("gop12.mp4"), tmp_path / "train.tsv"
+    times = ["0\t0.8", "0.8\t1.6", "9\t11"]
+    listed.write_text("".join(f"{source}\t{label}\t{part}\n" for label, part in enumerate(times)))
+    data = {"data__root": str(source.parent), "data__train_list": str(listed), "data__num_workers": 1}
+    preparation = Preparation(settings(**data), {"train": str(listed), "val": None}, tmp_path / "ready")
+    try:
+        while not (reply := preparation.advance(1.0, lambda: None))["done"]:
+            pass
+    finally:
+        preparation.close()
+    assert reply["num_bad"] == 1
+    assert (tmp_path / "ready/train.txt").read_text() == "clips/gop12-0-0.8.mp4 0\nclips/gop12-0.8-1.6.mp4 1\n"
+    reason = "ends at 1.6 s, before its part from 9 to 11 s"
+    assert (tmp_path / "ready/bad-videos.tsv").read_text() == f"{source}#t=9,11\t{reason}\n"
+    numbers = [
+        [read_number(frame) for frame in decode_timed(file)[1]] for file in sorted(tmp_path.glob("ready/clips/*"))
+    ]
+    assert numbers == [list(range(20)), list(range(20, 40))]
 
 
 def test_a_clip_is_named_as_a_media_fragment():

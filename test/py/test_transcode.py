@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from clips import cut_by_edit_list, make_clip, make_sound
+from coldframe.data.clips import Listed
 from coldframe.errors import UserError
 from coldframe.machine.processes import Workers
 from coldframe.prepare.clips import Preparation, plan_targets, read_manifest
-from coldframe.prepare.transcode import Encoding, _encode, _verify, transcode
+from coldframe.prepare.transcode import Encoding, _encode, _show, _verify, transcode
 from coldframe.video import frames as video
 from coldframe.video.frames import BadVideo, read_frames
 from coldframe.video.h264 import non_reference_test
@@ -155,7 +156,9 @@ def test_what_comes_back_otherwise_is_refused(tmp_path: Path) -> None:
 
     def encode(name: str, **options: Any) -> tuple[Path, Any]:
         clip = make_clip(tmp_path / f"{name}.mp4", **{"num_frames": 12, **options})
-        return (ready := tmp_path / f"{name}.ready.mp4"), _encode(str(clip), ready, ENCODING, None, by_time=True)
+        return (ready := tmp_path / f"{name}.ready.mp4"), _encode(
+            _show(str(clip), None, by_time=True), str(clip), ready, ENCODING, None
+        )
 
     file, written = encode("plain")
     shorter, _ = encode("shorter", num_frames=10)
@@ -189,13 +192,13 @@ def test_names_do_not_collide() -> None:
         "/elsewhere/a/1.mp4",
         "/data/k/../k2/x",
     ]
-    targets = plan_targets(dict.fromkeys(sources, root))
+    targets = plan_targets(dict.fromkeys(sources, root), {source: Listed(source, 0) for source in sources})
     assert len({target.casefold() for target in targets.values()}) == len(sources)
     assert targets["/data/k/b c: d.webm"] == "clips/b c: d.mp4"
     assert targets["/elsewhere/a/1.mp4"] == "clips/outside/elsewhere/a/1.mp4"
     assert targets["/data/k/../k2/x"] == "clips/outside/data/k2/x.mp4"
     assert targets["/data/k/a/2.avi"].startswith("clips/a/2-")
-    other = plan_targets(dict.fromkeys(reversed(sources), root))
+    other = plan_targets(dict.fromkeys(reversed(sources), root), {source: Listed(source, 0) for source in sources})
     assert other == targets
 
 
@@ -331,7 +334,13 @@ def test_a_worker_that_dies_is_replaced_and_its_clip_named(tmp_path: Path) -> No
 
     def request(source: Path) -> dict[str, Any]:
         encoding = {"short_side": 64, "gop": 4, "crf": 21, "preset": "superfast"}
-        return {"source": str(source), "target": f"{tmp_path}/ready.mp4", "encoding": encoding, "max_frames": None}
+        return {
+            "source": str(source),
+            "target": f"{tmp_path}/ready.mp4",
+            "encoding": encoding,
+            "max_frames": None,
+            "part": None,
+        }
 
     try:
         stuck, after = workers.submit(request(tmp_path / "endless.mp4")), workers.submit(request(clip))

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from coldframe.data.clips import VideoList, read_list
+from coldframe.data.clips import Listed, VideoList, read_list
 from coldframe.errors import UserError
 from coldframe.machine.environment import count_workers
 from coldframe.machine.files import append, write_text
@@ -26,6 +26,7 @@ from coldframe.machine.lock import RunLock
 from coldframe.machine.processes import Reply, Workers
 from coldframe.prepare.transcode import Encoding
 from coldframe.settings import Settings
+from coldframe.video.parts import show_seconds
 
 FORMAT = 1
 MANIFEST = "manifest.jsonl"
@@ -43,7 +44,8 @@ class Preparation:
         self.encoding = Encoding(chosen.short_side, chosen.gop, chosen.crf, chosen.preset)
         self._lists = {name: read_list(file) for name, file in lists.items() if file is not None}
         self._classes = settings.data.classes
-        self._targets = plan_targets(_find_roots(settings, self._lists))
+        self._clips = {listed.name: listed for items in self._lists.values() for listed in items}
+        self._targets = plan_targets(_find_roots(settings, self._lists), self._clips)
         self._refuse_own_clips()
         self._made = self._take_up()
         self._todo = [source for source in self._targets if not self._is_done(source)]
@@ -58,7 +60,8 @@ class Preparation:
 
     def _refuse_own_clips(self) -> None:
         own = f"{(self.folder / 'clips').resolve()}/"
-        inside = next((source for source in self._targets if str(Path(source).resolve()).startswith(own)), None)
+        paths = (listed.path for listed in self._clips.values())
+        inside = next((path for path in paths if str(Path(path).resolve()).startswith(own)), None)
         if inside is not None:
             raise UserError(f"--output  {inside} of the lists lies in it. Give another folder.")
 
@@ -80,7 +83,7 @@ class Preparation:
         if record is None or record["target"] != self._targets[source]:
             return False
         try:
-            now, result = Path(source).stat(), (self.folder / record["target"]).stat()
+            now, result = Path(self._clips[source].path).stat(), (self.folder / record["target"]).stat()
         except OSError:
             return False
         is_same = (now.st_size, now.st_mtime_ns) == (record["source_size_bytes"], record["source_mtime_ns"])
@@ -90,7 +93,8 @@ class Preparation:
 
     def forecast(self, progress: Callable[[], None]) -> dict[str, Any]:
         """Returns seconds and bytes that what is not prepared yet will take, measured on a few of its clips."""
-        source_bytes = sum(_size(source) for source in self._todo)
+        sizes = [(self._clips[source].path, _size(self._clips[source].path)) for source in self._todo]
+        source_bytes = sum(size for _, size in sizes)  # a file counts as often as it has parts, as in what is measured
         measured = self._measure(progress) if self._todo else []
         free = shutil.disk_usage(_existing(self.folder)).free
         bytes_ = _extrapolate([(reply["size_bytes"], part) for reply, part in measured], source_bytes)
@@ -100,7 +104,7 @@ class Preparation:
             "encoding": asdict(self.encoding),
             "num_clips": len(self._targets),
             "num_todo": len(self._todo),
-            "source_bytes": source_bytes,
+            "source_bytes": sum(dict(sizes).values()),
             "bytes": bytes_,
             "seconds": {name: value / self.num_workers for name, value in seconds.items()},
             "num_workers": self.num_workers,
@@ -187,7 +191,8 @@ class Preparation:
             self._running[self._submit(source, target, None)] = source
 
     def _submit(self, source: str, target: Path, max_frames: int | None) -> Future[Reply]:
-        request = {"source": source, "target": str(target), "max_frames": max_frames}
+        listed = self._clips[source]
+        request = {"source": listed.path, "part": listed.part, "target": str(target), "max_frames": max_frames}
         return self._workers.submit({**request, "encoding": asdict(self.encoding)})
 
     def _take(self, source: str, reply: Reply) -> list[dict[str, str]]:
@@ -207,7 +212,7 @@ class Preparation:
         assert self._manifest is not None
         os.fsync(self._manifest.fileno())
         for name, items in self._lists.items():
-            good = [(self._made[path]["target"], label) for path, label, _ in items if path not in self._bad]
+            good = [(self._made[one.name]["target"], one.label) for one in items if one.name not in self._bad]
             write_text(self.folder / f"{name}.txt", "".join(f"{target} {label}\n" for target, label in good))
         if self._classes is not None:
             write_text(self.folder / "classes.txt", Path(self._classes).read_text(encoding="utf-8"))
@@ -227,27 +232,29 @@ class Preparation:
 
 
 def _find_roots(settings: Settings, lists: Mapping[str, VideoList]) -> dict[str, str]:
-    """Returns the root of each video of the lists; of one that stands in both, that of the training list."""
+    """Returns the root of each clip of the lists; of one that stands in both, that of the training list."""
     data = settings.data
     roots: dict[str, str] = {}
     for name, items in lists.items():
         own, file = (data.train_root, data.train_list) if name == "train" else (data.val_root, data.val_list)
         root = own or data.root or str(Path(file or "").parent)
-        for path, _, part in items:
-            if part is not None:
-                raise UserError(f"data.{name}_list  is a list of parts, which cannot be prepared. Cut them out first.")
-            roots.setdefault(path, root)
+        for listed in items:
+            roots.setdefault(listed.name, root)
     return roots
 
 
-def plan_targets(root_of: Mapping[str, str]) -> dict[str, str]:
-    """Returns for each video where its result goes, below the folder: its path below its root, with `.mp4`; outside
-    the root its whole path. Where several would meet, also on a disk that ignores case, each gets a hash."""
+def plan_targets(root_of: Mapping[str, str], clips: Mapping[str, Listed]) -> dict[str, str]:
+    """Returns for each clip where its result goes, below the folder: its path below its root, with `.mp4`, of a part
+    with its times before that; outside the root its whole path. Where several would meet, also on a disk that ignores
+    case, each gets a hash."""
     meeting = defaultdict(list)
     for source, root in root_of.items():
-        path, base = PurePosixPath(os.path.normpath(source)), PurePosixPath(os.path.normpath(root))
+        listed = clips[source]
+        path, base = PurePosixPath(os.path.normpath(listed.path)), PurePosixPath(os.path.normpath(root))
         inside = path.relative_to(base) if path.is_relative_to(base) else PurePosixPath("outside", *path.parts[1:])
-        meeting[str(inside.with_suffix(".mp4")).casefold()].append((source, inside.with_suffix(".mp4")))
+        times = "" if listed.part is None else "".join(f"-{show_seconds(time)}" for time in listed.part)
+        name = inside.with_name(f"{inside.stem}{times}.mp4")
+        meeting[str(name).casefold()].append((source, name))
     targets = {}
     for group in meeting.values():
         for source, name in group:

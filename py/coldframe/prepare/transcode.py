@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -31,9 +32,11 @@ from coldframe.machine.files import hash_file, sync
 from coldframe.machine.processes import serve_lines
 from coldframe.video import sequence
 from coldframe.video.packets import Table, scan
+from coldframe.video.parts import Part, find_part, time_frames
 from coldframe.video.sequence import Frames
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
+from coldframe.video.window import find_window
 
 NUM_SAMPLED = 8  # frames of a clip that are compared with their originals
 # Real clips have about 35 at the default quality; noise of 16 pixels has 22 at CRF 30, and no worse one is allowed.
@@ -77,9 +80,12 @@ class _Written:
     share: float
 
 
-def transcode(source: str, target: Path, encoding: Encoding, max_frames: int | None = None) -> Made:
-    """Returns what is now at target: every frame that `read_frames` counts, in its order, at its time (seconds since
-    the first one), turned upright, never larger. Whole or not there: written beside, decoded again, synced, renamed.
+def transcode(
+    source: str, target: Path, encoding: Encoding, max_frames: int | None = None, part: Part | None = None
+) -> Made:
+    """Returns what is now at target: every frame that `read_frames` counts, of a part or of all, in its order, at its
+    time (seconds since the first one), turned upright, never larger. Whole or not there: written beside, decoded again,
+    synced, renamed.
 
     max_frames: stop early, to measure. Raises BadVideo for a source that cannot be decoded, or a result that differs,
     and OSError where the target cannot be written.
@@ -88,9 +94,9 @@ def transcode(source: str, target: Path, encoding: Encoding, max_frames: int | N
     partial = target.with_name(f"{target.name}.partial")
     before, digest = _identify(source)
     try:
-        written = _encode(source, partial, encoding, max_frames, by_time=True)
+        written = _encode(_show(source, part, by_time=True), source, partial, encoding, max_frames)
     except _OutOfOrder:  # as `read_frames` does
-        written = _encode(source, partial, encoding, max_frames, by_time=False)
+        written = _encode(_show(source, part, by_time=False), source, partial, encoding, max_frames)
     psnr = _verify(source, partial, written)
     sync(partial)
     made = Made(
@@ -112,10 +118,17 @@ def transcode(source: str, target: Path, encoding: Encoding, max_frames: int | N
 
 def _identify(path: str) -> tuple[os.stat_result, str]:
     try:
-        return Path(path).stat(), hash_file(Path(path))
+        status = Path(path).stat()
+        return status, _hash_source(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise BadVideo(path, reason) from None
+
+
+@lru_cache(maxsize=4096)
+def _hash_source(path: str, size: int, mtime: int) -> str:
+    """Returns the file's hash; of a file that many parts are cut from it is taken once."""
+    return hash_file(Path(path))
 
 
 # ---- the frames of a video -------------------------------------------------------------------------------------------
@@ -126,7 +139,7 @@ class _OutOfOrder(Exception):  # noqa: N818 (no error: the other way of decoding
 
 
 class _Shown(NamedTuple):
-    """A frame as `read_frames` counts them. time: in units of seconds; num_frames and rate: of the whole video."""
+    """A frame as `read_frames` counts them. time: in units of seconds; num_frames: of the clip; rate: of the video."""
 
     frame: VideoFrame
     time: int
@@ -135,29 +148,53 @@ class _Shown(NamedTuple):
     rate: Fraction
 
 
-def _show(path: str, *, by_time: bool) -> Iterator[_Shown]:
-    """Yields all frames. Raises BadVideo, and _OutOfOrder where they have to be decoded in sequence; their time stamps
-    are not to be trusted then, and they are a period apart."""
+def _show(path: str, part: Part | None, *, by_time: bool) -> Iterator[_Shown]:
+    """Yields the frames of a video or of a part of it. Raises BadVideo, and _OutOfOrder where they have to be decoded
+    in sequence; their time stamps are not to be trusted then, and they are a period apart."""
+    if by_time:
+        table, here = _find_frames(path, part)
+        unit, shown = table.unit, _decode_by_time(path, table, here)
+    else:
+        with open_video(path) as (container, stream):
+            table = scan(path, container, stream)
+        places = sequence.list_places(path, table)
+        here, unit = range(len(places)), 1 / table.rate
+        if part is not None:
+            here = find_part(path, part, time_frames(table, len(places), places), table.rate)
+        shown = islice(enumerate(sequence.decode_frames(path, table)), here.start, here.stop)
+    for time_stamp, frame in shown:
+        yield _Shown(frame, time_stamp, unit, len(here), table.rate)
+
+
+def _find_frames(path: str, part: Part | None) -> tuple[Table, range]:
+    """Returns which frames of a table are shown, in the order of their times. Raises _OutOfOrder where that is not the
+    decoder's."""
+    if part is not None:
+        with open_video(path) as (container, stream):
+            window = find_window(path, container, stream, part)
+        if window is not None and window[0].agrees(window[1]):
+            return window
     with open_video(path) as (container, stream):
         table = scan(path, container, stream)
-        num_frames, rate = len(table.order), Fraction(stream.average_rate or stream.guessed_rate or 25)
-        if not by_time:
-            num_frames, unit = sequence.count_frames(path, table), 1 / rate
-            shown: Iterator[tuple[int, VideoFrame]] = enumerate(sequence.decode_frames(path, table))
-        elif num_frames and table.agrees(range(num_frames)):
-            unit = stream.time_base if stream.time_base is not None else 1 / rate
-            shown = _decode_by_time(path, table)
-        else:
-            raise _OutOfOrder
-        for time_stamp, frame in shown:
-            yield _Shown(frame, time_stamp, unit, num_frames, rate)
+    here = range(len(table.order))
+    if part is not None and here:
+        here = find_part(path, part, time_frames(table, len(here), None), table.rate)
+    if not here or not table.agrees(range(len(table.order))):
+        raise _OutOfOrder
+    return table, here
 
 
-def _decode_by_time(path: str, table: Table) -> Iterator[tuple[int, VideoFrame]]:
-    due = [table.times[position] for position in table.order]
+def _decode_by_time(path: str, table: Table, here: range) -> Iterator[tuple[int, VideoFrame]]:
+    due = [table.times[table.order[number]] for number in here]
     num_seen = 0
     for frame in sequence.decode_all(path, table):
-        if isinstance(frame, str) or frame.is_corrupt or num_seen == len(due) or frame.pts != due[num_seen]:
+        if isinstance(frame, str) or frame.is_corrupt or frame.pts is None:
+            raise _OutOfOrder
+        if frame.pts < due[0] and len(due) < len(table.order):  # before the part
+            continue
+        if num_seen == len(due) < len(table.order):
+            return
+        if num_seen == len(due) or frame.pts != due[num_seen]:
             raise _OutOfOrder
         yield due[num_seen], frame
         num_seen += 1
@@ -168,8 +205,8 @@ def _decode_by_time(path: str, table: Table) -> Iterator[tuple[int, VideoFrame]]
 # ---- encoding --------------------------------------------------------------------------------------------------------
 
 
-def _encode(path: str, partial: Path, encoding: Encoding, max_frames: int | None, *, by_time: bool) -> _Written:
-    shown = islice(_show(path, by_time=by_time), max_frames)
+def _encode(frames: Iterator[_Shown], path: str, partial: Path, encoding: Encoding, max_frames: int | None) -> _Written:
+    shown = islice(frames, max_frames)
     first = next(shown, None)
     if first is None:
         raise BadVideo(path, "not a single frame can be decoded")
@@ -269,7 +306,7 @@ def _verify(path: str, partial: Path, written: _Written) -> float:
     """Returns the lowest PSNR of the sampled frames (dB) after decoding the whole result. Raises BadVideo."""
     worst, num_seen, first, to_rgb = 100.0, 0, 0, sequence.rgb_converter()
     try:
-        for number, one in enumerate(_show(str(partial), by_time=True)):
+        for number, one in enumerate(_show(str(partial), None, by_time=True)):
             first = one.time if number == 0 else first
             if number >= len(written.times) or (one.time - first) * one.unit != written.times[number]:
                 raise BadVideo(path, f"frame {number} comes back at another time")
@@ -296,10 +333,11 @@ def _psnr(one: Frames, other: Frames) -> float:
 
 
 def answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Answers `{source, target, encoding, max_frames}` with `{made}`, `{reason}` or `{disk_error}`."""
+    """Answers `{source, part, target, encoding, max_frames}` with `{made}`, `{reason}` or `{disk_error}`."""
     source, target = request["source"], Path(request["target"])
     try:
-        made = transcode(source, target, Encoding(**request["encoding"]), request["max_frames"])
+        part = None if request["part"] is None else Part(*request["part"])
+        made = transcode(source, target, Encoding(**request["encoding"]), request["max_frames"], part)
         yield {"made": asdict(made)}
         return
     except BadVideo as bad:

@@ -57,14 +57,15 @@ def decode_in_sequence(path: str, table: Table, choose: Choose, take: Callable[[
         return pick(path, seen.found, indices)
 
 
-def count_frames(path: str, table: Table) -> int:
-    """Returns how many frames the decoder gives. Raises BadVideo when one is damaged, or not sure to be what it is."""
+def list_places(path: str, table: Table) -> list[int | None]:
+    """Returns the packet of each frame that the decoder gives, None where it does not tell. Raises BadVideo when one is
+    damaged, or not sure to be what it is."""
     seen = _watch(path, table, set(), rgb_converter(), to_the_end=True)
     num_frames = len(seen.places)
     if num_frames == 0:
         raise BadVideo(path, "not a single frame can be decoded")
     _refuse_doubt(path, table, seen, set(range(num_frames)), num_frames)
-    return num_frames
+    return seen.places
 
 
 def _watch(
