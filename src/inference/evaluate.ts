@@ -1,8 +1,6 @@
 /** What is done with a finished checkpoint: test it on a list, or name the classes of videos. */
 
-import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { showPath, UserError } from '../base/errors.ts';
 import { withScratch, writeWhole } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
@@ -17,6 +15,7 @@ import type { Opened, Result } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
+import { findVideos } from './videos.ts';
 
 const CALL_SECONDS = 1;
 
@@ -140,9 +139,7 @@ export interface PredictArguments extends CheckpointArguments {
 /** Names the classes of video files. Files that cannot be read are told after the others: UserError. */
 export async function predict(args: PredictArguments, report: Report): Promise<void> {
   const { path: folder, name, config, classes } = openCheckpoint(args, (text) => report.note(text));
-  const videos = await listVideos(args.videos);
-  const missing = videos.filter((path) => !existsSync(path)).map((path) => `${keepLine(path)}  does not exist.`);
-  if (missing.length > 0) throw new UserError(missing);
+  const videos = await findVideos(args.videos);
   if (config.data.dummy)
     report.warn(`${args.checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
   const request = describeOpen('predict', { name, settings: config }, folder, classes, { train: null, val: null });
@@ -150,26 +147,16 @@ export async function predict(args: PredictArguments, report: Report): Promise<v
   report.waiting(`loading PyTorch and ${showPath(folder)} ...`);
   await withOpened(config, request, report, async (session) => {
     const unreadable: string[] = [];
-    for (const path of videos) {
+    for (const video of videos) {
       // One call a video: what is done is printed, whatever comes later.
-      const { predictions } = await session.predict([resolve(path)], args.top);
+      const { predictions } = await session.predict([video], args.top);
       for (const { classes, reason } of predictions) {
-        if (classes === null) unreadable.push(`${keepLine(path)}  ${reason}`);
-        else report.event({ kind: 'predicted', path, classes });
+        if (classes === null) unreadable.push(`${keepLine(video.name)}  ${reason}`);
+        else report.event({ kind: 'predicted', path: video.name, classes });
       }
     }
     if (unreadable.length > 0) throw new UserError(unreadable);
   });
-}
-
-/** Returns the files given; `-` stands for a list on stdin, a path a line (or between zeros, as `find -print0` writes). */
-async function listVideos(given: string[]): Promise<string[]> {
-  if (!given.includes('-')) return given;
-  const list = await text(process.stdin);
-  const paths = list.split(list.includes('\0') ? '\0' : /\r?\n/).filter((line) => line !== '');
-  if (paths.length === 0) throw new UserError('-  stdin held no path. Give a list there, a path a line.');
-  const at = given.indexOf('-');
-  return [...given.slice(0, at), ...paths, ...given.slice(at + 1).filter((path) => path !== '-')];
 }
 
 export function describeOpen(

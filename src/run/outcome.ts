@@ -106,6 +106,7 @@ function findVideo(folder: RunFolder): string | undefined {
   const file = folder.path('lists', 'val.tsv');
   if (!existsSync(file)) return undefined;
   const [line = ''] = readFileSync(file, 'utf8').split('\n', 1);
-  const [path = ''] = line.split('\t');
-  return existsSync(path) ? path : undefined;
+  const [path = '', , start, end] = line.split('\t');
+  if (!existsSync(path)) return undefined;
+  return start === undefined ? path : `${path}#t=${start},${end}`;
 }

@@ -109,8 +109,10 @@ export class Session {
     return this.runtime.call('convert', { to, output }, schema);
   }
 
-  predict(paths: string[], top: number) {
-    return this.runtime.call('predict', { paths, top }, predictSchema);
+  /** `part`: in microseconds; null: the whole file. */
+  predict(videos: { path: string; part: { start: number; end: number } | null }[], top: number) {
+    const parts = videos.map(({ part }) => (part === null ? null : [part.start, part.end]));
+    return this.runtime.call('predict', { paths: videos.map(({ path }) => path), top, parts }, predictSchema);
   }
 
   /** Writes the only trial as FILE.onnx or FILE.pt2, which then knows `about`. */

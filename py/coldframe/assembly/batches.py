@@ -122,9 +122,8 @@ def evaluation_batches(settings: Settings, list_file: str, device: torch.device)
     return _view_batches(settings, items, settings.eval.batch_size, num_workers, device), len(items)
 
 
-def prediction_batches(settings: Settings, paths: list[str]) -> Iterator[Batch]:
-    """Returns a batch of one video for each path, decoded in this process: also where `data.dummy` trained on noise."""
-    items = [Listed(path, 0) for path in paths]
+def prediction_batches(settings: Settings, items: list[Listed]) -> Iterator[Batch]:
+    """Returns a batch of one video for each, decoded in this process: also where `data.dummy` trained on noise."""
     return eval_loader(_video_views(settings, items), batch_size=1, num_workers=0)
 
 

@@ -106,9 +106,9 @@ class Session:
         self.running.drop(trials)
         return {"trials": [trial.name for trial in self.running.cohort.trials]}
 
-    def predict(self, paths: list[str], top: int) -> dict[str, Any]:
+    def predict(self, paths: list[str], top: int, parts: list[list[int] | None] | None = None) -> dict[str, Any]:
         """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
-        return inference.predict(self.running, paths, top)
+        return inference.predict(self.running, paths, top, parts)
 
     def export(self, file: str, precision: str, about: dict[str, Any]) -> dict[str, Any]:
         """Returns what was written: the only trial with its backbone, as a `.onnx` or `.pt2` file, `about` in it."""

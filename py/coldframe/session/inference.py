@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coldframe import heartbeat
 from coldframe.assembly import batches
+from coldframe.data.clips import Listed
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
@@ -17,6 +18,7 @@ from coldframe.evaluate.export import Comparison, write_onnx, write_torch
 from coldframe.session.running import Running
 from coldframe.train.targets import thresholds
 from coldframe.train.targets.thresholds import Thresholds
+from coldframe.video.parts import Part
 
 
 def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
@@ -85,11 +87,16 @@ def _keep_thresholds(running: Running, results: dict[str, dict[str, Any]]) -> No
         thresholds.write(saved, running.cohort.trials)
 
 
-def predict(running: Running, paths: list[str], top: int) -> dict[str, Any]:
-    """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read. Of videos
-    with several labels: all classes that reach their threshold, which stands beside them."""
+def predict(running: Running, paths: list[str], top: int, parts: list[list[int] | None] | None) -> dict[str, Any]:
+    """Returns the `top` classes of each video, or of a part of it (microseconds), with their probabilities, or the
+    reason why it cannot be read. Of videos with several labels: all classes that reach their threshold, which stands
+    beside them."""
     predictions: list[dict[str, Any]] = []
-    for batch, path in zip(batches.prediction_batches(running.settings, paths), paths, strict=True):
+    listed = [
+        Listed(path, 0, None if part is None else Part(*part))
+        for path, part in zip(paths, parts or [None] * len(paths), strict=True)
+    ]
+    for batch, path in zip(batches.prediction_batches(running.settings, listed), paths, strict=True):
         heartbeat.progress()
         if batch.bad:
             predictions.append({"path": path, "reason": batch.bad[0].reason, "classes": None})

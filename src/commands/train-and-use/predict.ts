@@ -9,7 +9,7 @@ export const predict = (parser: Argv) =>
 
 const predictOptions = (command: Argv) =>
   begin(command, 'predict')
-    .positional('videos', names('video files; - reads a list from stdin, a path a line'))
+    .positional('videos', names('video files, or parts as FILE#t=START,END; - reads a list from stdin, a path a line'))
     .option('checkpoint', CHECKPOINT)
     .option('trial', TRIAL)
     .option('top', {
