@@ -22,6 +22,11 @@ def read_label(text: str) -> Label:
     return () if text == NO_LABEL else tuple(map(int, text.split(",")))
 
 
+def show_label(label: Label) -> str:
+    """Returns what `read_label` reads as this, and a list says."""
+    return ",".join(map(str, spread(label))) or NO_LABEL
+
+
 def spread(label: Label) -> tuple[int, ...]:
     """Returns the labels of a clip, however many."""
     return (label,) if isinstance(label, int) else label

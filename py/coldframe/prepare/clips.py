@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from coldframe.data.clips import Listed, VideoList, read_list
+from coldframe.data.labels import show_label
 from coldframe.errors import UserError
 from coldframe.machine.environment import count_workers
 from coldframe.machine.files import append, write_text
@@ -213,7 +214,8 @@ class Preparation:
         os.fsync(self._manifest.fileno())
         for name, items in self._lists.items():
             good = [(self._made[one.name]["target"], one.label) for one in items if one.name not in self._bad]
-            write_text(self.folder / f"{name}.txt", "".join(f"{target} {label}\n" for target, label in good))
+            lines = (f"{target} {show_label(label)}\n" for target, label in good)
+            write_text(self.folder / f"{name}.txt", "".join(lines))
         if self._classes is not None:
             write_text(self.folder / "classes.txt", Path(self._classes).read_text(encoding="utf-8"))
         reasons = {path: " ".join(reason.split()) for path, reason in self._bad.items()}
