@@ -257,10 +257,9 @@ export class Scan {
     if (columns !== null && this.#line === 1) this.#columns = columns;
     else if (this.#line > 1 && columns === null) return false;
     else {
-      const isFirst = this.#line === 1;
-      const known = `is not known as the columns of a list. Write \`${COLUMNS}\`, in this order.`;
-      const why = isFirst ? known : 'counts on line 1 alone. Move it there, or make a list of each kind.';
-      this.fail('line-format', this.#line, `${quote(line)} ${why}`);
+      const unknown = `is not known as the columns of a list. Write \`${COLUMNS}\`, in this order.`;
+      const late = 'counts on line 1 alone. Move it there, or make a list of each kind.';
+      this.fail('line-format', this.#line, `${quote(line)} ${this.#line === 1 ? unknown : late}`);
     }
     return true;
   }
