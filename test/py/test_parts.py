@@ -14,7 +14,7 @@ from clips import cut_by_edit_list, make_clip, read_number
 from coldframe.data.clips import EvalViews, Listed, TrainClips, read_list
 from coldframe.prepare.clips import Preparation
 from coldframe.prepare.transcode import Encoding, transcode
-from coldframe.video import frames, window
+from coldframe.video import frames, parts
 from coldframe.video.frames import BadVideo, read_frames
 from coldframe.video.parts import Part, name_clip
 from small import settings
@@ -102,9 +102,9 @@ def test_a_part_is_found_by_seeking_and_nothing_else_is_read(tmp_path, monkeypat
     long = {key: value for key, value in VARIANTS[name].items() if key != "times"}
     path = make_clip(tmp_path / name, **long, num_frames=250)
     times, pictures = decode_timed(path)
-    read, plain = [], window.scan_window
+    read, plain = [], parts.scan_window
     monkeypatch.setattr(frames, "scan", None)  # of the whole file
-    monkeypatch.setattr(window, "scan_window", lambda *args, **more: read.append(args[2]) or plain(*args, **more))
+    monkeypatch.setattr(parts, "scan_window", lambda *args, **more: read.append(args[2]) or plain(*args, **more))
     expected = [picture for time, picture in zip(times, pictures, strict=True) if 8000 <= 1000 * time < 8400]
     np.testing.assert_array_equal(read_part(path, Part.of_seconds(8, 8.4)), expected)
     longest = 128 if name.startswith("vp") else 16  # the keyframes of libvpx are far apart

@@ -32,11 +32,10 @@ from coldframe.machine.files import hash_file, sync
 from coldframe.machine.processes import serve_lines
 from coldframe.video import sequence
 from coldframe.video.packets import Table, scan
-from coldframe.video.parts import Part, find_part, time_frames
+from coldframe.video.parts import Part, find_part, find_window, time_frames
 from coldframe.video.sequence import Frames
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
-from coldframe.video.window import find_window
 
 NUM_SAMPLED = 8  # frames of a clip that are compared with their originals
 # Real clips have about 35 at the default quality; noise of 16 pixels has 22 at CRF 30, and no worse one is allowed.

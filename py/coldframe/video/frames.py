@@ -16,11 +16,10 @@ from av.video.stream import VideoStream
 from coldframe.video.bits import VideoPacket
 from coldframe.video.h264 import non_reference_test
 from coldframe.video.packets import Table, hole_test, scan
-from coldframe.video.parts import Part, find_part, time_frames
+from coldframe.video.parts import Part, find_part, find_window, time_frames
 from coldframe.video.sequence import Choose, Frames, decode, decode_frames, decode_in_sequence, pick, rgb_converter
 from coldframe.video.streams import BadVideo, open_video
 from coldframe.video.upright import Upright, read_upright
-from coldframe.video.window import find_window
 
 __all__ = ["BadVideo", "Frames", "reachable_indices", "read_frames", "training_indices", "view_indices"]
 
