@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import pickle
 import random
 import signal
 import subprocess
@@ -24,7 +23,6 @@ from coldframe.data.clips import (
     EvalViews,
     Listed,
     TrainClips,
-    VideoList,
     normalize_,
     read_list,
     sample_order,
@@ -67,29 +65,7 @@ def assert_same(batches_a, batches_b):
         assert [str(bad) for bad in a.bad] == [str(bad) for bad in b.bad]
 
 
-# ---- lists and order -------------------------------------------------------------------------------------------------
-
-
-def test_a_list_holds_any_path_and_its_label(tmp_path):
-    path = tmp_path / "list.txt"
-    path.write_bytes("/a b/ü #.mp4\t7\n/c.mp4\t0\n/d.mp4\t399".encode())
-    pairs = read_list(path)
-    assert list(pairs) == [("/a b/ü #.mp4", 7, None), ("/c.mp4", 0, None), ("/d.mp4", 399, None)]
-    assert pairs[-1] == pairs[2]
-    assert pairs[1:] == [("/c.mp4", 0, None), ("/d.mp4", 399, None)]
-    assert len(VideoList(b"")) == 0
-    with pytest.raises(IndexError):
-        pairs[3]
-
-
-def test_a_million_lines_are_cheap(tmp_path):
-    path = tmp_path / "list.txt"
-    path.write_text("".join(f"/data/kinetics/train/class/video_{i:011}.mp4\t{i % 400}\n" for i in range(1_000_000)))
-    started = time.perf_counter()
-    pairs = read_list(path)
-    assert time.perf_counter() - started < 2
-    assert pairs[999_999] == ("/data/kinetics/train/class/video_00000999999.mp4", 399, None)
-    assert len(pickle.dumps(pairs)) < path.stat().st_size + 8 * len(pairs) + 1000
+# ---- order -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", PARITY["train_sampler"], ids=str)
