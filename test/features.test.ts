@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { loadConfig } from '../src/config/load.ts';
 import {
+  belowVerdict,
   CLIPS,
   coldframe,
   type Ended,
@@ -65,7 +66,8 @@ test('training before the build is refused and leaves nothing', async () => {
     `data.features  ${cache} holds no feature cache. Run \`coldframe features build\` first.\n`,
   );
   expect(existsSync(join(folder, 'early'))).toBe(false);
-  expect(await dryRun()).toMatchObject({ code: 2, stderr: ended.stderr });
+  const dry = await dryRun();
+  expect([dry.code, belowVerdict(dry)]).toEqual([2, ended.stderr]);
 });
 
 describe('features forecast', () => {
@@ -215,7 +217,8 @@ test('a stale cache is refused with all that differs', async () => {
   expect(ended.stderr).toMatch(/features\.form: "maps" in the cache, "one" here/);
   expect(ended.stderr).toMatch(/model\.backbone\.weights \(SHA-256\): \w{16}\.\.\. in the cache, \w{16}\.\.\. here/);
   expect(existsSync(join(folder, 'stale'))).toBe(false);
-  expect(await dryRun(...changes)).toMatchObject({ code: 2, stderr: ended.stderr });
+  const dry = await dryRun(...changes);
+  expect([dry.code, belowVerdict(dry)]).toEqual([2, ended.stderr]);
 });
 
 test('a dry run tells what is wrong with a list before Python is asked for the cache', async () => {
@@ -236,7 +239,7 @@ test('a damaged manifest is told by a dry run as by training', async () => {
     code: 2,
     stderr: `${file}  cannot be used: it is damaged, its checksum does not agree. Remove the folder and build the cache again.\n`,
   });
-  expect(dry).toMatchObject({ code: 2, stderr: ended.stderr });
+  expect([dry.code, belowVerdict(dry)]).toEqual([2, ended.stderr]);
 });
 
 test.each([

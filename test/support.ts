@@ -267,6 +267,14 @@ function livingProcesses(): { pid: number; parent: number; group: number; comman
     });
 }
 
+/** Returns what a dry run refuses, without the verdict that comes first. */
+export function belowVerdict({ stderr }: Ended): string {
+  const [verdict = '', ...problems] = stderr.split('\n');
+  if (!/^This cannot be trained: \d+ problems?\. Dry run: nothing was written\.$/.test(verdict))
+    throw new Error(stderr);
+  return problems.join('\n');
+}
+
 /** Returns what a UserError tells, line by line; nothing where nothing is refused. Other errors go through. */
 export function problemsOf(work: () => unknown): string[] {
   try {

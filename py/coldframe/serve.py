@@ -201,10 +201,8 @@ def _encode_error(error: BaseException) -> str:
 
 def _leave_with(parent: int) -> None:
     """Makes the kernel (elsewhere a thread) kill this process when Node is gone, be it in the middle of a call."""
-    if not die_with_parent():
+    if not die_with_parent(parent):
         threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it died before the kernel was told
-        os._exit(1)
 
 
 def _leave() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -288,10 +289,14 @@ def _concatenate(tensors: list[Tensor], pin_memory: bool) -> Tensor:
 
 
 def _start_worker(worker_id: int) -> None:
-    """Leaves interrupts to the main process (Ctrl-C reaches the whole process group), and dies with it.
+    """Leaves interrupts to the main process (Ctrl-C reaches the whole process group), and dies with it, be it before
+    this: torch's own watch takes for the parent whoever it finds, and a worker of a dead one would wait for ever.
 
     Linux counts the thread that started the worker as its parent: start loaders from a thread that lasts.
     """
     obey_parent_alone()
     torch.set_num_threads(1)
-    die_with_parent()
+    main = multiprocessing.parent_process()
+    assert main is not None
+    assert main.pid is not None
+    die_with_parent(main.pid)

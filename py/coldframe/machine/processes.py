@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ class Workers:
         worker: subprocess.Popen[str] | None = getattr(self._own, "worker", None)
         if worker is None:
             # -P: a file in the current folder may have the name of a module.
-            command = [sys.executable, "-P", "-m", self._module]
+            command = [sys.executable, "-P", "-m", self._module, str(os.getpid())]
             worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
             self._own.worker = worker
             self._processes.add(worker)
@@ -121,7 +122,7 @@ def serve_lines(answer: Callable[[Reply], Iterator[Reply]]) -> None:
     main process (Ctrl-C reaches the whole process group), and dies with it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    die_with_parent()
+    die_with_parent(int(sys.argv[1]))
     for line in sys.stdin:
         for reply in answer(json.loads(line)):
             sys.stdout.write(json.dumps(reply) + "\n")
