@@ -285,8 +285,9 @@ def _settings(fixture: Fixture, micro_batches: int) -> Settings:
         mixup=0.0,
         cutmix=0.0,
         ema_decay=None,
+        class_weights="none",
     )
-    return cast(Settings, SimpleNamespace(train=train))  # all that a cohort reads
+    return cast(Settings, SimpleNamespace(train=train, data=SimpleNamespace(labels="single")))  # all that a cohort reads
 
 
 def _series(found: list[float], expected: list[float]) -> float:

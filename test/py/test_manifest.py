@@ -53,6 +53,8 @@ ELSEWHERE = {"preset", "num_layers", "patch_size", "mlp_factor", "weights", "wei
 UNCHANGING: dict[str, Any] = {
     "data__classes": "names.txt",
     "data__num_classes": 6,
+    "data__labels": "multi",
+    "data__balance": "classes",
     "data__num_workers": 3,
     "data__clips_per_video": 2,
     "data__features": "elsewhere",
@@ -64,6 +66,7 @@ UNCHANGING: dict[str, Any] = {
     "features__batch_size": 4,
     "eval__batch_size": 1,
     "eval__every": 3,
+    "eval__thresholds": "result.json",
     "model__decoder__num_layers": 1,
     "train__batch_size": 8,
 }

@@ -137,7 +137,7 @@ def test_only_needed_packets_are_decoded(clip, monkeypatch):
 def test_large_files_are_read_twice_and_give_the_same_frames(clip, monkeypatch):
     path = clip("gop30.mp4")
     kept = read_frames(str(path), lambda n: [3, 50, 99])
-    monkeypatch.setattr("coldframe.video.packets._KEPT_BYTES", 100)
+    monkeypatch.setattr("coldframe.video.packets.KEPT_BYTES", 100)
     np.testing.assert_array_equal(read_frames(str(path), lambda n: [3, 50, 99]), kept)
 
 

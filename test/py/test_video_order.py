@@ -307,7 +307,7 @@ def test_a_damaged_packet_of_a_file_without_times_is_an_error_for_what_follows(
 
 def test_damage_in_the_first_frame_of_a_run_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a file too large to be kept: its decoder paints over what it lacks, and what refers to that looks sound."""
-    monkeypatch.setattr("coldframe.video.packets._KEPT_BYTES", 1000)
+    monkeypatch.setattr("coldframe.video.packets.KEPT_BYTES", 1000)
     path = make_clip(tmp_path / "long.mp4", num_frames=60, gop=15, options={"crf": "5"})
     with av.open(str(path)) as container:
         key = [packet for packet in container.demux(video=0) if packet.is_keyframe][1]
