@@ -287,7 +287,8 @@ def _settings(fixture: Fixture, micro_batches: int) -> Settings:
         ema_decay=None,
         class_weights="none",
     )
-    return cast(Settings, SimpleNamespace(train=train, data=SimpleNamespace(labels="single")))  # all that a cohort reads
+    read = SimpleNamespace(train=train, data=SimpleNamespace(labels="single"))  # all that a cohort reads
+    return cast(Settings, read)
 
 
 def _series(found: list[float], expected: list[float]) -> float:
