@@ -1,8 +1,7 @@
 /** Lists from tables, from the annotations of data sets, and from labelling tools. */
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
 import { csvFormatRows, dsvFormat } from 'd3-dsv';
 import fc from 'fast-check';
 import { Report } from '../src/base/printer.ts';
@@ -14,20 +13,10 @@ import { readSsv2 } from '../src/data/layouts/annotations/ssv2.ts';
 import type { Layout } from '../src/data/layouts/layout.ts';
 import { readCsv, readJsonLines } from '../src/data/layouts/rows.ts';
 import { writeLayout } from '../src/data/layouts/write.ts';
+import { useOwnFolder } from './own-folder.ts';
 import { problemsOf } from './support.ts';
 
-const folder = realpathSync(mkdtempSync(join(tmpdir(), 'layouts-')));
-const at = (...parts: string[]): string => join(folder, ...parts);
-
-const said: string[] = [];
-beforeEach(() => {
-  rmSync(folder, { recursive: true });
-  mkdirSync(folder);
-  said.length = 0;
-  for (const stream of [process.stdout, process.stderr])
-    jest.spyOn(stream, 'write').mockImplementation(((text: unknown) => said.push(String(text)) > 0) as never);
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const { folder, at, said } = useOwnFolder('layouts-');
 
 /** Writes files below the folder; those without a text are videos by their names. */
 function make(files: Record<string, string>, videos: string[] = []): void {

@@ -1,8 +1,7 @@
 /** Lists from class folders, and their split. */
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { Report } from '../src/base/printer.ts';
 import { numberClasses } from '../src/data/layouts/classes.ts';
@@ -12,20 +11,10 @@ import { countSides, findLacking, findSeed, type Shares, sideOf, splitClips } fr
 import { type SplitRequest, splitList } from '../src/data/layouts/split-list.ts';
 import { printList, writeLayout } from '../src/data/layouts/write.ts';
 import { checkList } from '../src/data/list.ts';
+import { useOwnFolder } from './own-folder.ts';
 import { problemsOf } from './support.ts';
 
-const folder = realpathSync(mkdtempSync(join(tmpdir(), 'lists-')));
-const at = (...parts: string[]): string => join(folder, ...parts);
-
-const said: string[] = [];
-beforeEach(() => {
-  rmSync(folder, { recursive: true });
-  mkdirSync(folder);
-  said.length = 0;
-  for (const stream of [process.stdout, process.stderr])
-    jest.spyOn(stream, 'write').mockImplementation(((text: unknown) => said.push(String(text)) > 0) as never);
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const { folder, at, said } = useOwnFolder('lists-');
 
 /** Makes files below the folder; a name may be bytes. */
 function make(...names: (string | Buffer)[]): void {

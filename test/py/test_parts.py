@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from clips import cut_by_edit_list, make_clip, read_number
+from clips import make_clip, read_number
 from coldframe.data.clips import EvalViews, Listed, TrainClips, read_list
 from coldframe.prepare.clips import Preparation
 from coldframe.prepare.transcode import Encoding, transcode
@@ -18,7 +19,7 @@ from coldframe.video import frames, parts
 from coldframe.video.frames import BadVideo, read_frames
 from coldframe.video.parts import Part, name_clip
 from small import settings
-from test_video import VARIANTS
+from test_video import VARIANTS, make_variant
 
 ENCODING = Encoding(short_side=None, gop=4, crf=10, preset="superfast")
 WITHOUT_TIMES = {".avi", ".h264"}
@@ -26,17 +27,7 @@ WITHOUT_TIMES = {".avi", ".h264"}
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parts")
-
-    def make(name: str) -> Path:
-        path = folder / name
-        if not path.exists():
-            make_clip(path, **VARIANTS[name])
-            if name == "edit_list.mp4":
-                cut_by_edit_list(path, 15, 25)
-        return path
-
-    return make
+    return partial(make_variant, tmp_path_factory.mktemp("parts"))
 
 
 def decode_timed(path: Path) -> tuple[list[Fraction], list[np.ndarray]]:

@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import random
+from functools import partial
 from pathlib import Path
 
 import av
@@ -73,15 +74,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def clip(folder):
-    def make(name: str) -> Path:
-        path = folder / name
-        if not path.exists():
-            make_clip(path, **VARIANTS[name])
-            if name == "edit_list.mp4":
-                cut_by_edit_list(path, 15, 25)
-        return path
+    return partial(make_variant, folder)
 
-    return make
+
+def make_variant(folder: Path, name: str) -> Path:
+    """Returns the clip of that name, made where it is not there yet."""
+    path = folder / name
+    if not path.exists():
+        make_clip(path, **VARIANTS[name])
+        if name == "edit_list.mp4":
+            cut_by_edit_list(path, 15, 25)
+    return path
 
 
 def decode_everything(path: Path) -> list[np.ndarray]:
