@@ -158,7 +158,7 @@ describe('classes', () => {
         ),
       );
     expect(count([20, 20, 20])).toEqual([]);
-    expect(count([3, 20, 29])).toEqual(['warning class-few: 1 class of 3 with fewer than 5 clips: 0 "Up Right"']);
+    expect(count([3, 20, 29])).toEqual(['warning class-few: 1 class of 3 with fewer than 5 clips (0 "Up Right")']);
     expect(count([4, 4, 4])).toEqual([expect.stringContaining('note class-few: 3 classes of 3')]);
     expect(count([20, 200, 20])).toEqual([
       expect.stringContaining('note class-skew: class 1 "down" has 200 clips, class 0 "Up Right" has 20: 10 times'),

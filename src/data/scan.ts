@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { plural, quote } from '../base/words.ts';
-import { explainEmpty } from './check/empty.ts';
+import { explainEmpty } from './check/class-words.ts';
 import type { Code, Finding, Findings } from './check/findings.ts';
 import {
   COLUMNS,

@@ -4,6 +4,7 @@ import { showPath } from '../../base/errors.ts';
 import { plural, quote } from '../../base/words.ts';
 import { listLabels } from '../line.ts';
 import type { FoundClip } from '../scan.ts';
+import { nameClass, nameClasses } from './class-words.ts';
 import type { Finding, Findings } from './findings.ts';
 
 /** A list with its clips of each class. */
@@ -31,7 +32,6 @@ const FEW = 5;
 /** A class of few clips stands out where the others have so many. */
 const MANY = 20;
 const SKEWED = 10;
-const NUM_TOLD = 3;
 /** Folders above a clip that may carry its class. */
 const MAX_LEVELS = 3;
 
@@ -87,15 +87,11 @@ function countClips(
   { names, numClasses }: { names: string[]; numClasses: number | null },
   findings: Findings,
 ): void {
-  const show = (label: number): string =>
-    names[label] === undefined ? String(label) : `${label} ${quote(names[label])}`;
-  const showAll = (labels: number[]): string =>
-    labels.slice(0, NUM_TOLD).map(show).join(', ') + (labels.length > NUM_TOLD ? ', ...' : '');
   const counted = [...perClass.entries()];
   const empty = counted.filter(([, count]) => count === 0).map(([label]) => label);
   const about = { list: file, line: null };
   if (numClasses === null && empty.length > 0) {
-    const message = `labels go to ${perClass.length - 1}, and ${plural(empty.length, 'class')} below without a clip: ${showAll(empty)}. Renumber the labels, or say with --num-classes that it is so.`;
+    const message = `labels go to ${perClass.length - 1}, and ${plural(empty.length, 'class')} below without a clip (${nameClasses(empty, names)}). Renumber the labels, or say with --num-classes that it is so.`;
     findings.add({ code: 'class-empty', severity: 'warning', message, ...about });
   }
   const some = counted.filter(([, count]) => count > 0).sort(([, one], [, two]) => one - two);
@@ -104,11 +100,11 @@ function countClips(
   const few = counted.filter(([, count]) => count > 0 && count < FEW).map(([label]) => label);
   if (few.length > 0) {
     const severity = median[1] >= MANY ? 'warning' : 'note';
-    const message = `${plural(few.length, 'class')} of ${some.length} with fewer than ${FEW} clips: ${showAll(few)}. Add clips, or leave the classes out.`;
+    const message = `${plural(few.length, 'class')} of ${some.length} with fewer than ${FEW} clips (${nameClasses(few, names)}). Add clips, or leave the classes out.`;
     findings.add({ code: 'class-few', severity, message, ...about });
   }
   if (most[1] < SKEWED * least[1] || most[1] < MANY) return;
-  const message = `class ${show(most[0])} has ${plural(most[1], 'clip')}, class ${show(least[0])} has ${least[1]}: ${Math.floor(most[1] / least[1])} times as many. Accuracy over all clips says little of small classes.`;
+  const message = `class ${nameClass(most[0], names)} has ${plural(most[1], 'clip')}, class ${nameClass(least[0], names)} has ${least[1]}: ${Math.floor(most[1] / least[1])} times as many. Accuracy over all clips says little of small classes.`;
   findings.add({ code: 'class-skew', severity: 'note', message, ...about });
 }
 
