@@ -145,3 +145,15 @@ test('clips of one content are found across lists and names, and those of one si
     'label-conflict two.txt 1 one.txt 3',
   ]);
 });
+
+test.each([
+  ['no list at all', null, 'list-unreadable'],
+  ['a list without a clip', '# nothing yet\n', 'no-clips'],
+  ['a line without a label', 'a.mp4\n', 'line-format 1'],
+  ['a label that is no number', 'a.mp4 one\n', 'label-not-a-number 1'],
+  ['commas', 'a.mp4,0\n', 'separator 1'],
+  ['a part that ends before it begins', '# columns: path label start end\na.mp4 0 3 2\n', 'part-times 2'],
+])('%s has a code of its own', async (_, text, place) => {
+  write({ 'a.mp4': clip('a') }, text === null ? {} : { 'list.txt': text });
+  expect(placesOf(await find(['list.txt'])).map((one) => one.trim())).toContain(place);
+});
