@@ -45,7 +45,7 @@ export async function exportCheckpoint(args: ExportArguments, report: Report): P
     const request = describeOpen(mode, trial, used.path, used.classes, { train: null, val });
     await withOpened(config, request, report, async (session, opened) => {
       const about = describeExport(used, config, classes, opened);
-      await withPartial(output, async (folder) => {
+      const event = await withPartial(output, async (folder) => {
         const file = join(folder, basename(output));
         report.waiting('writing the model ...');
         const exported = await session.export(file, args.precision, about);
@@ -68,7 +68,8 @@ export async function exportCheckpoint(args: ExportArguments, report: Report): P
         if (args.format === 'onnx')
           copyFileSync(join(PYTHON_FOLDER, 'coldframe/evaluate/example.py'), `${stem(file)}.py`);
         return describeFile(args, exported, compared, output);
-      }).then((event) => report.event(event));
+      });
+      report.event(event);
     });
   });
 }

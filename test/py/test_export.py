@@ -80,10 +80,15 @@ def test_weights_that_one_file_does_not_hold_lie_beside_it(exported: tuple[Cohor
     assert compare(cohort, file)["largest_difference"] < 5e-3
 
 
-@pytest.mark.parametrize("kind", ["evl", "linear"])
-def test_torch_archive(tmp_path: Path, kind: str) -> None:
-    cohort = make_cohort(model__decoder__kind=kind)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"model__decoder__kind": "linear"}, {"model__backbone__freeze": False}],
+    ids=["evl", "linear", "tuned"],
+)
+def test_torch_archive(tmp_path: Path, changes: dict[str, Any]) -> None:
+    cohort = make_cohort(**changes)
     file = tmp_path / "model.pt2"
     write_torch(cohort, cohort.trials[0].settings, file, {})
     assert compare(cohort, file)["largest_difference"] < 1e-6
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.pt2", "model.safetensors"]
+    assert all(parameter.requires_grad for _, parameter in cohort.trials[0].named_parameters())
