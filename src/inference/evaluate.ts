@@ -1,21 +1,18 @@
-/** What is done with a finished checkpoint: test it on a list, or name the classes of videos. */
+/** `evaluate`: tests a finished checkpoint on a list. */
 
 import { basename, dirname, join, resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
 import { withScratch, writeWhole } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
-import { stoppable } from '../base/stop.ts';
-import { keepLine } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
 import { BadVideos } from '../data/probe/bad-videos.ts';
 import { guessDevice } from '../run/outcome.ts';
 import { refuseForeignResults } from '../run/place.ts';
-import type { Opened, Result } from '../runtime/replies.ts';
-import type { OpenRequest, Session } from '../runtime/session.ts';
-import { withSession } from '../runtime/with-session.ts';
+import type { Result } from '../runtime/replies.ts';
+import type { Session } from '../runtime/session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
-import { findVideos } from './videos.ts';
+import { describeOpen, withOpened } from './opened.ts';
 
 const CALL_SECONDS = 1;
 
@@ -129,58 +126,4 @@ function describeClasses(perClass: Result['per_class'], precisions: number[] = [
     const more = precision === undefined ? {} : { average_precision: precision };
     return { label, num_videos: videos, top1: correct / videos, ...more };
   });
-}
-
-export interface PredictArguments extends CheckpointArguments {
-  videos: string[];
-  top: number;
-}
-
-/** Names the classes of video files. Files that cannot be read are told after the others: UserError. */
-export async function predict(args: PredictArguments, report: Report): Promise<void> {
-  const { path: folder, name, config, classes } = openCheckpoint(args, (text) => report.note(text));
-  const videos = await findVideos(args.videos);
-  if (config.data.dummy)
-    report.warn(`${args.checkpoint}  was trained on noise (data.dummy: true): what it says of a video means nothing.`);
-  const request = describeOpen('predict', { name, settings: config }, folder, classes, { train: null, val: null });
-  report.enableProgress();
-  report.waiting(`loading PyTorch and ${showPath(folder)} ...`);
-  await withOpened(config, request, report, async (session) => {
-    const unreadable: string[] = [];
-    for (const video of videos) {
-      // One call a video: what is done is printed, whatever comes later.
-      const { predictions } = await session.predict([video], args.top);
-      for (const { classes, reason } of predictions) {
-        if (classes === null) unreadable.push(`${keepLine(video.name)}  ${reason}`);
-        else report.event({ kind: 'predicted', path: video.name, classes });
-      }
-    }
-    if (unreadable.length > 0) throw new UserError(unreadable);
-  });
-}
-
-export function describeOpen(
-  mode: OpenRequest['mode'],
-  trial: OpenRequest['trials'][number],
-  checkpoint: string,
-  classes: string[] | null,
-  lists: OpenRequest['lists'],
-): OpenRequest {
-  return { mode, trials: [trial], lists, classes, run_dir: null, resume: checkpoint };
-}
-
-/** Opens a session for one trial and does the work. A signal to stop ends it at once. */
-export async function withOpened(
-  { launch }: Config,
-  request: OpenRequest,
-  report: Report,
-  work: (session: Session, opened: Opened) => Promise<void>,
-): Promise<void> {
-  await stoppable({ killsAt: 'first', said: 'stopped' }, (stop) =>
-    withSession({ stallSeconds: launch.stall_seconds, stop }, async (session) => {
-      const opened = await session.open(request);
-      for (const note of opened.notes) report.note(note);
-      await work(session, opened);
-    }),
-  ).finally(() => report.endProgress());
 }

@@ -11,8 +11,9 @@ import { checkLists, filesOf } from '../data/checks.ts';
 import type { Compared, Exported } from '../runtime/replies.ts';
 import type { Session } from '../runtime/session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
-import { describeOpen, forgetClasses, withOpened } from './evaluate.ts';
+import { forgetClasses } from './evaluate.ts';
 import { type ExportAbout, type Precision, writeCard } from './export-card.ts';
+import { describeOpen, withOpened } from './opened.ts';
 
 export interface ExportArguments extends CheckpointArguments {
   format: 'onnx' | 'torch';

@@ -19,6 +19,6 @@ const predictOptions = (command: Argv) =>
     .option('set', SET);
 
 async function runPredict(args: Parsed<typeof predictOptions>): Promise<void> {
-  const { predict: predictVideos } = await import('../../inference/evaluate.ts');
+  const { predict: predictVideos } = await import('../../inference/predict.ts');
   await predictVideos(args, new Report({ json: args.json }));
 }
