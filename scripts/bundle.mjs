@@ -5,7 +5,7 @@
 import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import { PAGE_OPTIONS, PAGE_SCRIPT } from '../src/results/report-page/build.ts';
+import { describeBuild, nameScript, PAGES } from '../src/results/report-page/build.ts';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 rmSync('dist', { recursive: true, force: true });
@@ -24,4 +24,4 @@ await build({
   sourcemap: true,
   logLevel: 'warning',
 });
-await build({ ...PAGE_OPTIONS, outfile: `dist/${PAGE_SCRIPT}` });
+for (const page of PAGES) await build({ ...describeBuild(page), outfile: `dist/${nameScript(page)}` });

@@ -2,21 +2,17 @@
  * The page of `sweep report` in headless Chromium. Not part of the plain `jest`, since it needs a browser:
  * `make test-pages`. COLDFRAME_SCREENSHOTS names a folder for pictures.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { Report } from '../src/base/printer.ts';
 import { writeReport } from '../src/results/sweep-report.ts';
+import { findBarriers, launchBrowser, openQuietly } from './browser.ts';
 import { type Made, writeSweep } from './sweeps.ts';
 
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = [
-  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'],
-  ...['--disable-background-networking', '--disable-component-update'],
-];
 const ROOT = mkdtempSync(join(tmpdir(), 'coldframe-'));
 let browser: Browser;
 let page: Page;
@@ -24,20 +20,14 @@ let noise: string[] = [];
 let count = 0;
 
 beforeAll(async () => {
-  if (!existsSync(CHROMIUM))
-    throw new Error(`${CHROMIUM} does not exist. Install it: apt-get install chromium; or set CHROMIUM to a Chromium.`);
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+  browser = await launchBrowser();
 });
 afterAll(async () => {
   await browser?.close();
   rmSync(ROOT, { recursive: true });
 });
 beforeEach(async () => {
-  noise = [];
-  page = await browser.newPage();
-  page.on('console', (message) => noise.push(message.text()));
-  page.on('pageerror', (error) => noise.push(error.message));
-  page.on('request', (request) => noise.push(request.url()));
+  ({ page, noise } = await openQuietly(browser));
 });
 afterEach(async () => page.close());
 
@@ -64,6 +54,7 @@ describe.each([
   ['light', 1280],
   ['light', 390],
   ['dark', 1280],
+  ['dark', 390],
 ] as const)('%s, %s pixels wide', (colorScheme, width) => {
   test('it draws everything, quietly, loads nothing else and needs no scrolling to the side', async () => {
     await page.emulateMedia({ colorScheme });
@@ -85,6 +76,7 @@ describe.each([
     const folder = process.env.COLDFRAME_SCREENSHOTS;
     if (folder) await page.screenshot({ path: join(folder, `report-${width}-${colorScheme}.png`), fullPage: true });
     expect(noise).toEqual([address]);
+    expect(await findBarriers(page)).toEqual([]);
   });
 });
 

@@ -235,7 +235,7 @@ describe('sweep report', () => {
     writeSweep(dir);
     await writeReport(dir, quiet(), { output: undefined });
     const body = readFileSync(join(dir, 'report.html'), 'utf8').split('<script')[0]?.replace(/\s+/g, ' ') ?? '';
-    expect(body).toContain('<dd>81.25 %</dd>'); // 0.8125 of 200 videos, and its Wilson interval
+    expect(body).toContain('<dd>81.25 %<p>'); // 0.8125 of 200 videos, and its Wilson interval
     expect(body).toContain('evaluated once on 200 videos; 95 %: 75.3 to 86.1 %');
     expect(body).toContain('each trial alone: 00:57:00'); // 760 s, and 9e12 operations for 2e12
     expect(body).toContain('<td>4.5 times</td>');

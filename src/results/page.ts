@@ -1,16 +1,15 @@
-/** The page of `sweep report` as HTML: complete without its script, which sorts, filters and draws. No file or address is loaded. */
+/** The page of `sweep report` as HTML: complete without its script, which sorts, filters and draws. */
 
-import { readFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { html, type SafeHtml } from '@remix-run/html-template';
 import { formatDuration } from '../base/format.ts';
-import { PROJECT } from '../base/paths.ts';
 import { plural } from '../base/words.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { shortenKeys } from '../sweep/leaderboard.ts';
+import { renderDocument, renderFacts, renderTile } from './document.ts';
 import { renderEffects } from './effects-html.ts';
 import { day, LABELS, MAX_ROWS, percent, showChance, showValue } from './html.ts';
-import type { CurveData, PageData } from './report-page/data.ts';
+import type { CurveData, PageData } from './report-page/sweep-data.ts';
 import { findTies, type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './tables.ts';
 
 export interface Page {
@@ -42,35 +41,8 @@ export function renderPage(page: Page): string {
     renderIncidents(view),
     renderMethod(page),
   ];
-  // `default-src 'none'`: the browser itself sees to it that nothing is loaded from anywhere.
-  return String(html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>${title}</title>
-<style>
-${trust(readFileSync(STYLES, 'utf8'))}</style>
-</head>
-<body>
-${parts}
-<script type="application/json" id="data">${trust(toJson(gatherData(page)))}</script>
-<script>
-${trust(page.script)}</script>
-</body>
-</html>
-`);
+  return renderDocument({ title, parts, data: gatherData(page), script: page.script });
 }
-
-/** Our own scripts, styles and data go into the page as they are. */
-const trust = (text: string): SafeHtml => html.raw`${text}`;
-
-const STYLES = join(PROJECT, 'src', 'results', 'report-page', 'page.css');
-
-/** JSON for a script element: no `<` can end it. */
-const toJson = (value: unknown): string => JSON.stringify(value).replaceAll('<', '\\u003c');
 
 function gatherData({ view, curves }: Page): PageData {
   const { metric, bracket, steps } = view.sweep;
@@ -129,8 +101,6 @@ function renderTiles(view: SweepView): SafeHtml {
   const overSeeds = best !== null && best.numCounted > 1 ? `, mean of ${best.numCounted} seeds` : '';
   const counts = new Map<string, number>();
   for (const { state } of view.trials) counts.set(state, (counts.get(state) ?? 0) + 1);
-  const tile = (name: string, value: string | SafeHtml, about: string): SafeHtml =>
-    html`<div class="tile"><dt>${name}</dt><dd>${value}</dd><p>${about}</p></div>`;
   const list = sweep.selection === 'validation' ? 'validation list' : 'selection list';
   const note = (share: number | null | undefined, count: number | null): string => {
     const chance = showChance(share, count);
@@ -153,10 +123,10 @@ function renderTiles(view: SweepView): SafeHtml {
       ? ''
       : `each trial alone: ${formatDuration(aloneSeconds)}, ${(aloneSeconds / seconds).toFixed(1)} times as long (forecast)`;
   return html`<dl class="tiles">
-${tile(`Best ${label}, ${list}`, top, chosen)}
-${tile(`Final ${label}, validation list`, percent(final?.[sweep.metric]), tested)}
-${tile('Trials', String(view.trials.length), states)}
-${tile('Time of the cohorts', formatDuration(seconds), alone)}
+${renderTile(`Best ${label}, ${list}`, top, chosen)}
+${renderTile(`Final ${label}, validation list`, percent(final?.[sweep.metric]), tested)}
+${renderTile('Trials', String(view.trials.length), states)}
+${renderTile('Time of the cohorts', formatDuration(seconds), alone)}
 </dl>`;
 }
 
@@ -232,11 +202,8 @@ function renderMethod({ view, list, written }: Page): SafeHtml {
     ['stopped', describeStops(view)],
     ['page written', day(written)],
   ];
-  const items = facts
-    .filter(([, value]) => value !== null)
-    .map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`);
   return html`<section>
 <h2>How it was done</h2>
-<dl class="facts">${items}</dl>
+${renderFacts(facts)}
 </section>`;
 }

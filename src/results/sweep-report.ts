@@ -14,7 +14,7 @@ import { readSweepFolder, type SweepView } from '../sweep/folder.ts';
 import type { PointView } from '../sweep/leaderboard.ts';
 import { renderPage } from './page.ts';
 import { readPageScript } from './report-page/build.ts';
-import type { CurveData } from './report-page/data.ts';
+import type { CurveData } from './report-page/sweep-data.ts';
 import type { Pruning } from './tables.ts';
 
 const MAX_DRAWN_TRIALS = 200;
@@ -40,7 +40,7 @@ export async function writeReport(
     numHidden: begun.length - drawn.size,
     bestYaml: readBest(view),
     written: new Date().toISOString(),
-    script: await readPageScript(),
+    script: await readPageScript('sweep'),
   });
   const rows = view.points.map((point) => listFields(point, view.keys));
   const files = { path: file, csv: join(folder, 'leaderboard.csv'), json: join(folder, 'leaderboard.json') };

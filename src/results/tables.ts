@@ -7,6 +7,7 @@ import { plural } from '../base/words.ts';
 import type { Value } from '../config/schema.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { type PointView, shortenKeys } from '../sweep/leaderboard.ts';
+import { renderTable } from './document.ts';
 import { day, LABELS, MAX_ROWS, percent, showChance, showSummary, showValue } from './html.ts';
 
 export interface Pruning {
@@ -115,15 +116,6 @@ function renderPoint(
   const best = point === view.best ? html` class="best"` : null;
   return html`<tr data-point="${point.point}" data-state="${point.state}" data-text="${text}"${best}>${cells}</tr>
 `;
-}
-
-function renderTable(head: string[], rows: string[][], label: string, textColumn: number): SafeHtml {
-  const cells = (row: string[]): SafeHtml[] =>
-    row.map((value, index) => html`<td${index === textColumn ? html` class="text"` : null}>${value}</td>`);
-  return html`<div class="scroll" role="region" aria-label="${label}" tabindex="0"><table>
-<thead><tr>${head.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
-<tbody>${rows.slice(0, MAX_ROWS).map((row) => html`<tr>${cells(row)}</tr>`)}</tbody></table></div>
-${rows.length > MAX_ROWS ? html`<p class="quiet">The first ${MAX_ROWS} of ${rows.length}.</p>` : null}`;
 }
 
 export function renderPrunings(view: SweepView, prunings: Pruning[]): SafeHtml | null {

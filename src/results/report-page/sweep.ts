@@ -2,16 +2,8 @@
 
 import * as Plot from '@observablehq/plot';
 import * as d3 from 'd3';
-import type { CurveData, PageData, PointData } from './data.ts';
-
-/** Returns an element that the page has. */
-function find<E extends Element = HTMLElement>(selector: string, within: ParentNode = document): E {
-  const found = within.querySelector<E>(selector);
-  if (found === null) throw new Error(`the page has no ${selector}`);
-  return found;
-}
-const findAll = (selector: string): HTMLElement[] => [...document.querySelectorAll<HTMLElement>(selector)];
-const percent = (value: number): string => `${(100 * value).toFixed(2)} %`;
+import { copyText, find, findAll, nameChart, percent, sortRows } from './elements.ts';
+import type { CurveData, PageData, PointData } from './sweep-data.ts';
 
 const data: PageData = JSON.parse(find('#data').textContent ?? '');
 const rows = findAll('#leaderboard tbody tr');
@@ -62,30 +54,12 @@ function hover(name: string | null): void {
   applyView();
 }
 
-function sortBy(header: Element): void {
-  const body = find('#leaderboard tbody');
-  const headers = [...(header.parentElement?.children ?? [])];
-  const column = headers.indexOf(header);
-  const descends = header.getAttribute('aria-sort') === 'ascending';
-  for (const other of headers) other.removeAttribute('aria-sort');
-  header.setAttribute('aria-sort', descends ? 'descending' : 'ascending');
-  const cellOf = (row: Element): string => (row.children[column] as HTMLElement).dataset.value ?? '';
-  const compare = (a: string, b: string): number => {
-    if (a === b) return 0;
-    if (a === '' || b === '') return a === '' ? 1 : -1; // what is missing stays below, whatever the direction
-    const numeric = Number(a) - Number(b);
-    const order = Number.isNaN(numeric) ? (a < b ? -1 : 1) : numeric;
-    return descends ? -order : order;
-  };
-  body.append(...rows.toSorted((a, b) => compare(cellOf(a), cellOf(b))));
-}
-
 const filter = find<HTMLInputElement>('#filter');
 const stateFilter = find<HTMLSelectElement>('#state');
 
 function listen(): void {
   for (const header of findAll('#leaderboard th'))
-    find('button', header).addEventListener('click', () => sortBy(header));
+    find('button', header).addEventListener('click', () => sortRows(header, find('#leaderboard tbody'), rows));
   filter.addEventListener('input', () => {
     view.text = filter.value;
     applyView();
@@ -113,20 +87,6 @@ function clearView(): void {
   filter.value = '';
   stateFilter.value = '';
   draw();
-}
-
-/** A page opened from a disk may have no clipboard: then the text is selected, for the user to copy. */
-async function copyText(source: Element, button: Element): Promise<void> {
-  try {
-    await navigator.clipboard.writeText(source.textContent ?? '');
-    button.textContent = 'Copied';
-  } catch {
-    getSelection()?.selectAllChildren(source);
-    button.textContent = document.execCommand('copy') ? 'Copied' : 'Selected: press Ctrl-C';
-  }
-  setTimeout(() => {
-    button.textContent = 'Copy';
-  }, 2000);
 }
 
 function colourScale(): (point: PointData | undefined) => string {
@@ -207,6 +167,7 @@ function drawCurves(
   chart.addEventListener('input', () => hover(chart.value?.point ?? null));
   chart.addEventListener('pointerleave', () => hover(null));
   nameSeries(chart, curves);
+  nameChart(chart, `${label} of each trial over the steps`);
   find('.plot', figure).replaceChildren(chart);
 }
 
