@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from coldframe.assembly import batches
-from coldframe.data.clips import normalize_
+from coldframe.data.clips import normalize_, read_list
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import accuracy
 from coldframe.evaluate.evaluation import Evaluation, ensemble
@@ -60,8 +60,9 @@ def test_every_video_is_counted_once_and_scores_are_the_mean_over_views(tmp_path
     cohort = make_cohort(main={})
     list_file = tmp_path / "val.tsv"
     list_file.write_text("".join(f"/nowhere/{i}.mp4\t{i % 5}\n" for i in range(7)))
-    found, num_videos = batches.evaluation_batches(chosen, str(list_file), CPU)
-    evaluation = Evaluation(cohort, found, lambda x: normalize_(x, chosen.data.mean, chosen.data.std), num_videos, 2)
+    found, _ = batches.evaluation_batches(chosen, str(list_file), CPU)
+    items = read_list(list_file)
+    evaluation = Evaluation(cohort, found, lambda x: normalize_(x, chosen.data.mean, chosen.data.std), items, 2)
     while not evaluation.advance(0.0001, lambda: None):
         pass
     assert sorted(evaluation.indices) == list(range(7))
@@ -78,8 +79,8 @@ def test_a_list_without_a_readable_video_is_an_error(tmp_path: Path) -> None:
     list_file = tmp_path / "val.tsv"
     list_file.write_text("/nowhere/a.mp4\t0\n")
     chosen = settings(data__dummy=False)
-    found, num_videos = batches.evaluation_batches(chosen, str(list_file), CPU)
-    evaluation = Evaluation(make_cohort(main={}), found, lambda x: x, num_videos, 2)
+    found, _ = batches.evaluation_batches(chosen, str(list_file), CPU)
+    evaluation = Evaluation(make_cohort(main={}), found, lambda x: x, read_list(list_file), 2)
     assert evaluation.advance(60, lambda: None)
     assert [path for path, _ in evaluation.bad] == ["/nowhere/a.mp4"]
     with pytest.raises(UserError, match="none of the 1 videos"):
@@ -119,8 +120,8 @@ def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: py
 
 def evaluate(cohort: Any, list_file: Path) -> Evaluation:
     list_file.write_text("".join(f"/nowhere/{i}.mp4\t{i % 5}\n" for i in range(4)))
-    found, num_videos = batches.evaluation_batches(settings(), str(list_file), CPU)
-    evaluation = Evaluation(cohort, found, lambda x: x / 255, num_videos, 2)
+    found, _ = batches.evaluation_batches(settings(), str(list_file), CPU)
+    evaluation = Evaluation(cohort, found, lambda x: x / 255, read_list(list_file), 2)
     assert evaluation.advance(60, lambda: None)
     return evaluation
 
@@ -138,6 +139,23 @@ def test_scores_that_are_not_finite_are_no_result_and_name_the_weights(tmp_path:
     alone = evaluate(make_cohort(good={}), tmp_path / "val.tsv")
     assert alone.take_broken() == {}
     assert evaluation.results() == alone.results()
+
+
+def test_scores_name_their_videos_in_the_order_of_the_list_and_parts_by_their_times(tmp_path: Path) -> None:
+    list_file = tmp_path / "val.tsv"
+    list_file.write_text("/v/ä b.mp4\t1\n/v/c.mp4\t0\t0.5\t2\n/v/d.mp4\t2\n")
+    found = list(batches.evaluation_batches(settings(eval__batch_size=1), str(list_file), CPU)[0])
+    first, part, _ = found
+    cohort = make_cohort(one={}, two={"train__seed": 1})
+    # The third cannot be read, and the second comes before the first.
+    evaluation = Evaluation(cohort, iter([part, first]), lambda x: x / 255, read_list(list_file), 1)
+    assert evaluation.advance(60, lambda: None)
+    evaluation.write_scores(tmp_path)
+    for name in ("one", "two"):
+        with np.load(tmp_path / f"{name}.scores.npz", allow_pickle=False) as table:
+            assert table["paths"].tolist() == ["/v/ä b.mp4", "/v/c.mp4#t=0.5,2"]
+            assert table["indices"].tolist() == [0, 1]
+            assert np.array_equal(table["scores"][1], evaluation.scores[name][0][0].numpy())
 
 
 def test_no_ensemble_is_made_of_scores_that_are_not_finite(tmp_path: Path) -> None:

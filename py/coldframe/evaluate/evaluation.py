@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coldframe.data.clips import Batch
+from coldframe.data.clips import Batch, Listed
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import accuracy
 from coldframe.machine.files import writing
@@ -31,7 +31,7 @@ class Evaluation:
     cohort: Cohort
     batches: Iterator[Batch]
     prepare: Callable[[Tensor], Tensor]
-    num_videos: int
+    items: Sequence[Listed]
     num_views: int
     thresholds: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by trial; none: chosen here
     labels: list[Tensor] = field(default_factory=list)  # of each batch
@@ -94,13 +94,15 @@ class Evaluation:
 
     def write_scores(self, folder: Path, alone: bool = False) -> None:
         """Writes `scores.npz` (of trial `main`, or of one that is `alone`; others `TRIAL.scores.npz`): scores (N, K),
-        labels (N,), of videos with several (N, K), and indices (N,) of the videos in the order of the list."""
+        labels (N,), of videos with several (N, K), indices (N,) of the videos in the order of the list, and paths (N,),
+        of a part `PATH#t=START,END`."""
         order = np.argsort(self.indices)
+        labels, indices = torch.cat(self.labels).numpy()[order], np.array(self.indices)[order]
+        paths = np.array([self.items[i].name for i in indices], dtype=np.str_)
         for name, parts in self.scores.items():
             file = folder / ("scores.npz" if alone or name == "main" else f"{name}.scores.npz")
-            labels, indices = torch.cat(self.labels).numpy()[order], np.array(self.indices)[order]
             with writing(file) as partial, partial.open("wb") as stream:  # a name would get another ending
-                np.savez(stream, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices)
+                np.savez(stream, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices, paths=paths)
 
 
 def ensemble(files: list[str]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
     return {
         "done": done,
         "num_seen": evaluation.num_seen,
-        "num_total": evaluation.num_videos,
+        "num_total": len(evaluation.items),
         "bad": bad,
         "dropped": [{"trial": name, "step": running.step, "why": why} for name, why in dropped.items()],
         "results": results,

@@ -99,13 +99,14 @@ class Running:
         list_file = self.lists["val"]
         assert list_file is not None, "evaluation needs data.val_list"
         if self.cache is None:
-            found, num_videos = batches.evaluation_batches(self.settings, list_file, self.device)
+            found, _ = batches.evaluation_batches(self.settings, list_file, self.device)
         else:
             pin = self.device.type == "cuda"
-            found, num_videos = self.cache.evaluation_batches(self.settings, list_file, pin)
+            found, _ = self.cache.evaluation_batches(self.settings, list_file, pin)
         num_views = self.settings.eval.spatial_views * self.settings.eval.temporal_views
         known = {} if self.mode == "train" else self.thresholds()
-        return Evaluation(self.cohort, to_device(found, self.device), self.prepare, num_videos, num_views, known)
+        found, items = to_device(found, self.device), read_list(list_file)
+        return Evaluation(self.cohort, found, self.prepare, items, num_views, known)
 
     def thresholds(self) -> dict[str, list[float]]:
         """Returns from which score on a class is there, by trial, of those that an evaluation chose some for."""
