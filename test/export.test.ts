@@ -1,4 +1,4 @@
-/** `export`: a checkpoint as a file for other programs, and the example beside it in a Python that has little else. */
+/** `export` and `features export`: files for other programs, and the example of a model in a Python that has little else. */
 import { execFileSync } from 'node:child_process';
 import {
   existsSync,
@@ -9,6 +9,7 @@ import {
   realpathSync,
   rmSync,
   symlinkSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -79,6 +80,57 @@ test('torch: an archive and its weights; noise stands in for a list that is not 
   });
   expect(eventOf(ended).largest_difference).toBeLessThan(1e-5);
   expect(readdirSync(join(folder, 'archive')).sort()).toEqual(['small.md', 'small.pt2', 'small.safetensors']);
+});
+
+test('features: of a checkpoint and of its configuration the same, a row for each clip that can be read', async () => {
+  const lines = readFileSync(join(CLIPS, 'val.txt'), 'utf8').trimEnd().split('\n').slice(0, 5);
+  const clips = lines.map((line) => join(CLIPS, line.slice(0, line.lastIndexOf(' '))));
+  const labels = lines.map((line) => Number(line.slice(line.lastIndexOf(' '))));
+  const list = clips.map((clip, row) => `${clip} ${labels[row]}`);
+  writeFileSync(join(folder, 'broken.mp4'), 'no video');
+  list.splice(2, 0, `${join(folder, 'broken.mp4')} 0`);
+  writeFileSync(join(folder, 'some.txt'), list.join('\n'));
+  const features = ['features', 'export', 'some.txt', '--set', 'data.max_bad_fraction=0.5', '--json'];
+  const first = await inFolder(...features, '--checkpoint', 'runs/small', '--format', 'npy', '--output', 'far/npy');
+  expect([first.code, first.stderr]).toEqual([0, '']);
+  const event = { kind: 'features_exported', layer: 4, per: 'clip', num_clips: 5, num_bad: 1 };
+  const tensors = { class: [5, 128], patches: [5, 128], labels: [5] };
+  expect(eventOf(first)).toMatchObject({ ...event, folder: join(folder, 'far', 'npy'), form: 'npy', tensors });
+  const names = ['about.json', 'class.npy', 'clips.csv', 'labels.npy', 'patches.npy'];
+  expect([readdirSync(join(folder, 'far')), readdirSync(join(folder, 'far', 'npy')).sort()]).toEqual([['npy'], names]);
+  const rows = readFileSync(join(folder, 'far', 'npy', 'clips.csv'), 'utf8')
+    .trimEnd()
+    .split('\r\n');
+  expect(rows).toEqual(['row,path,start,end,label', ...clips.map((clip, row) => `${row},${clip},,,${labels[row]}`)]);
+  const classes = readFileSync(join(CLIPS, 'classes.txt'), 'utf8').trimEnd().split('\n');
+  const about = JSON.parse(readFileSync(join(folder, 'far', 'npy', 'about.json'), 'utf8'));
+  expect(about).toMatchObject({ layer: 4, final_norm: false, per: 'clip', list: { num_lines: 6 }, classes: classes });
+  expect(about.bad).toEqual([{ path: join(folder, 'broken.mp4'), reason: expect.any(String) }]);
+
+  const second = await inFolder(...features, '--config', 'small.yaml', '--output', 'whole');
+  expect([second.code, second.stderr]).toEqual([0, '']);
+  const whole = readFileSync(join(folder, 'whole', 'features.safetensors'));
+  for (const name of ['class', 'patches', 'labels'])
+    expect(whole.includes(readFileSync(join(folder, 'far', 'npy', `${name}.npy`)).subarray(128))).toBe(true);
+});
+
+test('features: what cannot be written is told at once', async () => {
+  const features = (...more: string[]): Promise<Ended> => inFolder('features', 'export', 'none.txt', ...more);
+  mkdirSync(join(folder, 'full'));
+  writeFileSync(join(folder, 'full', 'mine'), '');
+  const both = await features('--config', 'small.yaml', '--output', 'full', '--layer', '-5');
+  expect([both.code, both.stderr.trimEnd().split('\n')]).toEqual([
+    2,
+    [
+      '--output  found full, which holds files. Name a folder that is new or empty.',
+      expect.stringMatching(/^--layer {2}found -5\. The backbone has 4 blocks: 1 to 4 are their outputs, .* 0 is /),
+    ],
+  ]);
+  const none = await features('--output', 'deep/a');
+  expect([none.code, none.stderr]).toEqual([2, expect.stringContaining('Give --config FILE, or --checkpoint')]);
+  const lost = await features('--config', 'small.yaml', '--output', 'deep/a');
+  expect([lost.code, lost.stderr]).toEqual([2, expect.stringContaining('none.txt  no such file')]);
+  expect(existsSync(join(folder, 'deep'))).toBe(false);
 });
 
 test('what cannot be exported leaves nothing behind', async () => {

@@ -42,6 +42,7 @@ VERBS = (
     "predict",
     "export",
     "compare_export",
+    "export_features",
     "inspect",
     "check_features",
     "forecast_features",

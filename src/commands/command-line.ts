@@ -9,7 +9,7 @@ export const GROUPS: Readonly<Record<string, readonly string[]>> = {
   checkpoint: ['convert'],
   export: ['onnx', 'torch'],
   weights: ['fetch', 'inspect'],
-  features: ['forecast', 'build'],
+  features: ['forecast', 'build', 'export'],
   clips: ['prepare'],
   lists: [
     ...['from-folders', 'from-csv', 'from-jsonl', 'from-kinetics', 'from-ssv2', 'from-ucf101', 'from-hmdb51'],

@@ -218,6 +218,12 @@ export const featuresBuiltSchema = z.object({
   bad: z.array(badVideo),
 });
 
+export const featuresExportedSchema = z.object({
+  ...{ done: z.boolean(), num_seen: z.number(), num_total: z.number(), bad: z.array(badVideo) },
+  /** Their shapes, once it is done. */
+  tensors: z.record(z.string(), z.array(z.number())).nullable(),
+});
+
 const spreadSchema = z.object({ estimate: z.number(), low: z.number(), high: z.number() });
 
 export const clipsForecastSchema = z.object({

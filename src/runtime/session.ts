@@ -12,6 +12,7 @@ import {
   exportSchema,
   featuresBuiltSchema,
   featuresCheckedSchema,
+  featuresExportedSchema,
   featuresForecastSchema,
   forecastSchema,
   inspectSchema,
@@ -44,6 +45,16 @@ export interface ProbeRequest {
   num_processes: number;
   /** A video that takes longer is told as slow. */
   limit_seconds: number;
+}
+
+/** Which features are exported. */
+export interface FeatureChoice {
+  /** 1: the output of the first block, -1: of the last, 0: what enters the first. */
+  layer: number;
+  /** With the backbone's final norm. */
+  isNormed: boolean;
+  per: 'frame' | 'clip';
+  form: 'safetensors' | 'npy';
 }
 
 export class Session {
@@ -123,6 +134,13 @@ export class Session {
   /** Goes on with comparing that file with the trial for about so long, on at most so many videos. */
   compareExport(file: string, seconds: number, most: number) {
     return this.runtime.call('compare_export', { file, seconds, most }, compareExportSchema);
+  }
+
+  /** Goes on for about so long with writing features of the list into a folder; whole when there are `tensors`. */
+  exportFeatures(seconds: number, folder: string, choice: FeatureChoice) {
+    const { layer, isNormed, per, form } = choice;
+    const request = { seconds, folder, layer, is_normed: isNormed, per, form };
+    return this.runtime.call('export_features', request, featuresExportedSchema);
   }
 
   /** What the feature cache of trials that share it holds; a UserError where `open` would refuse it. */

@@ -16,6 +16,7 @@ from coldframe import heartbeat
 from coldframe.assembly import batches, forecast
 from coldframe.cache.write import Extraction
 from coldframe.evaluate.evaluation import ensemble
+from coldframe.evaluate.features import Choice, FeatureExport
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.prepare.clips import Preparation
@@ -32,6 +33,7 @@ class Session:
         self._running: Running | None = None
         self._extraction: Extraction | None = None
         self._preparation: Preparation | None = None
+        self._features: FeatureExport | None = None
 
     @property
     def running(self) -> Running:
@@ -119,6 +121,15 @@ class Session:
         `seconds` more."""
         return inference.compare_export(self.running, Path(file), seconds, most)
 
+    def export_features(
+        self, seconds: float, folder: str, layer: int, is_normed: bool, per: str, form: str
+    ) -> dict[str, Any]:
+        """Returns how far writing features of the list into the folder is after about `seconds` more."""
+        if self._features is None:
+            choice = Choice(layer, is_normed, per, form)
+            self._features = stored.start_export(self.running, Path(folder), choice)
+        return self._features.advance(seconds)
+
     # --- feature caches and prepared clips ---
 
     def check_features(self, trials: list[dict[str, Any]], lists: dict[str, str | None]) -> dict[str, Any]:
@@ -153,7 +164,7 @@ class Session:
 
     def close(self) -> dict[str, Any]:
         """Returns nothing of note; files are flushed, loader workers gone, the run folder free."""
-        for each in (self._running, self._extraction, self._preparation):
+        for each in (self._features, self._running, self._extraction, self._preparation):
             if each is not None:
                 each.close()
         self._running = None

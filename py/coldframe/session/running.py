@@ -209,7 +209,7 @@ def _choose_thresholds(running: Running) -> None:
     for trial in running.cohort.trials:
         if file is not None:
             trial.thresholds = thresholds.read_result(Path(file), trial.name, num_classes)
-    if not running.thresholds():
+    if running.resumed_from is not None and not running.thresholds():
         running.notes.append(
             f"{running.resumed_from} knows no thresholds, as its run evaluated on no list: {NO_CHOICE} is taken for "
             "every class. `evaluate` on a list that is not to be tested on chooses some; name its result.json in "

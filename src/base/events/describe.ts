@@ -62,6 +62,12 @@ const DESCRIBE: Words = {
       `on ${on} the same class in ${percent(e.agreement)}, largest difference of a probability ${e.largest_difference.toExponential(1)}${accuracy}`
     );
   },
+  features_exported: (e) => {
+    const shapes = Object.entries(e.tensors).map(([name, shape]) => `${name} ${shape.join(' x ')}`);
+    const files = e.form === 'npy' ? 'one .npy file each' : 'features.safetensors';
+    const bad = e.num_bad === 0 ? '' : `; ${plural(e.num_bad, 'clip')} could not be read and are left out`;
+    return `${e.folder}: ${shapes.join(', ')} after layer ${e.layer}, per ${e.per}, in ${files}; clips.csv names the rows, about.json what they were made of${bad}`;
+  },
   averaged: ({ members, ...all }) => {
     const lines = [...members, { path: 'mean of all', ...all }];
     return lines.map((one) => `${accuracies(one)}  ${one.path}`).join('\n');

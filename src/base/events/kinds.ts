@@ -317,6 +317,15 @@ const PREPARE = [
       .describe('null: everything is built'),
   }),
   plain('features_built', '`features build`.', { folder: text, num_records: count, num_bad: count }),
+  plain('features_exported', '`features export`.', {
+    folder: text,
+    form: z.enum(['safetensors', 'npy']),
+    layer: count.describe('from 1, the output of the first block; 0: what enters it'),
+    per: z.enum(['frame', 'clip']),
+    num_clips: count.describe('rows'),
+    num_bad: count.describe('clips that could not be read'),
+    tensors: z.record(z.string(), z.array(count)).describe('their shapes'),
+  }),
   plain('listed', '`lists`: the lists that were written.', {
     folder: text,
     root: text.describe('folder of the relative paths in them'),
