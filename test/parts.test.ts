@@ -85,7 +85,7 @@ test('predict takes a part of a file, and a list of parts', async () => {
   );
   const events = (ended?.stdout ?? '')
     .split('\n')
-    .filter((one) => one.includes('"predicted"'))
+    .filter((one) => one.includes('"classes"'))
     .map((one) => JSON.parse(one));
   expect(events.map(({ path }) => path.replace(clip, 'CLIP'))).toEqual([
     'CLIP',

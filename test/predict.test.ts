@@ -1,10 +1,20 @@
 /** What is done with a checkpoint: `evaluate`, `predict`; and `doctor`, which says whether this machine can. */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { csvParse } from 'd3-dsv';
 import { main } from '../src/main.ts';
 import {
   CLIPS,
@@ -160,8 +170,16 @@ describe('predict', () => {
     const found = await inFolder(...args);
     expect(found.code).toBe(2);
     expect(found.stderr).toMatch(/^broken\.mp4 {2}\w/);
-    const [first, second, failed] = eventsOf(found);
-    expect(failed).toMatchObject({ kind: 'failed', message: expect.stringContaining('broken.mp4  ') });
+    const [broken, first, second, failed] = eventsOf(found);
+    expect(broken).toMatchObject({
+      kind: 'predicted',
+      path: 'broken.mp4',
+      error: expect.stringContaining('is a text'),
+    });
+    expect(failed).toMatchObject({
+      kind: 'failed',
+      message: expect.stringMatching(/^broken\.mp4 {2}.*\n1 of 3 videos/),
+    });
     for (const [index, event] of [first, second].entries()) {
       expect(event).toMatchObject({ kind: 'predicted', path: clip(index) });
       const named = event?.classes as { label: number; name: string; probability: number }[];
@@ -173,6 +191,39 @@ describe('predict', () => {
       expect(probabilities.reduce((sum, value) => sum + value)).toBeLessThanOrEqual(1 + 1e-6);
     }
     expect(first?.classes).not.toEqual(second?.classes);
+  });
+
+  test('takes folders, patterns and lists with labels; --output holds what failed, too', async () => {
+    const some = join(folder, 'some');
+    mkdirSync(join(some, 'deep'), { recursive: true });
+    for (const [index, name] of ['b.mp4', 'a.mp4', 'deep/c.mp4', 'deep/d'].entries())
+      cpSync(clip(index), join(some, name));
+    writeFileSync(join(some, '.hidden.mp4'), '');
+    writeFileSync(join(some, 'notes.txt'), 'b.mp4 3\ngone.mp4 1\n');
+    const names = ['some', 'some/*.mp4', 'some/notes.txt'];
+    const args = ['predict', '--checkpoint', run, '--json', '--top', '2', '--output', 'out/all.csv'];
+    const found = await inFolder(...args, ...names);
+    expect([found.code, found.stderr]).toEqual([
+      2,
+      'some/gone.mp4  does not exist\n1 of 8 videos could not be read.\n',
+    ]);
+    const events = eventsOf(found).filter(({ kind }) => kind === 'predicted');
+    const below = ['a.mp4', 'b.mp4', 'deep/c.mp4', 'deep/d'];
+    const paths = [...below, 'a.mp4', 'b.mp4', 'b.mp4', 'gone.mp4'].map((path) => `some/${path}`);
+    expect(events.map(({ path }) => path)).toEqual(paths);
+    const scored = new Map(events.map(({ path, classes }) => [path, JSON.stringify(classes)]));
+    expect(new Set(scored.values()).size).toBe(5);
+    const rows = csvParse(readFileSync(join(folder, 'out', 'all.csv'), 'utf8'));
+    expect(rows).toHaveLength(15);
+    expect(rows[0]).toMatchObject({ path: 'some/a.mp4', rank: '1', start: '', error: '' });
+    expect(rows[14]).toMatchObject({ path: 'some/gone.mp4', label: '', error: 'does not exist' });
+    const [first] = (events[0]?.classes ?? []) as { label: number; name: string; probability: number }[];
+    expect(rows[0]).toMatchObject({
+      label: String(first?.label),
+      name: first?.name,
+      probability: String(first?.probability),
+    });
+    expect(readdirSync(join(folder, 'out'))).toEqual(['all.csv']);
   });
 
   test('prints lines for people; all classes sum to one', async () => {

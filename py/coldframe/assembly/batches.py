@@ -118,24 +118,10 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
 def evaluation_batches(settings: Settings, list_file: str, device: torch.device) -> tuple[Iterator[Batch], int]:
     """Returns the batches of one pass over a list, and how many videos it has."""
     items = read_list(list_file)
-    num_workers = count_workers(settings.data.num_workers)
-    return _view_batches(settings, items, settings.eval.batch_size, num_workers, device), len(items)
-
-
-def prediction_batches(settings: Settings, items: list[Listed]) -> Iterator[Batch]:
-    """Returns a batch of one video for each, decoded in this process: also where `data.dummy` trained on noise."""
-    return eval_loader(_video_views(settings, items), batch_size=1, num_workers=0)
-
-
-def _view_batches(
-    settings: Settings,
-    items: VideoList | list[Listed],
-    batch_size: int,
-    num_workers: int,
-    device: torch.device,
-) -> Iterator[Batch]:
-    clips = evaluation_clips(settings, items)
-    return eval_loader(clips, batch_size=batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+    views = evaluation_clips(settings, items)
+    num_workers, is_pinned = count_workers(settings.data.num_workers), device.type == "cuda"
+    loader = eval_loader(views, batch_size=settings.eval.batch_size, num_workers=num_workers, pin_memory=is_pinned)
+    return loader, len(items)
 
 
 def evaluation_clips(settings: Settings, items: VideoList | list[Listed]) -> EvalViews | DummyClips:
@@ -143,10 +129,11 @@ def evaluation_clips(settings: Settings, items: VideoList | list[Listed]) -> Eva
     data, views = settings.data, settings.eval
     if data.dummy:
         return _dummy_clips(settings, len(items), views.spatial_views * views.temporal_views)
-    return _video_views(settings, items)
+    return video_views(settings, items)
 
 
-def _video_views(settings: Settings, items: VideoList | list[Listed]) -> EvalViews:
+def video_views(settings: Settings, items: VideoList | list[Listed]) -> EvalViews:
+    """Returns the same, read from the videos also where `data.dummy` trained on noise."""
     data, views = settings.data, settings.eval
     return EvalViews(
         items,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -87,6 +88,22 @@ def eval_loader(
     mine = range(rank, len(views), world_size)
     batches = (list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size))
     return _load(views, batches, len(mine), batch_size, num_workers, pin_memory)
+
+
+def read_together(views: EvalViews, num_threads: int) -> Iterator[Item]:
+    """Yields all items in order, read by threads of this process: a few videos are through before loader workers would
+    have started. So many lie ready as there are threads."""
+    if num_threads <= 1 or len(views) == 1:
+        yield from (views[index] for index in range(len(views)))
+        return
+    with ThreadPoolExecutor(num_threads, "videos") as pool:
+        coming: deque[Future[Item]] = deque()
+        for index in range(len(views)):
+            coming.append(pool.submit(views.__getitem__, index))
+            if len(coming) > num_threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _load(

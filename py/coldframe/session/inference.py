@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from coldframe import heartbeat
 from coldframe.assembly import batches
 from coldframe.data.clips import Listed
+from coldframe.data.loader import read_together
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
 from coldframe.evaluate.export import Comparison, write_onnx, write_torch
+from coldframe.machine.environment import count_workers
 from coldframe.session.running import Running
 from coldframe.train.targets import thresholds
 from coldframe.train.targets.thresholds import Thresholds
+from coldframe.video.frames import BadVideo
 from coldframe.video.parts import Part
+
+T = TypeVar("T")
 
 
 def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
@@ -91,28 +99,48 @@ def predict(running: Running, paths: list[str], top: int, parts: list[list[int] 
     """Returns the `top` classes of each video, or of a part of it (microseconds), with their probabilities, or the
     reason why it cannot be read. Of videos with several labels: all classes that reach their threshold, which stands
     beside them."""
-    predictions: list[dict[str, Any]] = []
     listed = [
         Listed(path, 0, None if part is None else Part(*part))
         for path, part in zip(paths, parts or [None] * len(paths), strict=True)
     ]
-    for batch, path in zip(batches.prediction_batches(running.settings, listed), paths, strict=True):
+    settings = running.settings
+    items = read_together(batches.video_views(settings, listed), count_workers(settings.data.num_workers))
+    found: list[dict[str, Any]] = []
+    clips = _beat(item.clip for item in items)
+    while some := list(islice(clips, settings.eval.batch_size)):
+        found += _score(running, some, top)
+    return {"predictions": [{"path": path, **one} for path, one in zip(paths, found, strict=True)]}
+
+
+def _beat(items: Iterable[T]) -> Iterator[T]:
+    for item in items:
         heartbeat.progress()
-        if batch.bad:
-            predictions.append({"path": path, "reason": batch.bad[0].reason, "classes": None})
-            continue
-        scores_VK = next(iter(running.cohort.scores(running.prepare(batch.clips[0])).values()))
-        if not scores_VK.isfinite().all():
-            reason = f"its scores are not finite. {explain_broken(running.cohort.trials[0])}"
-            predictions.append({"path": path, "reason": reason, "classes": None})
-            continue
-        predictions.append(
-            {"path": path, "reason": None, "classes": _name_classes(running, scores_VK.mean(dim=0), top)}
-        )
-    return {"predictions": predictions}
+        yield item
 
 
-def _name_classes(running: Running, scores_K: Tensor, top: int) -> list[dict[str, Any]]:
+def _score(running: Running, clips: list[Tensor | BadVideo], top: int) -> list[dict[str, Any]]:
+    """Returns the classes of each of the videos, which go through the model together."""
+    good = [clip for clip in clips if isinstance(clip, Tensor)]
+    scores_NVK = torch.empty(0, 1, 1)
+    if good:
+        views = torch.stack(good)
+        scores = next(iter(running.cohort.scores(running.prepare(views.flatten(0, 1))).values()))
+        scores_NVK = scores.view(*views.shape[:2], -1)
+    rows = iter(scores_NVK)
+    return [
+        {"reason": clip.reason, "classes": None} if isinstance(clip, BadVideo) else _judge(running, next(rows), top)
+        for clip in clips
+    ]
+
+
+def _judge(running: Running, scores_VK: Tensor, top: int) -> dict[str, Any]:
+    if not scores_VK.isfinite().all():
+        reason = f"its scores are not finite. {explain_broken(running.cohort.trials[0])}"
+        return {"reason": reason, "classes": None}
+    return {"reason": None, "classes": name_classes(running, scores_VK.mean(dim=0), top)}
+
+
+def name_classes(running: Running, scores_K: Tensor, top: int) -> list[dict[str, Any]]:
     """Returns the classes of a video, the most probable first."""
     is_multi, names = running.settings.data.labels == "multi", running.classes
     best = scores_K.topk(len(scores_K) if is_multi else min(top, len(scores_K)))

@@ -81,11 +81,12 @@ const DESCRIBE: Words = {
   restarted: (e) => `starting again at step ${e.step}: ${e.why}`,
   interrupted: (e) => `interrupted at step ${e.step}; the same command goes on from there`,
   finished: (e) => ('sweep' in e ? describeSweepEnd(e) : `finished at step ${e.step}`),
-  predicted: ({ path, classes }) =>
-    [
-      classes.length === 0 ? `${path}\n  no class reaches its threshold` : path,
-      ...classes.map((c) => `  ${percent(num(c.probability)).padStart(9)}  ${c.name}`),
-    ].join('\n'),
+  predicted: (e) => {
+    if ('error' in e) return `${e.path}  ${e.error}`;
+    const place = e.start === undefined ? e.path : `${e.path}  ${e.start.toFixed(1)} to ${num(e.end).toFixed(1)} s`;
+    const named = e.classes.map((c) => `  ${percent(num(c.probability)).padStart(9)}  ${c.name}`);
+    return [place, ...(named.length === 0 ? ['  no class reaches its threshold'] : named)].join('\n');
+  },
   clips_prepared: (e) => {
     const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
     return `prepared ${plural(e.num_clips - e.num_bad, 'clip')}, ${formatBytes(e.size_bytes)}${bad}\nTrain with \`--config ${e.config}\`.`;

@@ -219,7 +219,10 @@ const USE = [
     classes: z
       .array(z.object({ label: count, name: text, probability: maybeShare, threshold: share.optional() }))
       .describe('the best; of data.labels: multi those that reach their threshold'),
+    start: seconds.optional().describe('of a stream: of the window that this is said of'),
+    end: seconds.optional(),
   }),
+  plain('predicted', '`predict`: a video that cannot be read.', { path: text, error: text }),
   plain('exported', '`export`: the file is written, and was compared.', {
     path: text,
     ...{ format: z.enum(['onnx', 'torch']), precision: z.enum(['fp32', 'fp16', 'int8']), opset: maybe },

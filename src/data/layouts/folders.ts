@@ -187,7 +187,8 @@ function explainNone(root: string, pictures: string[], leftOut: LeftOut[]): stri
 const MAGIC = ['FLV\x01', 'OggS', '\x1aE\xdf\xa3', '0&\xb2u', '\0\0\x01\xba'];
 const BOXES = ['ftyp', 'moov', 'mdat', 'wide', 'skip', 'free', 'pnot'];
 
-function looksLikeVideo(file: Name): boolean {
+/** Returns whether a file begins as videos do. */
+export function looksLikeVideo(file: Name): boolean {
   const head = readHead(file).toString('latin1');
   if (BOXES.includes(head.slice(4, 8)) || MAGIC.some((magic) => head.startsWith(magic))) return true;
   if (head.startsWith('RIFF') && head.slice(8, 12) === 'AVI ') return true;
