@@ -1,7 +1,7 @@
-/** Checks lists of a million lines without touching files, and one of 300,000 files, against reading them the plain way:
- * whole processes, in turn, beside `wc -l` and a loop of `stat`.
+/** Checks lists of a million lines without touching files, one of 300,000 files, and once more one of 100,000 clips that were
+ * looked into before, against reading them the plain way: whole processes, in turn, beside `wc -l` and a loop of `stat`.
  *
- *   coldframe bench list [--quick] [-- --lines N --files N]
+ *   coldframe bench list [--quick] [-- --lines N --files N --probed N]
  */
 import { execFileSync } from 'node:child_process';
 import {
@@ -26,12 +26,13 @@ import { findSameContent } from '../src/data/check/contents.ts';
 import { Findings } from '../src/data/check/findings.ts';
 import { type ComparedList, findSharedPaths } from '../src/data/leaks.ts';
 import { readList } from '../src/data/list.ts';
+import { ProbeCache } from '../src/data/probe/cache.ts';
 import { emit, median } from './timing.ts';
 
 const NUM_CLASSES = 400;
 const VAL_SHARE = 0.1;
 const NUM_FOLDERS = 300;
-/** Each file has a size of its own, above what is opened for being small: existence and size are all there is to see. */
+/** Above what is opened for being small. */
 const LEAST_BYTES = 20_000;
 /** What a video may begin with. */
 const HEAD = '\0\0\0\x18ftypmp42';
@@ -112,18 +113,55 @@ function writeLists(folder: string, numLines: number): string[] {
   return files;
 }
 
-function writeFiles(folder: string, numFiles: number): string {
-  for (let i = 0; i < NUM_FOLDERS; i++) mkdirSync(join(folder, `class_${i}`));
+/** Files of so many sizes, and a list of them. */
+function writeFiles(folder: string, numFiles: number, numSizes: number): string {
+  for (let i = 0; i < NUM_FOLDERS; i++) mkdirSync(join(folder, `class_${i}`), { recursive: true });
   const names = Array.from({ length: numFiles }, (_, i) => `class_${i % NUM_FOLDERS}/clip_${i}.mp4`);
   for (const [index, name] of names.entries()) {
     const descriptor = openSync(join(folder, name), 'w');
-    writeSync(descriptor, HEAD);
-    ftruncateSync(descriptor, LEAST_BYTES + index); // the rest takes no room
+    writeSync(descriptor, `${HEAD}${index}`);
+    ftruncateSync(descriptor, LEAST_BYTES + (index % numSizes)); // the rest takes no room
     closeSync(descriptor);
   }
   const list = join(folder, 'files.txt');
   writeFileSync(list, names.map((name, index) => `${name} ${index % NUM_FOLDERS}\n`).join(''));
   return list;
+}
+
+/** Keeps what a first check would have found in the clips: sound videos of many lengths. */
+function keepProbes(list: string): void {
+  const cache = new ProbeCache({ reader: 'pyav', sampling: null, limitSeconds: 20 });
+  const facts = {
+    ...{ num_missing: 0, width: 340, height: 256, rate: 25, codec: 'h264', container: 'mp4', rotation: 0 },
+    ...{ is_variable_rate: false, mirrored: false, by_time: true },
+  };
+  for (const line of readFileSync(list, 'utf8').trimEnd().split('\n')) {
+    const path = join(list, '..', line.slice(0, line.lastIndexOf(' ')));
+    const { size, mtimeMs: mtime } = statSync(path);
+    const numFrames = 100 + (size % 200);
+    const about = { ...facts, num_frames: numFrames, duration_seconds: numFrames / facts.rate };
+    cache.add({ path, size, mtime }, { facts: about, problem: null, damage: null });
+  }
+  cache.flush();
+}
+
+/** Runs `coldframe check --probe` as a user does; returns what its last events say. */
+function runProbe(list: string): { seconds: number; cpu: number } {
+  const program = fileURLToPath(new URL('coldframe', import.meta.url));
+  const told = `${list}.told`;
+  const script = '"$0" check --probe --json "$1" > "$2" && times'; // of the shell, then of what it ran
+  const started = performance.now();
+  const times = execFileSync('bash', ['-c', script, program, list, told], { encoding: 'utf8' });
+  const seconds = (performance.now() - started) / 1000;
+  const events = readFileSync(told, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const probed = events.find(({ kind }) => kind === 'probed');
+  if (probed?.num_known !== probed?.num_clips || events.length !== 2)
+    throw new Error(`all of it is known, and told was ${JSON.stringify(events.slice(0, 3))}`);
+  const spent = (times.split('\n')[1] ?? '').matchAll(/(\d+)m([\d.]+)s/g);
+  return { seconds, cpu: [...spent].reduce((sum, [, minutes, rest]) => sum + 60 * Number(minutes) + Number(rest), 0) };
 }
 
 /** Runs the ways in turn, each as often as asked. */
@@ -170,7 +208,7 @@ function compareLines(folder: string, numLines: number, rounds: number): void {
 }
 
 function compareFiles(folder: string, numFiles: number, rounds: number): void {
-  const list = writeFiles(folder, numFiles);
+  const list = writeFiles(folder, numFiles, numFiles);
   const [ours, plain] = takeTurns(['files', 'stat'], [list], rounds);
   const what = `check of ${numFiles} files`;
   const isFull = numFiles === 300_000;
@@ -181,12 +219,33 @@ function compareFiles(folder: string, numFiles: number, rounds: number): void {
   emit(`${what}: time, ours / loop of stat`, ratios(secondsOf(ours), secondsOf(plain)));
 }
 
+/** Half of the clips have the size of another one, which a check has to tell apart by their contents. */
+function compareProbed(folder: string, numFiles: number, rounds: number): void {
+  process.env.XDG_CACHE_HOME = join(folder, 'cache');
+  const list = writeFiles(folder, numFiles, Math.ceil((3 * numFiles) / 4));
+  keepProbes(list);
+  runProbe(list); // contents are read once
+  const [ours, plain]: [{ seconds: number; cpu: number }[], Cost[]] = [[], []];
+  for (let round = 0; round < rounds; round++) {
+    ours.push(runProbe(list));
+    plain.push(runWay('stat', [list]));
+  }
+  const what = `check --probe of ${numFiles} known clips`;
+  const seconds = ours.map((one) => one.seconds);
+  emit(`${what}: seconds`, seconds, {
+    ...(numFiles === 100_000 ? { least: 5, goal: 2.5 } : {}),
+    ...{ cpu: median(ours.map((one) => one.cpu)), stat: median(secondsOf(plain)) },
+  });
+  emit(`${what}: time, ours / loop of stat`, ratios(seconds, secondsOf(plain)));
+}
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     quick: { type: 'boolean', default: false },
     lines: { type: 'string', default: '1000000' },
     files: { type: 'string', default: '' },
+    probed: { type: 'string', default: '' },
     way: { type: 'string' },
   },
 });
@@ -204,6 +263,12 @@ if (isWay(values.way)) {
   try {
     compareLines(folder, Number(values.lines), values.quick ? 1 : 5);
     compareFiles(folder, Number(values.files || (values.quick ? 30_000 : 300_000)), values.quick ? 1 : 3);
+    mkdirSync(join(folder, 'probed'));
+    compareProbed(
+      join(folder, 'probed'),
+      Number(values.probed || (values.quick ? 10_000 : 100_000)),
+      values.quick ? 1 : 3,
+    );
   } finally {
     rmSync(folder, { recursive: true });
   }

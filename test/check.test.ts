@@ -1,5 +1,5 @@
 /** `check`: what is found in lists, told by list and line. */
-import { linkSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, realpathSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
@@ -145,6 +145,21 @@ test('clips of one content are found across lists and names, and those of one si
     'label-conflict two.txt 1 one.txt 3',
   ]);
 });
+
+test.each([9, 20_000])(
+  'contents of %i bytes are read once, as long as size and time of change stay',
+  async (length) => {
+    const touch = (name: string, seconds: number): void => utimesSync(join(folder, name), seconds, seconds);
+    write({ 'a.mp4': clip('x'.repeat(length)), 'b.mp4': clip('x'.repeat(length)) }, { 'l.txt': 'a.mp4 0\nb.mp4 0\n' });
+    for (const name of ['a.mp4', 'b.mp4']) touch(name, 5);
+    expect(placesOf(await find(['l.txt']))).toEqual(['duplicate-content 2']);
+    write({ 'b.mp4': clip('y'.repeat(length)) }, {});
+    touch('b.mp4', 5);
+    expect(placesOf(await find(['l.txt']))).toEqual(['duplicate-content 2']); // as it was known
+    touch('b.mp4', 6);
+    expect(placesOf(await find(['l.txt']))).toEqual([]);
+  },
+);
 
 test.each([
   ['no list at all', null, 'list-unreadable'],

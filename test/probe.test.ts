@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { Findings } from '../src/data/check/findings.ts';
-import { ProbeCache, type ProbeRules } from '../src/data/probe/cache.ts';
+import { ProbeCache, type ProbeRules, type SeenClip } from '../src/data/probe/cache.ts';
 import { ProbeFindings } from '../src/data/probe/findings.ts';
 import { findKnown, keepKnown } from '../src/data/probe/known.ts';
 import { describeDistribution, Tally } from '../src/data/probe/tables.ts';
@@ -55,7 +55,7 @@ const bad = (fault: string, facts: Facts | null = null): Probe => ({
 });
 
 describe('what was found in a file is known', () => {
-  const file = { path: '/a b/c.mp4', size: 7, mtime: 1234.5678 };
+  const file: SeenClip = { path: '/a b/c.mp4', size: 7, mtime: 1234.5678 };
   const keep = (probe: Probe, rules = RULES, of = file): void => {
     const cache = new ProbeCache(rules);
     cache.add(of, probe);
@@ -96,6 +96,13 @@ describe('what was found in a file is known', () => {
     expect(find()).toEqual(sound);
     writeFileSync(join(shards, shard), `${text.slice(0, -9)}\n`);
     expect(find()).toBeUndefined();
+  });
+
+  test('and parts of one file, each for itself', () => {
+    const part = { ...file, part: { start: 0, end: 1_500_000 } };
+    keep(sound, RULES, part);
+    expect([find(), find({}, part)]).toEqual([undefined, sound]);
+    expect(find({}, { ...part, part: { start: 0, end: 1_500_001 } })).toBeUndefined();
   });
 
   test('but a folder that cannot be written ends nothing', () => {
@@ -157,26 +164,23 @@ describe('of the clips of a list', () => {
     expect(tell([frames(40, odd)], 0)).toEqual(codes.map((code) => `note ${code} 1`));
   });
 
-  test('a part has as many frames as lie in it, and one behind the end of its file is an error', () => {
+  test('parts are told by their names, and one that cannot be read with its own', () => {
     const findings = new Findings();
-    const list = { file: 'a.txt', numLines: 200, numAbsent: 0, maxMissingFraction: 0 };
+    const list = { file: 'a.txt', numLines: 2, numAbsent: 0, maxMissingFraction: 0 };
     const collected = new ProbeFindings(list, SAMPLING, findings);
-    const seconds = [
-      [0, 1.16],
-      [0, 1.12],
-      [0.4, 1.64],
-      [0.4, 1.8],
-    ] as const; // of 1.6; a clip spans 29 frames, 1.16 s
-    for (const [index, [start, end]] of seconds.entries()) {
-      const part = { start: start * 1e6, end: end * 1e6 };
-      collected.take({ path: 'a.mp4', size: 1, mtime: 1, line: index + 1, part }, sound);
-    }
+    const clip = { path: 'a.mp4', size: 1, mtime: 1 };
+    const part = { start: 400_000, end: 1_800_000 };
+    collected.take(
+      { ...clip, line: 1, part: { start: 0, end: 1_120_000 } },
+      { ...sound, facts: { ...FACTS, num_frames: 28 } },
+    );
+    collected.take({ ...clip, line: 2, part }, bad('unreadable'));
     collected.finish();
-    expect(findings.groups.map(({ code, first }) => [code, first.map(({ line }) => line)])).toEqual([
-      ['too-short', [2]],
-      ['unreadable', [4]],
+    expect(findings.groups.map(({ first }) => first[0])).toMatchObject([
+      { code: 'too-short', line: 1, path: 'a.mp4', message: 'a.mp4#t=0,1.12 has 28 frames, and 29 are spanned.' },
+      { code: 'unreadable', line: 2, path: 'a.mp4', message: 'a.mp4#t=0.4,1.8 unreadable!.' },
     ]);
-    expect(collected.listBad()[0]?.reason).toBe('ends at 1.6 s, before its part from 0.4 to 1.8 s');
+    expect(collected.listBad()).toMatchObject([{ path: 'a.mp4', part }]);
   });
 
   test('there are tables, and what the sampling does with them', () => {
@@ -213,11 +217,14 @@ test('what a probe without a sampling found counts where the sampling is sure to
     [...found, { ...gone }, { ...clip, mtime: 6000, num_frames: null }],
     distribution,
   );
-  expect(findKnown(list, RULES)?.bad).toEqual([found[0], found[2]]); // 8 frames every 4 reach all of 32, not of 31
-  expect(findKnown(list, { ...RULES, sampling: { ...SAMPLING, num_views: 1 } })?.bad).toEqual([found[0]]);
+  const linesOf = (rules: ProbeRules) => findKnown(list, rules)?.bad.map(({ line }) => line);
+  expect(linesOf(RULES)).toEqual([1, 3]); // 8 frames every 4 reach all of 32, not of 31
+  expect(linesOf({ ...RULES, sampling: { ...SAMPLING, num_views: 1 } })).toEqual([1]);
   expect(findKnown({ ...list, sha256: 'y' }, RULES)).toBeUndefined();
   keepKnown(list, RULES, [], distribution);
   expect(findKnown(list, RULES)?.bad).toEqual([]);
+  keepKnown(list, RULES, [{ ...clip, part: { start: 0, end: 500_000 }, num_frames: null }], distribution);
+  expect(findKnown(list, RULES)?.bad).toEqual([{ path: `${clip.path}#t=0,0.5`, line: 1, reason: 'torn' }]); // as training names it
 });
 
 const eventsOf = (stdout: string): Event[] =>

@@ -17,6 +17,16 @@ export interface Part {
   end: number;
 }
 
+/** Returns the part of times in seconds, rounded to the nearest microsecond. */
+export const partOfSeconds = (start: number, end: number): Part => ({
+  start: Math.round(start * MICROSECONDS),
+  end: Math.round(end * MICROSECONDS),
+});
+
+/** Returns the path, of a part of the file `PATH#t=START,END` as Python names it (py/coldframe/video/parts.py). */
+export const nameClip = (path: string, part: Part | undefined): string =>
+  part === undefined ? path : `${path}#t=${formatTime(part.start)},${formatTime(part.end)}`;
+
 /** How the lines of a list are written, told by its first one. */
 export type Columns = 'plain' | 'parts';
 

@@ -274,7 +274,7 @@ const factsSchema = z.object({
 });
 
 const probeSchema = z.object({
-  /** null: it cannot be opened. */
+  /** null: it cannot be opened. Of a part of a video: its own frames and seconds. */
   facts: factsSchema.nullable(),
   /** Why it cannot be used; the fault is a word to decide by. */
   problem: z.object({ fault: z.string(), reason: z.string() }).nullable(),
@@ -283,8 +283,8 @@ const probeSchema = z.object({
 });
 
 export const probedSchema = z.object({
-  videos: z.array(probeSchema.extend({ path: z.string() })),
-  /** In hand. */
+  clips: z.array(probeSchema.extend({ path: z.string(), part: z.tuple([z.number(), z.number()]).nullable() })),
+  /** Videos in hand. */
   num_left: z.number(),
 });
 

@@ -35,15 +35,21 @@ export interface OpenRequest {
   resume: string;
 }
 
+export interface VideoToProbe {
+  path: string;
+  /** Start and end of each in microseconds; null: the whole file. */
+  parts: [number, number][] | null;
+}
+
 export interface ProbeRequest {
-  paths: string[];
+  videos: VideoToProbe[];
   reader: string;
   /** null: any frame may be asked for. */
   sampling: Sampling | null;
   /** The call is about so long, or shorter where no video is left. */
   seconds: number;
   num_processes: number;
-  /** A video that takes longer is told as slow. */
+  /** A video, or a part of one, that takes longer is told as slow. */
   limit_seconds: number;
 }
 
@@ -173,7 +179,7 @@ export class Session {
     return this.runtime.call('prepare_clips', { seconds }, clipsPreparedSchema);
   }
 
-  /** Takes more videos to probe, and tells those that are done. Needs no torch. */
+  /** Takes more videos to probe, and tells the clips that are done. Needs no torch. */
   probe(request: ProbeRequest) {
     return this.runtime.call('probe', request, probedSchema);
   }

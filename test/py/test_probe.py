@@ -19,10 +19,10 @@ from coldframe.video.frames import BadVideo, read_frames, training_indices, view
 DENSE = {"num_frames": 3, "stride": 4, "repeat_last": False, "num_views": None}
 
 
-def ask(path: Path, sampling: dict[str, Any] | None = None) -> dict[str, Any]:
+def ask(path: Path, sampling: dict[str, Any] | None = None, parts: list[list[int]] | None = None) -> dict[str, Any]:
     reply: dict[str, Any] = {}
-    for part in answer({"path": str(path), "reader": "pyav", "sampling": sampling}):
-        reply |= part
+    for told in answer({"path": str(path), "reader": "pyav", "sampling": sampling, "parts": parts}):
+        reply |= told
     return reply
 
 
@@ -72,6 +72,24 @@ def test_damage_is_a_problem_only_where_the_sampling_reaches_it(tmp_path: Path) 
     assert ask(short, {**DENSE, "stride": None})["problem"] is not None
 
 
+def test_of_parts_nothing_else_is_decoded(tmp_path: Path) -> None:
+    """A clip of 40 frames at 25 a second, of which the one at 0.8 s is damaged."""
+    clip = damage(tmp_path / "clip.mp4", 20, 40)
+    parts = [[0, 800_000], [800_000, 1_000_000], [840_000, 1_600_000], [1_000_000, 1_700_000], [10_000, 30_000]]
+    told = ask(clip, parts=parts)
+    before, damaged, behind, beyond, empty = (told[str(place)] for place in range(len(parts)))
+    assert (before["problem"], before["facts"]["num_frames"], before["facts"]["duration_seconds"]) == (None, 20, 0.8)
+    assert (behind["problem"], behind["facts"]["num_frames"]) == (None, 19)
+    assert damaged["facts"]["num_frames"] == 5
+    assert damaged["problem"]["reason"] == ask(clip)["problem"]["reason"]
+    assert beyond["problem"]["reason"] == "ends at 1.6 s, before its part from 1 to 1.7 s"
+    assert (beyond["facts"], empty["facts"]) == (None, None)
+    assert empty["problem"]["reason"].startswith("has no frame from 0.01 to 0.03 s")
+    # Frames 0, 4 and 8 of it are picked, and the damaged one is the second.
+    short = ask(clip, DENSE, [[760_000, 1_120_000]])["0"]
+    assert (short["problem"], short["damage"] is None) == (None, False)
+
+
 def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
     assert ask(Path("/dev/zero"))["problem"]["fault"] == "not-a-file"
     assert ask(tmp_path)["problem"] == {"fault": "not-a-file", "reason": "is a folder, not a file"}
@@ -89,15 +107,21 @@ def test_videos_are_probed_side_by_side_and_those_that_cannot_be_used_named(tmp_
     names = ["clip.mp4", *FAULTS, "again.mp4"]
     probing = Probing()
     try:
-        paths = [str(tmp_path / name) for name in names]
-        reply = probing.advance(paths[:3], "pyav", DENSE, 0, 2, 60)
-        found = reply["videos"]
-        reply = probing.advance(paths[3:], "pyav", DENSE, 60, 2, 60)
-        found += reply["videos"]
+        videos = [{"path": str(tmp_path / name), "parts": None} for name in names]
+        parts = [[0, 100_000], [0, 10**9]]
+        videos += [{"path": str(tmp_path / name), "parts": parts} for name in ("clip.mp4", "cut.mp4")]
+        reply = probing.advance(videos[:3], "pyav", DENSE, 0, 2, 60)
+        found = reply["clips"]
+        reply = probing.advance(videos[3:], "pyav", DENSE, 60, 2, 60)
+        found += reply["clips"]
     finally:
         probing.close()
     assert reply["num_left"] == 0
-    told = {Path(one["path"]).name: one for one in found}
+    told = {Path(one["path"]).name: one for one in found if one["part"] is None}
+    of_parts = {(Path(one["path"]).name, one["part"][1]): one for one in found if one["part"] is not None}
+    assert of_parts["clip.mp4", 100_000]["facts"]["num_frames"] == 3
+    assert of_parts["clip.mp4", 10**9]["problem"]["reason"].startswith("ends at 0.32 s")
+    assert [of_parts["cut.mp4", end]["problem"] for _, end in parts] == [told["cut.mp4"]["problem"]] * 2
     assert sorted(told) == sorted(names)
     assert {name: one["problem"]["fault"] for name, one in told.items() if one["problem"]} == FAULTS
     assert told["clip.mp4"]["facts"] == told["again.mp4"]["facts"]
@@ -139,15 +163,75 @@ for line in sys.stdin:
     assert reply == {"facts": {"num_frames": 7}, "reason": "takes longer than 20 s", "is_late": True}
 
 
+WORKER_OF_PARTS = """
+import json, os, sys
+for line in sys.stdin:
+    parts = json.loads(line)["parts"]
+    print(json.dumps({"facts": {}, "more": True}), flush=True)
+    for place, (start, end) in enumerate(parts):
+        if end == 2:
+            os._exit(9)
+        told = {"facts": {"num_frames": end}, "problem": None, "damage": None}
+        print(json.dumps({str(place): told, "more": place + 1 < len(parts), "anew": True}), flush=True)
+"""
+
+
+def test_parts_behind_the_one_that_ends_its_worker_are_looked_at_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worker_of_parts.py").write_text(WORKER_OF_PARTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    probing = Probing()
+    probing._workers = Workers(1, "worker_of_parts", "decodes it", 60)
+    try:
+        reply = probing.advance([{"path": "a", "parts": [[0, 1], [0, 2], [0, 3]]}], "pyav", None, 60, 1, 60)
+    finally:
+        probing.close()
+    assert reply["num_left"] == 0
+    told = [(one["part"], one["facts"] and one["facts"]["num_frames"], one["problem"]) for one in reply["clips"]]
+    dead = {"fault": "unreachable", "reason": "ends the process that decodes it with exit code 9"}
+    assert told == [([0, 1], 1, None), ([0, 2], None, dead), ([0, 3], 3, None)]
+
+
+def test_the_limit_is_one_of_each_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A limit that counts how often it is begun, and never runs out."""
+    begun: list[float] = []
+
+    class Limit:
+        daemon = False
+
+        def __init__(self, seconds: float, end: Any) -> None:
+            begun.append(seconds)
+
+        def start(self) -> None:
+            pass
+
+        def cancel(self) -> None:
+            pass
+
+    (tmp_path / "worker_of_parts.py").write_text(WORKER_OF_PARTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(threading, "Timer", Limit)
+    workers = Workers(1, "worker_of_parts", "decodes it", 20)
+    try:
+        reply = workers.submit({"parts": [[0, 1], [0, 3], [0, 4]]}).result(60)
+    finally:
+        workers.close()
+    assert [reply[str(place)]["facts"]["num_frames"] for place in range(3)] == [1, 3, 4]
+    assert begun == [20, 20, 20]  # with the file, and anew after each part but the last
+
+
 def test_a_limit_ends_what_takes_longer(tmp_path: Path) -> None:
     probing = Probing()
     try:
         clip = str(make_clip(tmp_path / "clip.mp4", num_frames=8))
-        (told,) = probing.advance([clip], "pyav", None, 60, 1, 0.001)["videos"]  # no interpreter starts so quickly
+        video = {"path": clip, "parts": None}
+        (told,) = probing.advance([video], "pyav", None, 60, 1, 0.001)["clips"]  # no interpreter starts so quickly
     finally:
         probing.close()
     assert told == {
         "path": clip,
+        "part": None,
         "facts": None,
         "damage": None,
         "problem": {"fault": "slow", "reason": "takes longer than 0.001 s"},

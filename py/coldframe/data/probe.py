@@ -17,6 +17,7 @@ from coldframe import heartbeat
 from coldframe.data.facts import probe
 from coldframe.machine.processes import Reply, Workers, serve_lines
 from coldframe.video.frames import BadVideo, reachable_indices, view_indices
+from coldframe.video.parts import MICROSECONDS, Part
 from coldframe.video.torchcodec import check_frames
 
 HEARTBEAT_SECONDS = 0.5
@@ -27,34 +28,55 @@ class Probing:
 
     def __init__(self) -> None:
         self._workers: Workers | None = None
-        self._running: dict[Future[Reply], str] = {}
+        self._running: dict[Future[Reply], Reply] = {}
 
     def advance(
         self,
-        paths: list[str],
+        videos: list[dict[str, Any]],
         reader: str,
         sampling: dict[str, Any] | None,
         seconds: float,
         num_processes: int,
         limit_seconds: float,
     ) -> dict[str, Any]:
-        """Returns those of the videos that are done, and how many are still in hand, after taking some more and at
-        most so many seconds; `answer` says what is told of each. The first call decides on processes and limit."""
+        """Returns those of the clips that are done, and how many videos are still in hand, after taking some more and
+        at most so many seconds; `answer` says what is told of each. The first call decides on processes and limit.
+
+        videos: `path` of each, with its `parts` (start and end, microseconds), None for the whole file.
+        """
         if self._workers is None:
             self._workers = Workers(num_processes, "coldframe.data.probe", "decodes it", limit_seconds)
-        for path in paths:
-            request = {"path": path, "reader": reader, "sampling": sampling}
-            self._running[self._workers.submit(request)] = path
+        for video in videos:
+            self._submit({**video, "reader": reader, "sampling": sampling})
         found: list[dict[str, Any]] = []
         end = time.monotonic() + seconds
         while self._running:
             left = end - time.monotonic()
             done = wait(self._running, max(0.0, min(left, HEARTBEAT_SECONDS)), FIRST_COMPLETED).done
-            found += [_describe(self._running.pop(future), future.result()) for future in done]
+            for future in done:
+                found += self._take(self._running.pop(future), future.result())
             heartbeat.progress()
             if left <= 0:
                 break
-        return {"videos": found, "num_left": len(self._running)}
+        return {"clips": found, "num_left": len(self._running)}
+
+    def _submit(self, request: Reply) -> None:
+        assert self._workers is not None
+        self._running[self._workers.submit(request)] = request
+
+    def _take(self, request: Reply, reply: Reply) -> list[dict[str, Any]]:
+        """Returns what is told of a video. Parts behind the one that ended its worker are asked for again."""
+        path, parts = request["path"], request["parts"]
+        if parts is None:
+            return [_describe(path, None, reply)]
+        if reply.get("problem") is not None or "facts" not in reply:
+            return [_describe(path, part, {**reply, "facts": None}) for part in parts]
+        told = [_describe(path, part, reply[str(place)]) for place, part in enumerate(parts) if str(place) in reply]
+        if len(told) < len(parts):
+            told.append(_describe(path, parts[len(told)], {**reply, "facts": None}))
+        if len(told) < len(parts):
+            self._submit({**request, "parts": parts[len(told) :]})
+        return told
 
     def close(self) -> None:
         if self._workers is not None:
@@ -63,9 +85,10 @@ class Probing:
         self._running.clear()
 
 
-def _describe(path: str, reply: Reply) -> dict[str, Any]:
-    """Returns what is told of a video, also of one that ended its worker."""
-    told = {"path": path, "facts": reply.get("facts"), "problem": reply.get("problem"), "damage": reply.get("damage")}
+def _describe(path: str, part: list[int] | None, reply: Reply) -> dict[str, Any]:
+    """Returns what is told of a clip, also of one that ended its worker."""
+    told: dict[str, Any] = {"path": path, "part": part}
+    told |= {name: reply.get(name) for name in ("facts", "problem", "damage")}
     if "reason" in reply:
         fault = "slow" if reply.get("is_late") else "unreachable"
         told["problem"] = {"fault": fault, "reason": reply["reason"]}
@@ -74,11 +97,12 @@ def _describe(path: str, reply: Reply) -> dict[str, Any]:
 
 def answer(request: Reply) -> Iterator[Reply]:
     """Tells of a video its `facts` (as of `data.facts`) where it can be opened, then its `problem` where it cannot be
-    used, `{fault, reason}` as of `BadVideo`, and its `damage`: why not all of its frames can be read.
+    used, `{fault, reason}` as of `BadVideo`, and its `damage`: why not all of its frames can be read. Of a video with
+    `parts` the same of each, under its place among them: its facts have its own frames and seconds.
 
-    Damage to frames that no sampling reaches is no problem.
+    Damage to frames that no sampling reaches is no problem. Nothing but the parts is decoded of a video with parts.
     """
-    path, sampling = request["path"], request["sampling"]
+    path, parts = request["path"], request["parts"]
     try:
         _refuse_others(path)
         facts = probe(path)
@@ -86,11 +110,26 @@ def answer(request: Reply) -> Iterator[Reply]:
     except BadVideo as bad:
         yield {"problem": _tell(bad)}
         return
-    damage = _find_damage(request, lambda num_frames: list(range(num_frames)), facts)
+    if parts is None:
+        yield {"facts": facts, **_look(request, None, facts)}
+        return
+    for place, (start, end) in enumerate(parts):
+        part, own = Part(start, end), {**facts, "num_frames": None}
+        told = _look(request, part, own)
+        over = facts["duration_seconds"] or end / MICROSECONDS
+        own["duration_seconds"] = max(0.0, min(end / MICROSECONDS, over) - start / MICROSECONDS)
+        told["facts"] = None if own["num_frames"] is None else own  # no frame of it was found
+        yield {str(place): told, "more": place + 1 < len(parts), "anew": True}
+
+
+def _look(request: Reply, part: Part | None, facts: Reply) -> Reply:
+    """Returns `damage` and `problem` of a clip; facts then hold how many frames the decoder gives."""
+    sampling = request["sampling"]
+    damage = _find_damage(request, part, lambda num_frames: list(range(num_frames)), facts)
     problem = damage
     if damage is not None and sampling is not None:
-        problem = _find_damage(request, lambda num_frames: choose_reachable(num_frames, sampling), dict(facts))
-    yield {"facts": facts, "damage": None if damage is None else damage["reason"], "problem": problem}
+        problem = _find_damage(request, part, lambda num_frames: choose_reachable(num_frames, sampling), dict(facts))
+    return {"damage": None if damage is None else damage["reason"], "problem": problem}
 
 
 def choose_reachable(num_frames: int, sampling: dict[str, Any]) -> list[int]:
@@ -101,15 +140,15 @@ def choose_reachable(num_frames: int, sampling: dict[str, Any]) -> list[int]:
     return reachable_indices(num_frames, count, stride, repeat_last=sampling["repeat_last"])
 
 
-def _find_damage(request: Reply, choose: Callable[[int], list[int]], facts: Reply) -> Reply | None:
-    """Returns why frames of a video cannot be read; facts then hold how many the decoder gives."""
+def _find_damage(request: Reply, part: Part | None, choose: Callable[[int], list[int]], facts: Reply) -> Reply | None:
+    """Returns why frames of a clip cannot be read; facts then hold how many the decoder gives."""
 
     def note(num_frames: int) -> list[int]:
         facts["num_frames"] = num_frames
         return choose(num_frames)
 
     try:
-        check_frames(request["reader"], request["path"], note)
+        check_frames(request["reader"], request["path"], note, part)
     except BadVideo as bad:
         return _tell(bad)
     return None

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 from coldframe.machine.parent import die_with_parent
@@ -23,8 +22,9 @@ class Workers:
     broken file is replaced, and so is one that takes longer than the limit.
 
     module: what each of them runs; `work`: what it does with a file, in words. The answer to a request is one line, or
-    several of which all but the last say `more`: together they are the reply. It has a `reason` where the process
-    died, and beside that `is_late` where the limit ended it; what was answered before is kept.
+    several of which all but the last say `more`: together they are the reply. The limit is one for all of them, but
+    begins anew after a line that says `anew`. The reply has a `reason` where the process died, and beside that
+    `is_late` where the limit ended it; what was answered before is kept.
     """
 
     def __init__(self, num_workers: int, module: str, work: str, limit_seconds: float | None = None) -> None:
@@ -41,37 +41,21 @@ class Workers:
         code, reply = 0, Reply()
         for _ in range(2):  # once more: it may have been killed for what another process took
             worker = self._worker()
-            with self._limit(worker) as late:
-                reply, is_whole = _exchange(worker, request)
+            limit = _Limit(worker, self._limit_seconds)
+            try:
+                reply, is_whole = _exchange(worker, request, limit)
+            finally:
+                limit.cancel()
             if is_whole:
                 return reply
             code = worker.wait()
             self._own.worker = None
-            if late.is_set():
+            if limit.is_late:
                 return {**reply, "reason": f"takes longer than {self._limit_seconds:g} s", "is_late": True}
             if self._is_closed:
                 break
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return {**reply, "reason": f"ends the process that {self._work} {how}"}
-
-    @contextmanager
-    def _limit(self, worker: subprocess.Popen[str]) -> Iterator[threading.Event]:
-        """Kills the worker when the body takes too long; the event then says so."""
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            worker.kill()
-
-        timer = None if self._limit_seconds is None else threading.Timer(self._limit_seconds, end)
-        if timer is not None:
-            timer.daemon = True
-            timer.start()
-        try:
-            yield late
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def _worker(self) -> subprocess.Popen[str]:
         worker: subprocess.Popen[str] | None = getattr(self._own, "worker", None)
@@ -95,7 +79,33 @@ class Workers:
             worker.wait()
 
 
-def _exchange(worker: subprocess.Popen[str], request: str) -> tuple[Reply, bool]:
+class _Limit:
+    """Kills a worker that takes longer than so many seconds; None: any time."""
+
+    def __init__(self, worker: subprocess.Popen[str], seconds: float | None) -> None:
+        self._worker, self._seconds = worker, seconds
+        self.is_late = False
+        self._timer: threading.Timer | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        self.cancel()
+        if self._seconds is None:
+            return
+        self._timer = threading.Timer(self._seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self.is_late = True
+        self._worker.kill()
+
+
+def _exchange(worker: subprocess.Popen[str], request: str, limit: _Limit) -> tuple[Reply, bool]:
     """Returns what a worker answers, and whether that is all of it."""
     assert worker.stdin is not None
     assert worker.stdout is not None
@@ -107,8 +117,11 @@ def _exchange(worker: subprocess.Popen[str], request: str) -> tuple[Reply, bool]
             if not line.endswith("\n"):
                 break
             reply |= json.loads(line)
+            is_anew = reply.pop("anew", False)
             if not reply.pop("more", False):
                 return reply, True
+            if is_anew:
+                limit.restart()
     except (BrokenPipeError, ValueError):
         pass
     return reply, False

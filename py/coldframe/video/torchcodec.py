@@ -47,10 +47,10 @@ def find_torchcodec_problem() -> str | None:
     return None
 
 
-def check_frames(reader: str, path: str, choose: Callable[[int], list[int]]) -> None:
+def check_frames(reader: str, path: str, choose: Callable[[int], list[int]], part: Part | None = None) -> None:
     """Decodes the chosen frames with a reader, all the same as when they are read, and keeps none of them. Raises
     BadVideo where reading them would."""
-    if reader == "torchcodec":
+    if reader == "torchcodec" and part is None:
         opened = _open_with_torchcodec(path, choose)
         if opened is not None:
             decoder, indices = opened
@@ -58,7 +58,7 @@ def check_frames(reader: str, path: str, choose: Callable[[int], list[int]]) -> 
                 for start in range(0, len(indices), _CHECKED_AT_ONCE):
                     decoder.get_frames_at(indices[start : start + _CHECKED_AT_ONCE])
                 return
-    read_frames(path, choose, make_converter=shape_converter)
+    read_frames(path, choose, part, shape_converter)
 
 
 def _read_with_torchcodec(path: str, choose: Callable[[int], list[int]], part: Part | None = None) -> list[Frames]:

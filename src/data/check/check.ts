@@ -9,6 +9,7 @@ import type { Config } from '../../config/schema.ts';
 import { LEAK, maxMissing, rootOf } from '../checks.ts';
 import { type ComparedList, findSharedPaths } from '../leaks.ts';
 import { type ListOptions, readList } from '../list.ts';
+import { describeUnkept } from '../probe/kept.ts';
 import { probeLists } from '../probe/lists.ts';
 import { findCountFaults, findNameFaults, type NamedClasses } from './classes.ts';
 import { type Cleaned, Quarantine, refuseFolder, writeClean } from './clean.ts';
@@ -89,7 +90,8 @@ async function readSides(all: ListOptions[], findings: Findings, report: Report)
     report.progress('contents', done, numGroups, { etaSeconds });
   };
   const isOneTwice = new Set(sides.map(({ file }) => resolve(file))).size < sides.length;
-  if (!isOneTwice) await findSameContent(sides, findings, { why: LEAK, tell });
+  const unkept = isOneTwice ? undefined : await findSameContent(sides, findings, { why: LEAK, tell });
+  if (unkept !== undefined) report.note(describeUnkept(unkept));
   return sides;
 }
 

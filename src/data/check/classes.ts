@@ -110,7 +110,8 @@ function countClips(
 
 /** Returns the classes' names as folders have them, by label; none where folders do not tell classes apart. */
 export function readNames(found: FoundClip[]): Names {
-  if (found.some(({ label }) => listLabels(label).length > 1)) return new Map(); // a clip lies in one folder alone
+  const isSeveral = (label: number): boolean => listLabels(label).length > 1;
+  if (listOnce(found).some(isSeveral)) return new Map(); // a clip lies in one folder alone
   for (let level = 1; level <= MAX_LEVELS; level++) {
     const names: Names = new Map();
     const labels = new Map<string, number>();
@@ -127,6 +128,8 @@ export function readNames(found: FoundClip[]): Names {
   }
   return new Map();
 }
+
+const listOnce = (found: FoundClip[]): number[] => [...new Set(found.map(({ label }) => label))];
 
 /** Returns how to map labels to the target's, where they are another order of its names. */
 function compareNames(

@@ -5,6 +5,7 @@ import { setImmediate as breathe } from 'node:timers/promises';
 import { showPath } from '../../base/errors.ts';
 import { plural } from '../../base/words.ts';
 import { showLabels } from '../line.ts';
+import { findKeptFolder, KeptTexts } from '../probe/kept.ts';
 import type { FoundClip } from '../scan.ts';
 import type { Findings } from './findings.ts';
 import { describePart, Moments } from './moments.ts';
@@ -32,13 +33,20 @@ const PIECE_BYTES = 4096;
 const CHUNK_BYTES = 1 << 20;
 /** A file is read without a pause, and the terminal is to move. */
 const PAUSE_MS = 100;
+/** To be raised when other bytes are hashed, or written otherwise here. */
+const FORMAT = 1;
+/** A check that is killed has lost no more than so many. */
+const NUM_UNWRITTEN = 1000;
+/** 132 bits: of a million files two have the same by chance with one in 1e26. */
+const HASH_LENGTH = 22;
 
-/** Adds clips whose content stands in a list twice, or in two lists; those of one path are told already. */
+/** Adds clips whose content stands in a list twice, or in two lists; those of one path are told already. Hashes are kept for
+ * the next time; returns why they could not be. */
 export async function findSameContent(
   lists: ContentList[],
   findings: Findings,
   options: ContentOptions,
-): Promise<void> {
+): Promise<string | undefined> {
   const groups = groupBySize(lists);
   const reader = new ContentReader(options.maxBytes ?? Number.POSITIVE_INFINITY);
   const tellers = new Map<string, Pairs>();
@@ -51,31 +59,48 @@ export async function findSameContent(
     paused = performance.now();
   }
   for (const pairs of tellers.values()) tellPairs(pairs, findings, options.why);
+  return reader.keep();
 }
 
 /** Returns the clips that have the same content as others, in groups. */
 export function groupSameContent(found: FoundClip[]): FoundClip[][] {
   const reader = new ContentReader(Number.POSITIVE_INFINITY);
   const groups = groupBySize([{ file: '', found }]).flatMap((group) => reader.groupByContent(group));
+  reader.keep();
   return groups.map((same) => same.map(({ clip }) => clip));
 }
 
 /** Clips of equal size, in groups of two or more, in the order of lists and lines. */
 function groupBySize(lists: ContentList[]): Entry[][] {
-  const bySize = new Map<number, Entry | Entry[]>(); // of most sizes there is one: it needs no array
+  const repeated = findRepeated(lists); // of most sizes there is one: it needs no group
+  const groups = new Map<number, Entry[]>();
   for (const [list, { found }] of lists.entries()) {
     for (const clip of found) {
-      const before = bySize.get(clip.size);
-      if (before === undefined) bySize.set(clip.size, { list, clip });
-      else if (Array.isArray(before)) before.push({ list, clip });
-      else bySize.set(clip.size, [before, { list, clip }]);
+      if (!repeated.has(clip.size)) continue;
+      const group = groups.get(clip.size);
+      if (group === undefined) groups.set(clip.size, [{ list, clip }]);
+      else group.push({ list, clip });
     }
   }
-  return [...bySize.values()].filter((group) => Array.isArray(group));
+  return [...groups.values()];
 }
 
+function findRepeated(lists: ContentList[]): Set<number> {
+  const sizes = new Float64Array(lists.reduce((sum, { found }) => sum + found.length, 0));
+  let place = 0;
+  for (const { found } of lists) for (const { size } of found) sizes[place++] = size;
+  sizes.sort();
+  return new Set(sizes.filter((size, index) => size === sizes[index - 1]));
+}
+
+/** What is hashed of a file: a few pieces, or all of it. */
+type Share = 'pieces' | 'all';
+
+/** Hashes files; `pieces` and, where it was asked for, `all` are kept as `<pieces>[ <all>]`. */
 class ContentReader {
+  readonly #kept = new KeptTexts(findKeptFolder('contents', `${FORMAT}`));
   #left: number;
+  #numUnwritten = 0;
 
   constructor(maxBytes: number) {
     this.#left = maxBytes;
@@ -84,26 +109,45 @@ class ContentReader {
   /** Returns which of some files of equal size have the same content. */
   groupByContent(group: Entry[]): Entry[][] {
     if (!hasTwoPaths(group)) return [];
-    const alike = this.#split(group, (path, size) => this.#hashPieces(path, size));
+    const alike = this.#split(group, 'pieces');
     const isWhole = (group[0]?.clip.size ?? 0) <= 3 * PIECE_BYTES;
     if (isWhole) return alike.filter(hasTwoPaths);
-    return alike.filter(hasTwoPaths).flatMap((some) => this.#split(some, (path, size) => this.#hashAll(path, size)));
+    return alike.filter(hasTwoPaths).flatMap((some) => this.#split(some, 'all'));
+  }
+
+  /** Brings what was hashed to the disk; returns why it could not. */
+  keep(): string | undefined {
+    this.#kept.flush();
+    this.#numUnwritten = 0;
+    return this.#kept.problem;
   }
 
   /** A file is hashed once, whatever paths lead to it; what are links to one file need no hash. */
-  #split(group: Entry[], hash: (path: string, size: number) => string | undefined): Entry[][] {
+  #split(group: Entry[], share: Share): Entry[][] {
     const hashes = new Map<string, string>();
     const isOneFile = group.every(({ clip }) => clip.id === group[0]?.clip.id);
     const byHash = new Map<string, Entry[]>();
     for (const entry of group) {
-      const { id, path, size } = entry.clip;
-      const known = isOneFile ? id : (hashes.get(id) ?? hash(path, size) ?? id);
-      hashes.set(id, known);
+      const { clip } = entry;
+      const known = isOneFile ? clip.id : (hashes.get(clip.id) ?? this.#hashOf(clip, share) ?? clip.id);
+      hashes.set(clip.id, known);
       const same = byHash.get(known);
       if (same === undefined) byHash.set(known, [entry]);
       else same.push(entry);
     }
     return [...byHash.values()].filter((same) => same.length > 1);
+  }
+
+  #hashOf(clip: FoundClip, share: Share): string | undefined {
+    const { path, size } = clip;
+    const [pieces = '', all] = this.#kept.find(path, clip)?.split(' ') ?? [];
+    const known = share === 'pieces' ? pieces : all;
+    if (known) return known;
+    const hash = share === 'pieces' ? this.#hashPieces(path, size) : this.#hashAll(path, size);
+    if (hash === undefined) return undefined;
+    this.#kept.add(path, clip, share === 'pieces' ? hash : `${pieces} ${hash}`);
+    if (++this.#numUnwritten === NUM_UNWRITTEN) this.keep();
+    return hash;
   }
 
   /** Of the beginning, the middle and the end: files that differ do so there, mostly. */
@@ -131,7 +175,7 @@ class ContentReader {
       } finally {
         closeSync(descriptor);
       }
-      return hash.digest('hex');
+      return hash.digest('base64').slice(0, HASH_LENGTH);
     } catch {
       return undefined;
     }

@@ -1,6 +1,6 @@
 /** Whether the clips of a list are there: files that are not empty and may be read. */
 import { access, accessSync, constants, type Stats, stat, statSync } from 'node:fs';
-import { getuid } from 'node:process';
+import { getuid, resourceUsage } from 'node:process';
 import type { Code } from './findings.ts';
 
 /** Which file a path leads to: the same for all its links. */
@@ -25,6 +25,8 @@ const BATCH = 64;
 /** Where a look takes longer, on a network, several at once are as fast as one; elsewhere their bookkeeping takes longer
  * than they do. */
 const SLOW_MS = 0.2;
+/** Of such looks so many wait for the disk; on a busy machine it is the processor that is waited for. */
+const LEAST_WAITS = BATCH / 4;
 const NUM_LOOKERS = 32;
 const NUM_AT_ONCE = 32 * BATCH;
 /** What everybody may read needs no second question. */
@@ -34,13 +36,16 @@ const ALL_READ = 0o444;
 export async function lookForAll(paths: string[]): Promise<(SeenFile | Fault)[]> {
   const seen: (SeenFile | Fault)[] = [];
   while (seen.length < paths.length) {
-    const started = performance.now();
+    const [started, waits] = [performance.now(), countWaits()];
     for (const path of paths.slice(seen.length, seen.length + BATCH)) seen.push(lookNow(path));
-    if (performance.now() - started < BATCH * SLOW_MS) continue;
+    if (performance.now() - started < BATCH * SLOW_MS || countWaits() - waits < LEAST_WAITS) continue;
     for (const one of await lookTogether(paths.slice(seen.length, seen.length + NUM_AT_ONCE))) seen.push(one);
   }
   return seen;
 }
+
+/** How often this process gave the processor up by itself; not a number where the system does not count. */
+const countWaits = (): number => resourceUsage().voluntaryContextSwitches || Number.NaN;
 
 function lookNow(path: string): SeenFile | Fault {
   try {

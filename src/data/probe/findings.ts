@@ -2,17 +2,15 @@
 import { plural } from '../../base/words.ts';
 import type { Facts, Probe, Sampling } from '../../runtime/replies.ts';
 import type { Code, Finding, Findings, Severity } from '../check/findings.ts';
-import type { Part } from '../line.ts';
+import { nameClip } from '../line.ts';
 import { countAllowed } from '../list.ts';
-import type { SeenVideo } from './cache.ts';
+import type { SeenClip } from './cache.ts';
 import type { BadClip } from './known.ts';
 import { countSpan } from './tables.ts';
 
 /** A clip of a list with its file. */
-export interface ListedVideo extends SeenVideo {
+export interface ListedVideo extends SeenClip {
   line: number;
-  /** Of a list of parts. */
-  part?: Part;
 }
 
 /** Codes of the faults that Python names (`BadVideo` of py/coldframe/video/streams.py, and `slow`). */
@@ -34,29 +32,7 @@ export interface ProbedList {
 
 type Add = (code: Code, severity: Severity, message: string) => void;
 
-const MICROSECONDS = 1e6;
-/** Of a part so much may lie behind the end of its file (MAX_MISSING of py/coldframe/video/cut.py). */
-const MAX_MISSING = 0.05;
-
-/** Returns where the last frame ends, s. */
-const findEnd = ({ num_frames, rate, is_variable_rate, duration_seconds }: Facts): number =>
-  is_variable_rate || rate === 0 ? duration_seconds : num_frames / rate;
-
-/** Returns why a file does not hold a part, as Python says it (py/coldframe/video/parts.py). */
-function explainPart({ part }: ListedVideo, facts: Facts): string | undefined {
-  if (part === undefined || facts.rate === 0) return undefined;
-  const [start, end, over] = [part.start / MICROSECONDS, part.end / MICROSECONDS, findEnd(facts)];
-  if (end - over <= Math.max(1 / facts.rate, MAX_MISSING * (end - start))) return undefined;
-  return `ends at ${Number(over.toFixed(3))} s, before its part from ${start} to ${end} s`;
-}
-
-/** Returns the facts of a part of a file: as many frames as lie in it, about. */
-export function cutFacts(facts: Facts, part: Part | undefined): Facts {
-  if (part === undefined || facts.rate === 0) return facts;
-  const [start, end] = [part.start / MICROSECONDS, Math.min(part.end / MICROSECONDS, findEnd(facts))];
-  const seconds = Math.max(0, end - start);
-  return { ...facts, num_frames: Math.round(seconds * facts.rate), duration_seconds: seconds };
-}
+const nameVideo = ({ path, part }: ListedVideo): string => nameClip(path, part);
 
 /** Takes the probes of a list one by one; what depends on all of them is added at the end. */
 export class ProbeFindings {
@@ -77,7 +53,7 @@ export class ProbeFindings {
     const add: Add = (code, severity, message) => void this.#found.push({ code, severity, video, message });
     if (problem !== null) {
       const code = CODES[problem.fault] ?? 'unreadable';
-      if (code === 'slow') add(code, 'warning', `${video.path} ${describeSlow(problem.reason, facts)}`);
+      if (code === 'slow') add(code, 'warning', `${nameVideo(video)} ${describeSlow(problem.reason, facts)}`);
       else this.#takeBad(video, problem.reason, facts?.num_frames ?? null, code, add);
       return;
     }
@@ -85,46 +61,44 @@ export class ProbeFindings {
       add(
         'damaged',
         'warning',
-        `${video.path} has damage that this sampling does not reach: ${damage}. Fetch it again.`,
+        `${nameVideo(video)} has damage that this sampling does not reach: ${damage}. Fetch it again.`,
       );
-    if (facts === null) return;
-    const fault = explainPart(video, facts);
-    if (fault !== undefined) this.#takeBad(video, fault, null, 'unreadable', add);
-    else this.#takeFacts(cutFacts(facts, video.part), video.path, add);
+    if (facts !== null) this.#takeFacts(facts, nameVideo(video), add);
   }
 
   #takeBad(video: ListedVideo, reason: string, numFrames: number | null, code: Code, add: Add): void {
-    const { path, size, mtime, line } = video;
-    this.#bad.push({ path, size, mtime, line, reason, num_frames: numFrames });
-    add(code, 'error', `${path} ${reason}`);
+    const { path, part, size, mtime, line } = video;
+    const clip = part === undefined ? { path } : { path, part };
+    this.#bad.push({ ...clip, size, mtime, line, reason, num_frames: numFrames });
+    add(code, 'error', `${nameVideo(video)} ${reason}`);
   }
 
-  #takeFacts(facts: Facts, path: string, add: Add): void {
+  #takeFacts(facts: Facts, name: string, add: Add): void {
     const span = this.#sampling === null ? 0 : countSpan(this.#sampling);
     if (facts.num_frames < span) {
       this.#shortest = Math.min(this.#shortest, facts.num_frames);
-      add('too-short', 'warning', `${path} has ${plural(facts.num_frames, 'frame')}, and ${span} are spanned.`);
+      add('too-short', 'warning', `${name} has ${plural(facts.num_frames, 'frame')}, and ${span} are spanned.`);
     }
     if (facts.is_variable_rate)
       add(
         'variable-rate',
         'note',
-        `${path} has a variable rate, ${facts.rate.toFixed(2)} a second on average: frames are taken by their number, not by their time.`,
+        `${name} has a variable rate, ${facts.rate.toFixed(2)} a second on average: frames are taken by their number, not by their time.`,
       );
     if (facts.rotation !== 0 || facts.mirrored)
       add(
         'rotated',
         'note',
-        `${path} is shown ${describeTurn(facts)}, as ${facts.width}x${facts.height}, and is read so.`,
+        `${name} is shown ${describeTurn(facts)}, as ${facts.width}x${facts.height}, and is read so.`,
       );
     if (!facts.by_time)
       add(
         'no-times',
         'note',
-        `${path} has no time stamps that tell the order of its frames: it is decoded from its beginning each time. \`coldframe clips prepare\` makes it quick.`,
+        `${name} has no time stamps that tell the order of its frames: it is decoded from its beginning each time. \`coldframe clips prepare\` makes it quick.`,
       );
     if (facts.num_missing > 0)
-      add('frames-missing', 'note', `${path} lacks ${plural(facts.num_missing, 'frame')} that its header promises.`);
+      add('frames-missing', 'note', `${name} lacks ${plural(facts.num_missing, 'frame')} that its header promises.`);
   }
 
   /** Returns the clips that cannot be used, by line. */

@@ -4,7 +4,8 @@ import { readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { writeWhole } from '../../base/files.ts';
 import type { Sampling } from '../../runtime/replies.ts';
-import { findProbeFolder, type ProbeRules, type SeenVideo } from './cache.ts';
+import { nameClip } from '../line.ts';
+import { findProbeFolder, type ProbeRules, type SeenClip } from './cache.ts';
 import { countSpan, type Distribution } from './tables.ts';
 
 /** A list as it is: the same bytes below the same folder are the same clips. */
@@ -15,19 +16,31 @@ export interface KnownList {
   root: string | null;
 }
 
-export interface BadClip extends SeenVideo {
+export interface BadClip extends SeenClip {
   line: number;
   reason: string;
   /** Of one that can be opened, and whose damage lies further in. */
   num_frames: number | null;
 }
 
-export interface Known {
+/** What is kept of a probe of a list. */
+interface Stored {
   /** When it was probed, ISO 8601. */
   time: string;
   distribution: Distribution;
-  /** Those that have not changed since. */
   bad: BadClip[];
+}
+
+/** A clip as training names it. */
+export interface KnownClip {
+  path: string;
+  line: number;
+  reason: string;
+}
+
+export interface Known extends Omit<Stored, 'bad'> {
+  /** Those that have not changed since. */
+  bad: KnownClip[];
 }
 
 export type KnownLists = Partial<Record<'train' | 'val', Known>>;
@@ -39,7 +52,7 @@ export function keepKnown(
   bad: BadClip[],
   distribution: Distribution,
 ): string | undefined {
-  const known: Known = { time: new Date().toISOString(), distribution, bad };
+  const known: Stored = { time: new Date().toISOString(), distribution, bad };
   try {
     writeWhole(findFile(list, rules), `${JSON.stringify(known)}\n`);
     return undefined;
@@ -52,17 +65,20 @@ export function keepKnown(
 /** Returns what is known of a list: of its bad clips those that are still the same. Only they are looked at. Of a probe that
  * knew of no sampling, those count that this one is sure to meet. */
 export function findKnown(list: KnownList, rules: ProbeRules): Known | undefined {
-  const known = readKnown(list, rules);
-  if (known !== undefined || rules.sampling === null) return known;
   const { sampling } = rules;
-  const general = readKnown(list, { ...rules, sampling: null });
-  return general && { ...general, bad: general.bad.filter((clip) => isReached(clip, sampling)) };
+  const known = readKnown(list, rules);
+  if (known !== undefined || sampling === null) return known;
+  return readKnown(list, { ...rules, sampling: null }, (clip) => isReached(clip, sampling));
 }
 
-function readKnown(list: KnownList, rules: ProbeRules): Known | undefined {
+function readKnown(list: KnownList, rules: ProbeRules, isMet = (_: BadClip): boolean => true): Known | undefined {
   try {
-    const known = JSON.parse(readFileSync(findFile(list, rules), 'utf8')) as Known;
-    return { ...known, bad: known.bad.filter(isUnchanged) };
+    const known = JSON.parse(readFileSync(findFile(list, rules), 'utf8')) as Stored;
+    const bad = known.bad.filter((clip) => isMet(clip) && isUnchanged(clip));
+    return {
+      ...known,
+      bad: bad.map(({ path, part, line, reason }) => ({ path: nameClip(path, part), line, reason })),
+    };
   } catch {
     return undefined; // none, or one that cannot be read: nothing is known, which is no fault
   }

@@ -9,10 +9,11 @@ import type { Sampling } from '../../runtime/replies.ts';
 import type { Findings } from '../check/findings.ts';
 import { type CheckedLists, rootOf, type Which } from '../checks.ts';
 import type { ListReport } from '../list.ts';
-import { findProbeFolder, type ProbeRules } from './cache.ts';
-import { cutFacts, type ListedVideo, ProbeFindings } from './findings.ts';
+import type { ProbeRules } from './cache.ts';
+import { type ListedVideo, ProbeFindings } from './findings.ts';
+import { describeUnkept } from './kept.ts';
 import { findKnown, type KnownLists, keepKnown } from './known.ts';
-import { probeVideos } from './probe.ts';
+import { probeClips } from './probe.ts';
 import { describeDistribution, Tally } from './tables.ts';
 
 /** A list whose clips are there, as far as they are not found to be bad already. */
@@ -44,13 +45,13 @@ export async function probeLists(
       const probed = { file, numLines, numAbsent: numLines - found.length, maxMissingFraction };
       const collected = new ProbeFindings(probed, sampling, findings);
       const tally = new Tally();
-      const { numKnown, problem } = await probeVideos<ListedVideo>({
-        videos: found,
+      const { numKnown, problem } = await probeClips<ListedVideo>({
+        clips: found,
         rules,
         stop,
         tell: (video, probe) => {
           collected.take(video, probe);
-          if (probe.facts !== null) tally.add(cutFacts(probe.facts, video.part));
+          if (probe.facts !== null) tally.add(probe.facts);
         },
         progress: (done, total) => report.progress(`probe ${showPath(file)}`, done, total),
       });
@@ -59,10 +60,7 @@ export async function probeLists(
       const distribution = tally.describe(sampling);
       const known = { file, sha256, root: options.root };
       const unkept = problem ?? keepKnown(known, rules, collected.listBad(), distribution);
-      if (unkept !== undefined)
-        report.note(
-          `${findProbeFolder(rules.reader)}  keeps what is found in clips, and cannot be written (${unkept}): the next check decodes them again. XDG_CACHE_HOME names another place.`,
-        );
+      if (unkept !== undefined) report.note(describeUnkept(unkept));
       const seconds = (performance.now() - started) / 1000;
       const counts = { list: file, num_clips: found.length, num_known: numKnown, seconds };
       if (report.json) report.event({ kind: 'probed', ...counts, ...distribution });

@@ -1,75 +1,102 @@
-/** Probes videos: what is known of them from the last time, and the rest through the runtime, several side by side. */
+/** Probes clips: what is known of them from the last time, and the rest through the runtime, several side by side. */
 import { Interrupted } from '../../base/errors.ts';
 import { countCores } from '../../base/processes.ts';
 import type { Stop } from '../../base/stop.ts';
 import type { Probe } from '../../runtime/replies.ts';
-import type { Session } from '../../runtime/session.ts';
+import type { Session, VideoToProbe } from '../../runtime/session.ts';
 import { withSession } from '../../runtime/with-session.ts';
-import { ProbeCache, type ProbeRules, type SeenVideo } from './cache.ts';
+import { nameClip } from '../line.ts';
+import { ProbeCache, type ProbeRules, type SeenClip } from './cache.ts';
 
 const CALL_SECONDS = 1;
 /** Videos that a process has waiting: they last longer than a call, mostly. */
 const WAITING_EACH = 64;
+/** Parts of a file that a process takes together: it looks through the file once for them. */
+const PARTS_AT_ONCE = 32;
 
-export interface ProbeRequest<Video extends SeenVideo> {
-  videos: Video[];
+export interface ProbeRequest<Clip extends SeenClip> {
+  clips: Clip[];
   rules: ProbeRules;
   stop: Stop;
-  /** Called for each video, in no order. */
-  tell: (video: Video, probe: Probe) => void;
+  /** Called for each clip, in no order. */
+  tell: (clip: Clip, probe: Probe) => void;
   progress: (numDone: number, numTotal: number) => void;
 }
 
-/** Probes each video once, also one that stands there several times. Returns how many were known, and what kept the rest
- * from being kept. Throws Interrupted when
- * asked to stop: what is found by then is kept. */
-export async function probeVideos<Video extends SeenVideo>(
-  request: ProbeRequest<Video>,
+/** Probes each clip once, also one that stands there several times. Returns how many were known, and what kept the rest
+ * from being kept. Throws Interrupted when asked to stop: what is found by then is kept. */
+export async function probeClips<Clip extends SeenClip>(
+  request: ProbeRequest<Clip>,
 ): Promise<{ numKnown: number; problem: string | undefined }> {
-  const { videos, rules, stop } = request;
+  const { clips, rules, stop } = request;
   const cache = new ProbeCache(rules);
-  const todo = new Map<string, Video[]>();
-  for (const video of videos) {
-    const known = cache.find(video);
-    if (known !== undefined) request.tell(video, known);
-    else if (todo.get(video.path)?.push(video) === undefined) todo.set(video.path, [video]);
+  const todo = new Map<string, Clip[]>();
+  let numKnown = 0;
+  for (const clip of clips) {
+    const known = cache.find(clip);
+    if (known !== undefined) {
+      numKnown += 1;
+      request.tell(clip, known);
+      continue;
+    }
+    const name = nameClip(clip.path, clip.part);
+    const same = todo.get(name);
+    if (same === undefined) todo.set(name, [clip]);
+    else same.push(clip);
   }
-  const numKnown = videos.length - [...todo.values()].reduce((sum, same) => sum + same.length, 0);
   if (todo.size > 0) await withSession({ stop }, (session) => probeRest(session, request, todo, cache));
   return { numKnown, problem: cache.problem };
 }
 
-async function probeRest<Video extends SeenVideo>(
+async function probeRest<Clip extends SeenClip>(
   session: Session,
-  { rules, stop, tell, progress }: ProbeRequest<Video>,
-  todo: Map<string, Video[]>,
+  { rules, stop, tell, progress }: ProbeRequest<Clip>,
+  todo: Map<string, Clip[]>,
   cache: ProbeCache,
 ): Promise<void> {
   const { reader, sampling, limitSeconds } = rules;
   const [numTotal, numProcesses] = [todo.size, countCores()];
-  const waiting = todo.keys();
+  const waiting = planVideos(todo);
   let [numDone, numLeft] = [0, 0];
   while (numDone < numTotal) {
     if (stop.signal.aborted)
       throw new Interrupted(
-        `stopped; ${numDone} of ${numTotal} videos are probed, and the same command goes on from there`,
+        `stopped; ${numDone} of ${numTotal} clips are probed, and the same command goes on from there`,
       );
-    const paths: string[] = [];
-    while (numLeft + paths.length < numProcesses * WAITING_EACH) {
-      const { value, done } = waiting.next();
-      if (done) break;
-      paths.push(value);
+    const videos: VideoToProbe[] = [];
+    while (numLeft + videos.length < numProcesses * WAITING_EACH) {
+      const video = waiting.next();
+      if (video.done) break;
+      videos.push(video.value);
     }
-    const asked = { paths, reader, sampling, seconds: CALL_SECONDS };
+    const asked = { videos, reader, sampling, seconds: CALL_SECONDS };
     const reply = await session.probe({ ...asked, num_processes: numProcesses, limit_seconds: limitSeconds });
-    for (const { path, ...probe } of reply.videos) {
-      for (const video of todo.get(path) ?? []) tell(video, probe);
-      const [first] = todo.get(path) ?? [];
-      if (first !== undefined) cache.add(first, probe);
+    for (const { path, part, ...probe } of reply.clips) {
+      const [start, end] = part ?? [];
+      const clips =
+        todo.get(nameClip(path, start === undefined || end === undefined ? undefined : { start, end })) ?? [];
+      for (const clip of clips) tell(clip, probe);
+      if (clips[0] !== undefined) cache.add(clips[0], probe);
     }
     cache.flush();
     numLeft = reply.num_left;
-    numDone += reply.videos.length;
+    numDone += reply.clips.length;
     progress(numDone, numTotal);
   }
+}
+
+/** Yields the videos to open, the parts of one together. */
+function* planVideos(todo: Map<string, SeenClip[]>): Generator<VideoToProbe> {
+  const parts = new Map<string, [number, number][]>();
+  for (const [clip] of todo.values()) {
+    if (clip?.part === undefined) {
+      if (clip !== undefined) yield { path: clip.path, parts: null };
+      continue;
+    }
+    const waiting = parts.get(clip.path) ?? [];
+    waiting.push([clip.part.start, clip.part.end]);
+    if (waiting.length === PARTS_AT_ONCE) yield { path: clip.path, parts: waiting };
+    parts.set(clip.path, waiting.length === PARTS_AT_ONCE ? [] : waiting);
+  }
+  for (const [path, waiting] of parts) if (waiting.length > 0) yield { path, parts: waiting };
 }

@@ -8,7 +8,8 @@ import type { Stop } from '../../base/stop.ts';
 import { quote } from '../../base/words.ts';
 import { groupSameContent } from '../../data/check/contents.ts';
 import type { LaidOut, Layout, LeftOut } from '../../data/layouts/layout.ts';
-import { probeVideos } from '../../data/probe/probe.ts';
+import { type Part, partOfSeconds } from '../../data/line.ts';
+import { probeClips } from '../../data/probe/probe.ts';
 import type { Facts } from '../../runtime/replies.ts';
 
 /** How long a clip may take, as `check --probe` has it. */
@@ -27,12 +28,16 @@ export interface ExaminedClip extends LaidOut {
   id: string;
 }
 
-interface Seen {
-  clip: LaidOut;
-  path: string;
+interface FileOfClip {
   size: number;
   mtime: number;
   id: string;
+}
+
+interface Seen extends FileOfClip {
+  clip: LaidOut;
+  path: string;
+  part?: Part;
 }
 
 /** Returns the clips that can be decoded, with what is known of them; every other one is left out with its reason. */
@@ -44,8 +49,8 @@ export async function examineClips(
   const leftOut = [...left];
   const seen = clips.flatMap((clip) => lookFor(root, clip, leftOut));
   const facts = new Map<Seen, Facts>();
-  await probeVideos<Seen>({
-    videos: seen,
+  await probeClips<Seen>({
+    clips: seen,
     rules: { reader: 'pyav', sampling: null, limitSeconds: LIMIT_SECONDS },
     stop,
     tell: (video, probe) => {
@@ -59,7 +64,9 @@ export async function examineClips(
   report.endProgress();
   const examined = seen.flatMap((video) => {
     const known = facts.get(video);
-    return known === undefined ? [] : [{ ...video.clip, facts: known, id: video.id, size: video.size }];
+    return known === undefined
+      ? []
+      : [{ ...video.clip, facts: known, id: video.id, size: video.size, mtime: video.mtime }];
   });
   return leaveTwoLabels(root, examined, leftOut);
 }
@@ -84,19 +91,23 @@ function lookFor(root: string, clip: LaidOut, leftOut: LeftOut[]): Seen[] {
   if (found === undefined) leftOut.push(leave(clip, 'missing', 'is not there. Correct its path, or fetch it again.'));
   else if (!found.isFile()) leftOut.push(leave(clip, 'not-a-file', 'is no file.'));
   else if (found.size === 0) leftOut.push(leave(clip, 'empty', 'is empty. Fetch it again, or remove it.'));
-  else return [{ clip, path, size: found.size, mtime: found.mtimeMs, id: `${found.dev}:${found.ino}` }];
+  else
+    return [{ clip, path, ...partOf(clip), size: found.size, mtime: found.mtimeMs, id: `${found.dev}:${found.ino}` }];
   return [];
 }
 
+const partOf = ({ start, end }: LaidOut): { part?: Part } =>
+  start === undefined || end === undefined ? {} : { part: partOfSeconds(start, end) };
+
 /** Of one content in two classes one label is wrong, and nothing here knows which: all of them stay out. */
-function leaveTwoLabels(root: string, clips: (ExaminedClip & { size: number })[], leftOut: LeftOut[]): Examined {
-  const found = clips.map(({ path, id, size }, line) => ({
+function leaveTwoLabels(root: string, clips: (ExaminedClip & FileOfClip)[], leftOut: LeftOut[]): Examined {
+  const found = clips.map(({ path, id, size, mtime }, line) => ({
     path: resolve(root, path),
     line,
     label: 0,
     id,
     size,
-    mtime: 0,
+    mtime,
   }));
   const groups = groupSameContent(found).map((same) => same.flatMap(({ line }) => clips[line] ?? []));
   const copies: ExaminedClip[][] = [];
