@@ -79,7 +79,7 @@ check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
 
-test-all: test test-pages test-ffprobe test-slurm test-ray ## and the heavy ones: a browser, ffprobe, a Slurm, a Ray
+test-all: test test-pages test-ffprobe test-trackers test-slurm test-ray ## and the heavy ones: a browser, ffprobe, W&B and MLflow, a Slurm, a Ray
 
 test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
@@ -114,6 +114,16 @@ test-ray: setup .cache/ray-venv/.done ## the ray executor on a Ray of its own, i
 	@export RAY_TEST_HOME=$$(mktemp -d); \
 	trap 'kill -KILL -- $$(cat $$RAY_TEST_HOME/groups 2>/dev/null) 2>/dev/null; rm -rf $$RAY_TEST_HOME' EXIT; \
 	yarn -s jest --config jest.heavy.config.js test/heavy/ray $(ARGS)
+
+test-trackers: setup .cache/trackers-venv/.done ## run.wandb and run.mlflow on the real packages, offline, installed under .cache
+	.cache/trackers-venv/bin/python -m pytest test/heavy/test_trackers.py $(ARGS)
+
+# It sees what .venv has, and installs the rest.
+.cache/trackers-venv/.done: requirements-trackers.txt $(VENV_DONE)
+	test -x .cache/trackers-venv/bin/python || .venv/bin/python -m venv .cache/trackers-venv
+	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.cache/trackers-venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/coldframe.pth
+	.cache/trackers-venv/bin/pip install --quiet --disable-pip-version-check -r requirements-trackers.txt
+	@touch $@
 
 .cache/ray-venv/.done: requirements-ray.txt
 	test -x .cache/ray-venv/bin/python || $(PYTHON) -m venv .cache/ray-venv

@@ -152,6 +152,7 @@ class Run:
     init_from: str | None
     tensorboard: bool
     wandb: str | None
+    mlflow: str | None
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,10 @@ const otherShapes = {
       .describe('Checkpoint to take the first trained weights from [--pretrain].'),
     tensorboard: z.boolean().default(true).describe('Write metrics/ for TensorBoard.'),
     wandb: text.nullable().default(null).describe('Weights & Biases project; null: off.'),
+    mlflow: text
+      .nullable()
+      .default(null)
+      .describe('MLflow experiment, in the store that MLFLOW_TRACKING_URI names; null: off.'),
   }),
   launch: section({
     device: z.enum(['auto', 'cpu', 'cuda']).default('auto').describe('Where to compute; auto: cuda if there is one.'),

@@ -103,7 +103,7 @@ export async function measureTraining(config: Config): Promise<Measured> {
     ...config,
     data: { ...data, dummy: data.features === null },
     train: { ...train, steps: NUM_STEPS_CUDA },
-    run: { ...run, init_from: null, tensorboard: false, wandb: null },
+    run: { ...run, init_from: null, tensorboard: false, wandb: null, mlflow: null },
   };
   return withSession({ stallSeconds: config.launch.stall_seconds }, async (session) => {
     const { models } = await session.forecast([trial]);

@@ -97,6 +97,7 @@ BASE: dict[str, Any] = {
         "init_from": None,
         "tensorboard": False,
         "wandb": None,
+        "mlflow": None,
     },
     "launch": {"device": "cpu", "devices": 1, "nodes": 1, "max_restarts": 0, "stall_seconds": 60, "cuda_graphs": True},
 }

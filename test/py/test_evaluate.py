@@ -20,7 +20,6 @@ from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import accuracy
 from coldframe.evaluate.evaluation import Evaluation, ensemble
 from coldframe.machine.lock import RunLock
-from coldframe.train.metrics import Metrics
 from small import settings
 from test_cohort import CPU, make_cohort
 
@@ -110,12 +109,6 @@ def test_a_disk_without_one_kind_of_lock_has_the_other_and_without_both_says_so(
     monkeypatch.setattr(fcntl, "lockf", Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
     note = f"{tmp_path}  lies on a disk that keeps no locks: see to it that no other process writes there."
     assert RunLock(tmp_path).note == note
-
-
-def test_a_missing_wandb_is_told_with_the_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of a missing package meets
-    with pytest.raises(UserError, match=r"run\.wandb is 'clips'.*pip install wandb"):
-        Metrics(tmp_path, 0, False, "clips", {"main": {}})
 
 
 def evaluate(cohort: Any, list_file: Path) -> Evaluation:

@@ -23,8 +23,9 @@ from coldframe.machine.device import choose_device, choose_precision
 from coldframe.settings import Settings
 from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort
+from coldframe.train.curves.metrics import Metrics
+from coldframe.train.curves.trackers import start_trackers
 from coldframe.train.initial import initialize
-from coldframe.train.metrics import Metrics
 from coldframe.train.targets import thresholds
 from coldframe.train.trial import build_trial
 from coldframe.video import codecs
@@ -122,7 +123,7 @@ class Running:
     def close(self) -> None:
         """Flushes files; loader workers and models go."""
         if self.metrics is not None:
-            self.metrics.close()
+            self.metrics.close(is_finished=self.step >= self.settings.train.steps)
         self.train = self.evaluation = None
         del self.cohort
 
@@ -157,7 +158,8 @@ def open_running(
         running.cohort.compile()
     if is_trained and run_dir is not None:
         run = settings.run
-        running.metrics = Metrics(run_dir, running.step, run.tensorboard, run.wandb, configs)
+        trackers = start_trackers(run_dir, configs, run.wandb, run.mlflow)
+        running.metrics = Metrics(run_dir, running.step, run.tensorboard, trackers, list(configs))
     return running
 
 
