@@ -27,6 +27,7 @@ const FOLDERS: Record<string, string> = {
   'src/sweep': 'A sweep from its file to its result.',
   'src/sweep/definition': 'The sweep file: keys, space, points and trials.',
   'src/train': '`train`: what is checked before, the loop, and what sizes a run.',
+  'src/inference/prediction': 'What videos show: `predict`, its inputs and the files that it writes.',
   'src/inference':
     'What is done with a finished checkpoint: `evaluate`, `predict`, `ensemble`, `export`, `checkpoint convert`.',
   'src/caches': 'Work done once for many trainings: stored features and prepared clips.',
@@ -51,7 +52,7 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/train/curves': 'Training curves: TensorBoard, Weights & Biases, MLflow.',
   'py/coldframe/train/targets':
     'What labels ask of a trial: its loss, mixed clips, and from which score on a class is there.',
-  'py/coldframe/evaluate': 'Evaluation and its scores; exported models.',
+  'py/coldframe/evaluate': 'Evaluation and its scores; timelines, attention; exported models.',
   'py/coldframe/assembly': 'From settings to models, loaders and what they will cost.',
   'py/coldframe/cache': 'The feature cache: computed once, read in the place of the backbone.',
   'py/coldframe/prepare': '`clips prepare`: re-encoding.',

@@ -3,8 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import type { EventOf } from '../src/base/events/event.ts';
-import { PredictionFile } from '../src/inference/prediction-file.ts';
-import { findVideos } from '../src/inference/videos.ts';
+import { PredictionFile } from '../src/inference/prediction/prediction-file.ts';
+import { findVideos } from '../src/inference/prediction/videos.ts';
 import { useOwnFolder } from './own-folder.ts';
 
 const { folder, at } = useOwnFolder('predict-inputs-');

@@ -1,5 +1,5 @@
 /** What is done with a checkpoint: `evaluate`, `predict`; and `doctor`, which says whether this machine can. */
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import {
   cpSync,
   mkdirSync,
@@ -24,6 +24,7 @@ import {
   type Event,
   makeClips,
   PROJECT,
+  PYTHON,
   readEvents,
   readJson,
   writeConfig,
@@ -39,6 +40,19 @@ const clip = (index: number): string => {
   const line = readFileSync(join(CLIPS, 'val.txt'), 'utf8').split('\n')[index] ?? '';
   return join(CLIPS, line.split(' ')[0] ?? '');
 };
+
+/** What a pipe can carry: an MP4 has its index at the end. */
+const REMUX = `
+import av, sys
+source, target = av.open(sys.argv[1]), av.open(sys.argv[2], 'w', format='mpegts')
+stream = source.streams.video[0]
+other = target.add_stream_from_template(stream)
+for packet in source.demux(stream):
+    if packet.dts is not None:
+        packet.stream = other
+        target.mux(packet)
+target.close()
+`;
 
 const inFolder = (...args: string[]): Promise<Ended> => coldframe(args, { cwd: folder });
 const eventsOf = ({ stdout }: Ended): Event[] =>
@@ -224,6 +238,67 @@ describe('predict', () => {
       probability: String(first?.probability),
     });
     expect(readdirSync(join(folder, 'out'))).toEqual(['all.csv']);
+  });
+
+  test('--timeline holds segments of each video, and why there are none', async () => {
+    writeFileSync(join(folder, 'broken.mp4'), 'no video');
+    const args = [
+      'predict',
+      '--checkpoint',
+      run,
+      'broken.mp4',
+      `${clip(0)}#t=0.5,2`,
+      '--threshold',
+      '0',
+      '--smooth',
+      '1',
+    ];
+    const found = await inFolder(...args, '--timeline', 'new/t.json', '--json', '--top', '1');
+    expect([found.code, found.stderr]).toEqual([
+      2,
+      expect.stringMatching(/^broken\.mp4 {2}is a text.*\n1 of 2 videos/),
+    ]);
+    const events = eventsOf(found);
+    const segments = events.filter(({ kind }) => kind === 'segment');
+    const written = JSON.parse(readFileSync(join(folder, 'new', 't.json'), 'utf8'));
+    expect(written).toMatchObject({ smooth_seconds: 1, overlap: 0.5, threshold: 0 });
+    const [broken, video] = written.videos;
+    expect(broken).toEqual({ path: 'broken.mp4', error: expect.stringContaining('is a text') });
+    expect(video).toMatchObject({ path: `${clip(0)}#t=0.5,2`, num_damaged: 0, broken: null });
+    expect(video.segments).toEqual(segments.map(({ kind: _k, time: _t, step: _s, path: _p, ...segment }) => segment));
+    expect([video.segments[0].start, video.segments.at(-1).end]).toEqual([0.5, video.seconds]);
+    expect(video.windows.length).toBeGreaterThan(1);
+    const whole = events.filter(({ kind }) => kind === 'predicted');
+    expect(whole.map(({ path }) => path)).toEqual(['broken.mp4', video.path]);
+    expect(whole[1]?.classes).toEqual(video.classes);
+  });
+
+  test('a stream is told window by window, and as a whole', async () => {
+    execFileSync('mkfifo', [join(folder, 'pipe')]);
+    const program = join(PROJECT, 'scripts', 'coldframe');
+    const turn = `"${PYTHON}" -c "${REMUX}" "${clip(0)}" pipe &`;
+    const shell = `${turn} "${program}" predict --checkpoint "${run}" --json pipe --window 0.5 --seconds 0.5 --output p.jsonl`;
+    const { stdout } = await promisify(execFile)('bash', ['-c', shell], { cwd: folder, env: ENVIRONMENT });
+    const events = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(events.length).toBeGreaterThan(1);
+    expect(events[0]).toMatchObject({ kind: 'predicted', path: 'pipe', start: 0, end: expect.any(Number) });
+    expect(events[0].end).toBeCloseTo(0.5, 1);
+    expect(events.at(-1)).not.toHaveProperty('start');
+    expect(readFileSync(join(folder, 'p.jsonl'), 'utf8').trimEnd().split('\n')).toHaveLength(events.length);
+  });
+
+  test.each([
+    ['--window', ['--window', '2'], /--window {2}is for --timeline FILE, which is not given/],
+    ['--smooth', ['--smooth', '2'], /--smooth {2}is for --timeline FILE/],
+    ['--seconds of a file', ['--seconds', '2'], /--seconds {2}ends a stream, and none is given/],
+    ['another ending', ['--timeline', 'a.vtt'], /a\.vtt\. Allowed: a file that ends with \.json, \.csv, \.srt, \.html/],
+    ['subtitles of two videos', ['--timeline', 'a.srt'], /a\.srt holds the subtitles of one video, and 2 are given/],
+  ])('%s is refused before anything starts', async (_, options, message) => {
+    const args = ['predict', clip(0), clip(1), '--checkpoint', run, ...options];
+    await expect(main(args)).rejects.toMatchObject({ name: 'UserError', message: expect.stringMatching(message) });
   });
 
   test('prints lines for people; all classes sum to one', async () => {

@@ -90,6 +90,10 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   ],
   predict: [
     'coldframe predict --checkpoint runs/my a.mp4 b.mp4 --top 3',
+    "coldframe predict --checkpoint runs/my folder 'more/**/*.mp4' --output predictions.csv",
+    'coldframe predict --checkpoint runs/my long.mp4 --timeline long.html --smooth 5',
+    'coldframe predict --checkpoint runs/my some.mp4 --explain seen',
+    'coldframe predict --checkpoint runs/my rtsp://camera.local/1 --seconds 60',
     'find clips -name "*.mp4" | coldframe predict --checkpoint runs/my --json -',
     'coldframe predict --checkpoint runs/my -- -dQw4w9WgXcQ.mp4',
   ],

@@ -9,6 +9,7 @@ import {
   describeSchema,
   ensembleSchema,
   evaluateSchema,
+  explainSchema,
   exportSchema,
   featuresBuiltSchema,
   featuresCheckedSchema,
@@ -21,6 +22,8 @@ import {
   predictSchema,
   probedSchema,
   type Sampling,
+  timelineOpenedSchema,
+  timelineSchema,
 } from './replies.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -61,6 +64,32 @@ export interface FeatureChoice {
   isNormed: boolean;
   per: 'frame' | 'clip';
   form: 'safetensors' | 'npy';
+}
+
+export interface TimelineRequest {
+  path: string;
+  is_stream: boolean;
+  part: [number, number] | null;
+  /** null: as long as a clip that was trained on. */
+  window_seconds: number | null;
+  /** Of a window with the next one, 0..1. */
+  overlap: number;
+  smooth_seconds: number;
+  /** From which probability on a class makes a segment; null: what the checkpoint chose, else 0.5. */
+  threshold: number | null;
+}
+
+export interface ExplainRequest {
+  path: string;
+  /** In microseconds. */
+  part: [number, number] | null;
+  /** From 1; null: the mean of all. */
+  layer: number | null;
+  head: number | null;
+  /** A PNG of the clip's frames. */
+  strip: string | null;
+  /** An MP4 of the video from the clip's first frame to its last. */
+  overlay: string | null;
 }
 
 export class Session {
@@ -130,6 +159,26 @@ export class Session {
   predict(videos: { path: string; part: { start: number; end: number } | null }[], top: number) {
     const parts = videos.map(({ part }) => (part === null ? null : [part.start, part.end]));
     return this.runtime.call('predict', { paths: videos.map(({ path }) => path), top, parts }, predictSchema);
+  }
+
+  /** Opens one video, or a stream, to be gone through in windows; one at a time is open. `part`: in microseconds. */
+  openTimeline(request: TimelineRequest) {
+    return this.runtime.call('open_timeline', request, timelineOpenedSchema);
+  }
+
+  /** Goes on through it for about so long. */
+  advanceTimeline(seconds: number, top: number) {
+    return this.runtime.call('advance_timeline', { seconds, top }, timelineSchema);
+  }
+
+  /** Ends it where it is: what was seen until then counts as all. */
+  closeTimeline(top: number) {
+    return this.runtime.call('close_timeline', { top }, timelineSchema);
+  }
+
+  /** Where the decoder looks in the clip in the middle of a video; draws it, where files are named. */
+  explain(request: ExplainRequest) {
+    return this.runtime.call('explain', request, explainSchema);
   }
 
   /** Writes the only trial as FILE.onnx or FILE.pt2, which then knows `about`. */

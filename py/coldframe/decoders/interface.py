@@ -1,11 +1,11 @@
 """What every decoder, a trained part, offers to training."""
 
-# Shapes: N clips, K classes
+# Shapes: N clips, K classes; of attention Y layers, H heads, T frames, L tokens of a frame
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -44,3 +44,12 @@ class Decoder(Protocol):
     def to(self, device: torch.device) -> object: ...
 
     def compile(self) -> None: ...
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """A decoder that can say where it looks, besides."""
+
+    def attend(self, layers: Layers, hidden_T: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns logits (N, K), as a call gives them, and attention (Y, N, H, T, L), weights that sum to one over T
+        and L. Frames that are `hidden_T` (bool) have none: the answer is that of the others."""

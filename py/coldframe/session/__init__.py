@@ -20,7 +20,7 @@ from coldframe.evaluate.features import Choice, FeatureExport
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.prepare.clips import Preparation
-from coldframe.session import inference, inspection, stored, training
+from coldframe.session import inference, inspection, stored, training, watching
 from coldframe.session.running import Running, open_running
 from coldframe.settings import Settings
 from coldframe.video import codecs
@@ -111,6 +111,42 @@ class Session:
     def predict(self, paths: list[str], top: int, parts: list[list[int] | None] | None = None) -> dict[str, Any]:
         """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
         return inference.predict(self.running, paths, top, parts)
+
+    def open_timeline(
+        self,
+        path: str,
+        is_stream: bool,
+        part: list[int] | None,
+        window_seconds: float | None,
+        overlap: float,
+        smooth_seconds: float,
+        threshold: float | None,
+    ) -> dict[str, Any]:
+        """Returns how a video will be gone through, or the reason why it cannot be; one at a time is open."""
+        return watching.open_timeline(
+            self.running, path, is_stream, part, window_seconds, overlap, smooth_seconds, threshold
+        )
+
+    def advance_timeline(self, seconds: float, top: int) -> dict[str, Any]:
+        """Returns what of that video is found in about `seconds` more; when it is through, of all of it, too."""
+        return watching.advance_timeline(self.running, seconds, top)
+
+    def close_timeline(self, top: int) -> dict[str, Any]:
+        """Returns the same of what was seen so far, and lets go of the video: a stream has no end of its own."""
+        return watching.close_timeline(self.running, top)
+
+    def explain(
+        self,
+        path: str,
+        part: list[int] | None,
+        layer: int | None,
+        head: int | None,
+        strip: str | None,
+        overlay: str | None,
+    ) -> dict[str, Any]:
+        """Returns where the decoder looks in the clip in the middle of a video, or the reason why it cannot be read;
+        `strip` is then a PNG of it and `overlay` an MP4. Layer and head count from 1; of none the mean of all."""
+        return watching.explain_video(self.running, path, part, layer, head, strip, overlay)
 
     def export(self, file: str, precision: str, about: dict[str, Any]) -> dict[str, Any]:
         """Returns what was written: the only trial with its backbone, as a `.onnx` or `.pt2` file, `about` in it."""

@@ -18,6 +18,7 @@ from coldframe.data.loader import to_device
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation
 from coldframe.evaluate.export import Comparison
+from coldframe.evaluate.timeline import Timeline
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.settings import Settings
@@ -50,6 +51,7 @@ class Running:
     num_unread: int = 0  # clips since the last one that could be read
     evaluation: Evaluation | None = None
     comparison: Comparison | None = None
+    timeline: Timeline | None = None
     metrics: Metrics | None = None
     cache: Cache | None = None
     backbone_sha256: str = field(init=False)
@@ -124,6 +126,8 @@ class Running:
         """Flushes files; loader workers and models go."""
         if self.metrics is not None:
             self.metrics.close(is_finished=self.step >= self.settings.train.steps)
+        if self.timeline is not None:
+            self.timeline.stream.close()
         self.train = self.evaluation = None
         del self.cohort
 

@@ -23,7 +23,7 @@ from coldframe.video.streams import NOT_A_VIDEO, BadVideo, is_picture_container,
 # Codecs whose packets carry one shown frame each with its own time stamp. MPEG-4 part 2 and older ones pack frames.
 INDEXED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1"}
 # AVI has no presentation times: FFmpeg guesses them, and with B-frames neighbours come out swapped (UCF101).
-_GUESSED_TIMES = {"avi"}
+GUESSED_TIMES = {"avi"}
 # Packets of these are found by looking into the stream: damage to its headers makes one of two, or none.
 _PARSED = {"mpegts", "mpeg", "h264", "hevc"}
 # Packets of larger files are read a second time rather than kept, so that an hour of film does not fill the memory.
@@ -256,7 +256,7 @@ def _make_table(
     codec = stream.codec_context.codec
     shown_times = [found.times[position] for position in found.shown]
     is_whole = None not in found.times and len(set(shown_times)) == len(shown_times)
-    has_clock = is_whole and container.format.name not in _GUESSED_TIMES
+    has_clock = is_whole and container.format.name not in GUESSED_TIMES
     has_times = codec.canonical_name in INDEXED_CODECS and has_clock
     rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
     times = [time if time is not None else 0 for time in found.times]

@@ -83,7 +83,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         # "file:" keeps FFmpeg from taking a colon in the path for a protocol. The list holds before anything is read.
         options = {"format_whitelist": CONTAINERS}
         with av.open(f"file:{path}", metadata_errors="replace", options=options) as container:
-            stream = _choose_stream(path, container)
+            stream = choose_stream(path, container)
             stream.codec_context.thread_count = 1
             for other in container.streams:
                 if other.index != stream.index:
@@ -93,7 +93,8 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise BadVideo(path, *_explain(path, error)) from None
 
 
-def _choose_stream(path: str, container: InputContainer) -> VideoStream:
+def choose_stream(path: str, container: InputContainer) -> VideoStream:
+    """Returns the first moving picture. Raises BadVideo where there is none."""
     major, brands = _read_brands(container)
     pictures = sorted(brands & _PICTURE_BRANDS)
     if pictures and major not in _SEQUENCE_BRANDS:

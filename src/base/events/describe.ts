@@ -1,6 +1,6 @@
 /** Events in words: a line or two each, for people. */
 
-import { formatBytes, formatDuration, percent } from '../format.ts';
+import { formatBytes, formatDuration, formatPlace, percent } from '../format.ts';
 import { type Accuracy, findInterval, METRICS, mainMetric, mean, showInterval } from '../intervals.ts';
 import { keepLine, plural } from '../words.ts';
 import type { EventOf, Kind, RunEvent } from './event.ts';
@@ -83,9 +83,22 @@ const DESCRIBE: Words = {
   finished: (e) => ('sweep' in e ? describeSweepEnd(e) : `finished at step ${e.step}`),
   predicted: (e) => {
     if ('error' in e) return `${e.path}  ${e.error}`;
-    const place = e.start === undefined ? e.path : `${e.path}  ${e.start.toFixed(1)} to ${num(e.end).toFixed(1)} s`;
+    const place = e.start === undefined ? e.path : `${e.path}  ${formatPlace(e.start)} to ${formatPlace(num(e.end))}`;
     const named = e.classes.map((c) => `  ${percent(num(c.probability)).padStart(9)}  ${c.name}`);
     return [place, ...(named.length === 0 ? ['  no class reaches its threshold'] : named)].join('\n');
+  },
+  segment: (e) => `${e.path}  ${formatPlace(e.start)} to ${formatPlace(e.end)}  ${percent(e.probability)}  ${e.name}`,
+  explained: (e) => {
+    const best = [...e.frames].sort((a, b) => b.weight - a.weight).slice(0, 3);
+    const where = best.map(({ seconds, weight }) => `${formatPlace(seconds)} (${percent(weight)})`).join(', ');
+    const without = [
+      ...(e.without_most === null
+        ? []
+        : [`${percent(e.without_most.probability)} without the frames it looks at most`]),
+      ...(e.without_least === null ? [] : [`${percent(e.without_least.probability)} without those it looks at least`]),
+    ];
+    const answer = [`${e.name} ${percent(e.probability)}`, ...without].join(', ');
+    return `  looks at ${where}\n  ${answer}\n  ${e.strip}, ${e.overlay}, ${e.json}`;
   },
   clips_prepared: (e) => {
     const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';

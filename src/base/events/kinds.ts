@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { FAILURE_CLASSES } from '../errors.ts';
 import { anything, at, bytes, count, maybe, plain, seconds, text } from './fields.ts';
 import { LISTS } from './list-kinds.ts';
+import { PREDICTIONS } from './prediction-kinds.ts';
 
 const metric = z.enum(['top1', 'top5', 'map']);
 const share = z.number().describe('0..1');
@@ -214,15 +215,7 @@ const SWEEP = [
 ] as const;
 
 const USE = [
-  plain('predicted', '`predict`: one video.', {
-    path: text,
-    classes: z
-      .array(z.object({ label: count, name: text, probability: maybeShare, threshold: share.optional() }))
-      .describe('the best; of data.labels: multi those that reach their threshold'),
-    start: seconds.optional().describe('of a stream: of the window that this is said of'),
-    end: seconds.optional(),
-  }),
-  plain('predicted', '`predict`: a video that cannot be read.', { path: text, error: text }),
+  ...PREDICTIONS,
   plain('exported', '`export`: the file is written, and was compared.', {
     path: text,
     ...{ format: z.enum(['onnx', 'torch']), precision: z.enum(['fp32', 'fp16', 'int8']), opset: maybe },

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from coldframe.backbones.interface import Layer, Layers
 from coldframe.backbones.layers import LayerNorm, QuickGELU, on_gpu
 from coldframe.backbones.shape import Wants
+from coldframe.decoders.evl.attention import attend
 from coldframe.decoders.evl.motion import TemporalCrossAttention, skew_relations
 from coldframe.errors import UserError
 
@@ -347,6 +348,10 @@ class EVL(nn.Module):
         if self.decoder.cross_attention and layers[-1].shape.frames > 1:
             for i in self.wants.layers:
                 layers[i].share(skew_relations)
+
+    def attend(self, layers: Layers, hidden_T: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns logits and where the query looks: attention.py."""
+        return attend(self, layers, hidden_T)
 
     def forward(self, layers: Layers) -> Tensor:
         """Returns logits (N, num_classes) in the tokens' dtype.

@@ -1,9 +1,9 @@
 /** Lists that `predict` is given: a path a line, the lists that training takes, or parts of files. Labels are of no use. */
 
 import { isAbsolute, join } from 'node:path';
-import { UserError } from '../base/errors.ts';
-import { quote } from '../base/words.ts';
-import { type Columns, readColumns } from '../data/line.ts';
+import { UserError } from '../../base/errors.ts';
+import { quote } from '../../base/words.ts';
+import { type Columns, readColumns } from '../../data/line.ts';
 
 export interface ListPlaces {
   /** Where relative paths begin, as a rule: the folder of the list, of stdin the current one (''). */

@@ -3,9 +3,9 @@
 import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
 import { csvFormatBody, csvFormatRow } from 'd3-dsv';
-import { showPath, UserError } from '../base/errors.ts';
-import type { EventOf } from '../base/events/event.ts';
-import { makeFolder, syncFolder, withPath, writeAll } from '../base/files.ts';
+import { showPath, UserError } from '../../base/errors.ts';
+import type { EventOf } from '../../base/events/event.ts';
+import { makeFolder, syncFolder, withPath, writeAll } from '../../base/files.ts';
 
 type Predicted = EventOf<'predicted'>;
 

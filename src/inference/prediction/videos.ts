@@ -4,13 +4,13 @@ import { type Stats, statSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { glob, isDynamicPattern } from 'tinyglobby';
-import { UserError } from '../base/errors.ts';
-import { keepLine, plural, quote } from '../base/words.ts';
-import { sniff } from '../data/check/sniff.ts';
-import { isVideoName, looksLikeVideo, walkFiles } from '../data/layouts/folders.ts';
-import { compareNames } from '../data/layouts/layout.ts';
-import { showName } from '../data/layouts/names.ts';
-import { type Part, readTime } from '../data/line.ts';
+import { UserError } from '../../base/errors.ts';
+import { keepLine, plural, quote } from '../../base/words.ts';
+import { sniff } from '../../data/check/sniff.ts';
+import { isVideoName, looksLikeVideo, walkFiles } from '../../data/layouts/folders.ts';
+import { compareNames } from '../../data/layouts/layout.ts';
+import { showName } from '../../data/layouts/names.ts';
+import { type Part, readTime } from '../../data/line.ts';
 import { readList } from './video-list.ts';
 
 /** A video as it was given, and what it means. */
