@@ -71,7 +71,7 @@ describe('any bytes as a list', () => {
         const second = await check(other);
         findSharedPaths(
           { ...second, file: 'other' },
-          { paths, numLines, file, found: [], sha256: '' },
+          { paths, numLines, file, found: [], sha256: '', root: '/' },
           'why',
           findings,
         );

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { type ContentList, findSameContent } from '../src/data/check/contents.ts';
 import { type Finding, Findings } from '../src/data/check/findings.ts';
+import { type ComparedList, findSharedPaths } from '../src/data/leaks.ts';
 import { type ListOptions, readList } from '../src/data/list.ts';
 import { checkEvent, coldframe, type Event } from './support.ts';
 
@@ -41,6 +42,20 @@ async function find(names: string[], options: Partial<ListOptions> = {}): Promis
   return JSON.parse(text);
 }
 
+/** The same of what two lists share by path. */
+async function compareLists(names: string[], options: Partial<ListOptions>): Promise<Finding[]> {
+  const found: Finding[] = [];
+  const findings = new Findings((finding) => found.push(finding));
+  const lists: ComparedList[] = [];
+  for (const name of names) {
+    const file = join(folder, name);
+    const list = { ...(await readList({ file, root: null, numClasses: null, ...options }, findings)), file };
+    for (const other of lists) findSharedPaths(list, other, 'why', findings);
+    lists.push(list);
+  }
+  return found.map((one) => ({ ...one, ...(one.path && { path: one.path.replace(`${folder}/`, '') }) }));
+}
+
 const placesOf = (found: Finding[]): string[] =>
   found.map(({ code, line, did_you_mean: meant }) => [code, line, meant].filter((one) => one !== undefined).join(' '));
 
@@ -59,16 +74,16 @@ test('every finding has its list and line, and of errors the exit code is 2', as
   );
   const good = await run('train.txt', 'val.txt', '--json');
   expect(good.code).toBe(0);
-  const told = eventsOf(good.stdout).map(({ code, list, line, other_list, other_line }) =>
-    [code, list, line, other_list, other_line].join(' '),
+  const told = eventsOf(good.stdout).map(({ code, list, line, other_list, other_line, path = '' }) =>
+    [code, list, line, other_list, other_line, `${path}`.replace(`${folder}/`, '')].join(' '),
   );
   expect(told.slice(0, -1)).toEqual([
-    'duplicate-path train.txt 3 train.txt 1',
-    'label-conflict train.txt 3 train.txt 1',
-    'leak val.txt 1 train.txt 2',
-    'class-few train.txt   ',
-    'class-empty val.txt   ',
-    'class-few val.txt   ',
+    'duplicate-path train.txt 3 train.txt 1 a.mp4',
+    'label-conflict train.txt 3 train.txt 1 a.mp4',
+    'leak val.txt 1 train.txt 2 b.mp4',
+    'class-few train.txt    ',
+    'class-empty val.txt    ',
+    'class-few val.txt    ',
   ]);
   write({}, { 'val.txt': 'c.mp4 0\ngone.mp4 0\nc.mp4 x\n' });
   const bad = await run('train.txt', 'val.txt');
@@ -78,6 +93,24 @@ test('every finding has its list and line, and of errors the exit code is 2', as
   ]);
   expect(bad.stdout).toContain('error missing: 1 in val.txt\n  val.txt:2 ');
   expect(bad.stdout).toContain('error label-not-a-number: 1 in val.txt\n  val.txt:3 ');
+});
+
+test('a path that stands twice is told as it was listed, in lists of any form', async () => {
+  write({}, { 'plain.txt': '\ufeffa b.mp4\t0\n\n ./a b.mp4 0 \r\n/x/c.mp4 0\n', 'other.txt': '/x/../x/c.mp4 1' });
+  write(
+    {},
+    { 'parts.txt': '# columns: path label start end\na b.mp4 1 0 1\n#c.mp4 0 2 3\n', 'more.txt': 'a b.mp4 1\n' },
+  );
+  const told = (found: Finding[]) =>
+    found.filter(({ line }) => line !== null).map(({ code, line, path }) => `${code} ${line} ${path}`);
+  const options = { skipFiles: true };
+  expect(told(await find(['plain.txt'], options))).toEqual(['duplicate-path 3 a b.mp4']);
+  expect(told(await compareLists(['plain.txt', 'other.txt'], options))).toEqual([
+    'duplicate-path 3 a b.mp4',
+    'leak 1 /x/c.mp4',
+    'label-conflict 1 /x/c.mp4',
+  ]);
+  expect(told(await compareLists(['more.txt', 'parts.txt'], options))).toEqual(['leak 2 a b.mp4']);
 });
 
 describe('a clip that is not there', () => {

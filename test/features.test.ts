@@ -14,6 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { watchLists } from '../src/caches/features.ts';
 import { loadConfig } from '../src/config/load.ts';
 import {
   belowVerdict,
@@ -162,6 +163,17 @@ test('a build goes on after SIGKILL and after Ctrl-C, and its cache trains and e
   const fromCache = events.findLast(({ kind }) => kind === 'evaluated');
   for (const name of ['top1', 'top5', 'num_videos'])
     expect([name, eventOf(evaluated, 'evaluated')?.[name]]).toEqual([name, fromCache?.[name]]);
+});
+
+test('bad videos of a build count in their own list, and those to evaluate on end nothing', () => {
+  const { config: loaded } = loadConfig(config, { set: ['data.max_bad_fraction=0.01'] });
+  const told: unknown[] = [];
+  const bad = watchLists(loaded, { event: ({ kind, ...event }) => void told.push(event) });
+  const torn = (name: string) => ({ path: name, reason: 'is torn' });
+  bad.val.count([torn('a'), torn('b')], 12);
+  bad.train.count([torn('a')], 24); // told already
+  expect(told).toEqual(['a', 'b'].map((path, index) => ({ ...torn(path), num_bad: index + 1, num_videos: 12 })));
+  expect(() => bad.train.count([torn('c')], 24)).toThrow(/train.txt {2}2 of 24 videos cannot be read/);
 });
 
 test('a build writes what it has by the clock, long before a shard is full: a kill takes no more', async () => {

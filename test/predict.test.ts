@@ -1,5 +1,6 @@
 /** What is done with a checkpoint: `evaluate`, `predict`; and `doctor`, which says whether this machine can. */
 import { execFile, execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   cpSync,
   mkdirSync,
@@ -8,6 +9,7 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,6 +17,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { csvParse } from 'd3-dsv';
+import { keepKnown } from '../src/data/probe/known.ts';
+import { Tally } from '../src/data/probe/tables.ts';
 import { main } from '../src/main.ts';
 import {
   CLIPS,
@@ -89,11 +93,17 @@ describe('evaluate', () => {
     writeFileSync(join(folder, 'torn.mp4'), readFileSync(clip(0)).subarray(0, 5000));
     const list = join(folder, 'val-torn.txt');
     writeFileSync(list, `${readFileSync(join(CLIPS, 'val.txt'), 'utf8')}${join(folder, 'torn.mp4')} 0\n`);
+    const { size, mtimeMs: mtime } = statSync(join(folder, 'torn.mp4'));
+    const known = { path: join(folder, 'torn.mp4'), size, mtime, line: 13, reason: 'was found to be torn' };
+    const about = { file: list, sha256: createHash('sha256').update(readFileSync(list)).digest('hex'), root: CLIPS };
+    const rules = { reader: 'pyav', sampling: null, limitSeconds: 20 };
+    keepKnown(about, rules, [{ ...known, num_frames: null }], new Tally().describe(null)); // as `check --probe` does
     const views = ['eval.spatial_views=3', 'eval.temporal_views=2', `data.val_list=${list}`, `data.root=${CLIPS}`];
     const found = await evaluate(...views.flatMap((pair) => ['--set', pair]));
     expect(found.code).toBe(0);
     const [bad, evaluated] = eventsOf(found);
-    expect(bad).toMatchObject({ kind: 'bad_video', path: join(folder, 'torn.mp4'), num_bad: 1, num_videos: 13 });
+    const { path, reason } = known; // before it is met, and then not again
+    expect(bad).toMatchObject({ kind: 'bad_video', path, reason, num_bad: 1, num_videos: 13 });
     expect(evaluated).toMatchObject({ kind: 'evaluated', num_videos: 12, num_bad: 1, views: 6 });
   });
 

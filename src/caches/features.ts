@@ -7,8 +7,8 @@ import type { Report } from '../base/printer.ts';
 import { stoppable } from '../base/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
-import { checkLists, filesOf, listPlaces } from '../data/checks.ts';
-import { BadVideos } from '../data/probe/bad-videos.ts';
+import { checkLists, filesOf, rootOf, type Which } from '../data/checks.ts';
+import { type BadVideoRules, BadVideos } from '../data/probe/bad-videos.ts';
 import { SaveClock } from '../run/save-clock.ts';
 import type { FeaturesBuilt, FeaturesForecast } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
@@ -24,11 +24,11 @@ export async function forecastFeatures(config: Config, report: Report): Promise<
 /** Builds the cache in `data.features`, or goes on with it. Throws Interrupted when asked to stop, after saving. */
 export async function buildFeatures(config: Config, report: Report): Promise<void> {
   await withForecast(config, report, async (session, stop) => {
-    const bad = new BadVideos({ report, limit: config.data, done: 'read', lists: listPlaces(config) });
+    const bad = watchLists(config, report);
     const clock = new SaveClock(config.run.save_minutes);
     for (;;) {
       const built = await session.buildFeatures(CALL_SECONDS);
-      bad.count(built.bad, built.num_videos);
+      for (const { list, ...video } of built.bad) bad[list].count([video], built.num_videos[list]);
       report.progress('features', built.num_done, built.num_total);
       if (built.done) {
         report.endProgress();
@@ -44,6 +44,24 @@ export async function buildFeatures(config: Config, report: Report): Promise<voi
       }
     }
   });
+}
+
+/** Each list counts its own, and the limit is one of training clips; a video that stands in both is told once. */
+export function watchLists(config: Config, report: Pick<Report, 'event'>): Record<Which, BadVideos> {
+  const told = new Set<string>();
+  const watch = (which: Which): BadVideos => {
+    const all = new Map<string, string>();
+    const keep: BadVideoRules['keep'] = ({ path, reason }) => {
+      const isNew = !told.has(path);
+      told.add(path);
+      all.set(path, reason);
+      return { isNew, all };
+    };
+    const file = config.data[`${which}_list`];
+    const lists = file === null ? [] : [{ file, root: rootOf(config.data, which) }];
+    return new BadVideos({ report, limit: which === 'train' ? config.data : null, done: 'read', lists, keep });
+  };
+  return { train: watch('train'), val: watch('val') };
 }
 
 function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report: Report): void {

@@ -74,7 +74,7 @@ export async function compareLists(
     const numClasses = config.data.num_classes;
     const list = await readOne({ config, which, numClasses, classNames, outDir, problems, findings });
     if (list === undefined) continue;
-    const { paths, found, ...checked } = list;
+    const { paths, found, root, ...checked } = list;
     lists[which] = checked;
     compared[which] = list;
   }
@@ -162,8 +162,8 @@ async function readOne(one: OneList): Promise<(CheckedList & ComparedList) | und
     maxMissingFraction: maxMissing(data),
     ...(checkedFile === null ? {} : { writeTo: checkedFile }),
   };
-  const { sha256, sizeBytes, numLines, paths, found } = await readList(options, findings);
-  return { file, sha256, sizeBytes, numLines, checkedFile, paths, found };
+  const { sha256, sizeBytes, numLines, paths, found, root } = await readList(options, findings);
+  return { file, sha256, sizeBytes, numLines, checkedFile, paths, found, root };
 }
 
 /** Share of a list's clips that may be missing. */

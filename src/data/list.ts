@@ -31,8 +31,8 @@ export async function readList(options: ListOptions, findings: Findings): Promis
     if (await scanFile(scan, temporary)) scan.finish();
     if (scan.numErrors === 0 && temporary !== undefined && options.writeTo !== undefined)
       renameSync(temporary, options.writeTo);
-    const { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths } = scan;
-    return { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths };
+    const { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths, root } = scan;
+    return { numLines, sizeBytes, sha256, perClass, maxLabel, found, paths, root };
   } catch (error) {
     throw options.writeTo === undefined ? error : withPath(error, options.writeTo);
   } finally {

@@ -12,6 +12,8 @@ export interface Overlap {
   /** Those of them whose labels differ. */
   numConflicts: number;
   firstConflict: Pair | null;
+  /** Files of which both lists have parts that do not overlap: the first part here, and one there. */
+  sources: Pair[];
 }
 
 /** Gets a pair; `isSame` is false of two parts that overlap. */
@@ -67,7 +69,29 @@ export function findOverlaps(paths: Places, places: number[], other: Places, oth
     first: tellFirst(found),
     numConflicts: conflicts.length,
     firstConflict: tellFirst(conflicts),
+    sources: findSources(paths, ours, other, theirs, new Set(found.map(({ place }) => place))),
   };
+}
+
+/** Returns a pair for each file that has places on both sides, and none that is told. */
+function findSources(
+  paths: Places,
+  ours: number[],
+  other: Places,
+  theirs: number[],
+  told: ReadonlySet<number>,
+): Pair[] {
+  const pairs: Pair[] = [];
+  for (let start = 0, end = 0; start < ours.length; start = end) {
+    const first = ours[start] as number;
+    let isTold = false;
+    for (; end < ours.length && comparePaths(paths, ours[end] as number, paths, first) === 0; end++)
+      isTold ||= told.has(ours[end] as number);
+    const twin = theirs[search(theirs, (one) => comparePaths(other, one, paths, first))];
+    if (!isTold && twin !== undefined && comparePaths(other, twin, paths, first) === 0)
+      pairs.push(paths.pair(first, other, twin));
+  }
+  return pairs.sort((one, two) => one.lines[0] - two.lines[0]);
 }
 
 interface Found {

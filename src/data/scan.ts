@@ -70,6 +70,8 @@ export interface ListReport {
   found: FoundClip[];
   /** What another list is compared by. */
   paths: SeenPaths;
+  /** Folder of its relative paths. */
+  root: string;
 }
 
 /** All clips of a list up to this length are looked for, else an even sample of at least half as many. */
@@ -382,6 +384,6 @@ export class Scan {
       const what = `${plural(count, 'line')} without a label taken for comments (${line})`;
       this.warn('comment', number, `${what}. Begin a comment with \`# \`, with a space; give a clip a label.`);
     }
-    findRepeated(this.paths, this.options.file, this.#findings);
+    findRepeated({ file: this.options.file, root: this.root, paths: this.paths }, this.#findings);
   }
 }

@@ -128,7 +128,7 @@ export class SeenPaths implements Places {
 
   /** Compares places of a list with those taken before, or with the ones before them. */
   #compare(other: SeenPaths, { places, taken, each }: Candidates): Overlap {
-    const overlap: Overlap = { numPaths: 0, first: null, numConflicts: 0, firstConflict: null };
+    const overlap: Overlap = { numPaths: 0, first: null, numConflicts: 0, firstConflict: null, sources: [] };
     const table = new Table(this, taken.length || places.length);
     for (const place of taken) table.take(place);
     const told = new Uint8Array(this.length); // 1: counted as a path, 2: as one whose labels differ

@@ -7,6 +7,7 @@ import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/load.ts';
 import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
 import { BadVideos } from '../data/probe/bad-videos.ts';
+import { findKnownLists } from '../data/probe/lists.ts';
 import { guessDevice } from '../run/outcome.ts';
 import { refuseForeignResults } from '../run/place.ts';
 import type { Result } from '../runtime/replies.ts';
@@ -40,12 +41,15 @@ export async function evaluate(args: EvaluateArguments, report: Report): Promise
     const lists = await checkLists(used, ['val'], scratch, report).catch((error: unknown) => {
       throw args.config === undefined ? adviseOnPaths(error, args.checkpoint) : error;
     });
+    const known = findKnownLists(used, lists).val?.bad.map(({ path, reason }) => ({ path, reason })) ?? [];
     const classes = lists.classes ?? trained;
     const list = { train: null, val: lists.val?.checkedFile ?? null };
     const request = describeOpen('evaluate', { name, settings: config }, path, classes, list);
     await withOpened(config, request, report, async (session, opened) => {
       const target = resolve(args.output ?? nameOutput(path, opened.step, name, config, lists.val));
-      const results = await runEvaluation(session, opened.step, target, report);
+      const counted = new BadVideos({ report, limit: null, done: 'read', lists: [] });
+      counted.count(known, lists.val?.numLines ?? 0, opened.step);
+      const results = await runEvaluation(session, opened.step, target, counted, report);
       const about = { step: opened.step, checkpoint: path, list: describeList(lists.val), classes, results };
       writeWhole(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
       reportResults(results, opened.step, target, lists.val, report);
@@ -89,8 +93,13 @@ function nameOutput(
   return join(run, 'evaluations', name);
 }
 
-async function runEvaluation(session: Session, step: number, output: string, report: Report): Promise<Results> {
-  const counted = new BadVideos({ report, limit: null, done: 'read', lists: [] });
+async function runEvaluation(
+  session: Session,
+  step: number,
+  output: string,
+  counted: BadVideos,
+  report: Report,
+): Promise<Results> {
   for (;;) {
     const { results, bad, num_seen, num_total } = await session.evaluate(CALL_SECONDS, output);
     counted.count(bad, num_total, step);

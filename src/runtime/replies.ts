@@ -281,9 +281,10 @@ export const featuresBuiltSchema = z.object({
   done: z.boolean(),
   num_done: z.number(),
   num_total: z.number(),
-  num_videos: z.number(),
+  /** Of each list; of one that is not there 0. */
+  num_videos: z.object({ train: z.number(), val: z.number() }),
   num_bad: z.number(),
-  bad: z.array(badVideo),
+  bad: z.array(badVideo.extend({ list: z.enum(['train', 'val']) })),
 });
 
 export const featuresExportedSchema = z.object({

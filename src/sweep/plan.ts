@@ -9,6 +9,7 @@ import type { Config } from '../config/schema.ts';
 import { Findings } from '../data/check/findings.ts';
 import { type Compared, compareLists, filesOf, type Which } from '../data/checks.ts';
 import { findShared } from '../data/leaks.ts';
+import { tellKnown } from '../data/probe/lists.ts';
 import { describeWorkers } from '../data/workers.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Trial } from '../run/cohort-types.ts';
@@ -182,7 +183,11 @@ export async function checkInputs(sweep: Sweep, trials: Trial[], report: Pick<Re
   const groups = groupShapes(trials);
   const isCached = ([first]: Shapes): boolean => first.data.features !== null;
   const firsts = groups.filter((group) => !isCached(group)).map(([first]) => first);
-  const read: ReadLists = async (config, wanted) => (await compareLists(config, wanted, null, { warn })).compared;
+  const read: ReadLists = async (config, wanted) => {
+    const { lists, compared } = await compareLists(config, wanted, null, { warn });
+    tellKnown(config, lists, warn);
+    return compared;
+  };
   for (const settings of withOwnLists(firsts)) await check(settings, read);
   await checkCaches(groups.filter(isCached), warn, check);
   if (problems.size > 0) throw new UserError([...problems]);

@@ -1,14 +1,13 @@
 /** `train --dry-run`: everything is checked and sized, nothing is written. */
 
-import { showPath, UserError } from '../base/errors.ts';
+import { UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
 import { formatBytes } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
-import { type CheckedLists, checkLists, filesOf, rootOf } from '../data/checks.ts';
-import { BadVideos } from '../data/probe/bad-videos.ts';
-import { findKnownLists } from '../data/probe/lists.ts';
+import { type CheckedLists, checkLists, filesOf } from '../data/checks.ts';
+import { tellKnown } from '../data/probe/lists.ts';
 import { describeWorkers } from '../data/workers.ts';
 import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
@@ -48,7 +47,7 @@ export async function planTraining(request: PlanRequest, report: Report, notes: 
     await withScratch(async (scratch) => {
       // Only a feature cache is compared with the lists as Python reads them.
       const outDir = config.data.features === null ? null : scratch;
-      const { lists, onwards } = await checkBefore(request, folder, outDir, told, report);
+      const { lists, onwards } = await checkBefore(request, folder, outDir, told);
       const plan = await withRuntime(await starting, (session) => makePlan(session, config, folder.dir, lists));
       tellPlan(config, folder, { lists, onwards, ...plan }, told, report);
     });
@@ -71,7 +70,6 @@ async function checkBefore(
   folder: RunFolder,
   scratch: string | null,
   told: Told,
-  report: Report,
 ): Promise<Pick<Plan, 'lists' | 'onwards'>> {
   const problems: string[] = [];
   const config = firstSettings(request.cohort);
@@ -84,26 +82,11 @@ async function checkBefore(
   const lists = await collect(problems, () => checkLists(config, ['train', 'val'], scratch, { warn }));
   if (lists !== undefined && request.resume === 'auto')
     await collect(problems, async () => refuseChangedList(folder, lists));
-  if (lists !== undefined) await collect(problems, async () => tellKnown(config, lists, told, report));
+  if (lists !== undefined) await collect(problems, async () => tellKnown(config, lists, warn));
   if (lists === undefined || onwards === undefined || problems.length > 0) throw new UserError(problems);
   const workers = describeWorkers(config);
   if (workers !== undefined) told.notes.push(workers);
   return { lists, onwards };
-}
-
-/** Warns of clips that a probe of just these lists found to be bad. Throws UserError where there are more than allowed. */
-function tellKnown(config: Config, lists: CheckedLists, told: Told, report: Report): void {
-  const known = findKnownLists(config, lists);
-  for (const which of ['train', 'val'] as const) {
-    const bad = new Map(known[which]?.bad.map(({ path, reason }) => [path, reason]));
-    const list = lists[which];
-    if (bad.size === 0 || list === undefined) continue;
-    const rules = { report, limit: which === 'train' ? config.data : null, done: 'read' } as const;
-    const place = { file: list.file, root: rootOf(config.data, which) };
-    new BadVideos({ ...rules, lists: [place] }).refuse(bad, list.numLines);
-    for (const { line, path, reason } of known[which]?.bad ?? [])
-      told.warnings.push(`${showPath(list.file)}:${line}  ${path} ${reason}. It will be skipped.`);
-  }
 }
 
 /** Throws UserError with the problems of feature cache, model and disk at once. */

@@ -79,7 +79,13 @@ export class Training {
 
   /** Names the clips that are known to be bad, all at once. */
   countKnown(): void {
-    for (const which of ['train', 'val'] as const) this.countBad(which, this.known[which]?.bad ?? []);
+    for (const which of ['train', 'val'] as const) {
+      const bad = this.known[which]?.bad ?? [];
+      this.countBad(
+        which,
+        bad.map(({ path, reason }) => ({ path, reason })),
+      );
+    }
   }
 
   /** Throws UserError where too many are known to be bad before the run has begun. */

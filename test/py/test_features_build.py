@@ -113,8 +113,11 @@ def test_a_folder_that_cannot_be_written_is_told(folder, tmp_path):
 def test_a_video_that_cannot_be_read_is_named_and_left_out_of_training_and_evaluation(folder, tmp_path):
     settings, lists = make_request(folder, tmp_path / "cache", "torn", features__train_views=1, train__batch_size=8)
     reply = extract(settings, lists)
-    assert {video["path"] for video in reply["bad"]} == {str(folder / "bad.mp4")}
-    assert (reply["num_bad"], reply["num_videos"]) == (2, 16)
+    assert {(video["list"], video["path"]) for video in reply["bad"]} == {
+        ("train", str(folder / "bad.mp4")),
+        ("val", str(folder / "bad.mp4")),
+    }
+    assert (reply["num_bad"], reply["num_videos"]) == (2, {"train": 8, "val": 8})
     session = Session()
     session.open("train", [{"name": "main", "settings": settings}], dict(lists), None, None)
     steps = session.advance(2)

@@ -97,7 +97,7 @@ class Extraction:
         self.manifest = self._take_up()
         self.layout = self.manifest.layout
         self.clips_a_pass = settings.features.batch_size or self._fit_pass()
-        self.new_bad: list[BadVideo] = []
+        self.new_bad: list[tuple[str, BadVideo]] = []  # with the list of each
         self._part = ""  # whose rows `_rows` takes up, the first `_num_pending` of which no shard holds yet
         self._rows: npt.NDArray[Any] = np.empty((0, 0))
         self._sources = np.empty((0, 3), np.int64)  # of what video each of them is
@@ -228,9 +228,9 @@ class Extraction:
             "done": done,
             "num_done": sum(part.num_records - part.num_missing for part in parts) + self._num_pending,
             "num_total": sum(part.num_records for part in parts),
-            "num_videos": sum(self._num_videos(name) for name in self.parts),
+            "num_videos": {"train": 0, "val": 0} | {name: self._num_videos(name) for name in self.parts},
             "num_bad": sum(len(part.bad) for part in parts),
-            "bad": [{"path": video.path, "reason": video.reason} for video in self.new_bad],
+            "bad": [{"list": name, "path": video.path, "reason": video.reason} for name, video in self.new_bad],
         }
 
     def _num_videos(self, name: str) -> int:
@@ -248,12 +248,13 @@ class Extraction:
             for gap in list(part.gaps()):
                 yield from self._fill(name, gap)
 
-    def _known_bad(self) -> list[BadVideo]:
+    def _known_bad(self) -> list[tuple[str, BadVideo]]:
         """Returns what an earlier start found unreadable, so that limits hold over all of them."""
         found = []
         for name, part in self.parts.items():
             items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
-            found += [BadVideo(items[record // num_views].name, reason) for record, reason in part.bad.items()]
+            for record, reason in part.bad.items():
+                found.append((name, BadVideo(items[record // num_views].name, reason)))
         return found
 
     def _verify(self) -> Iterator[None]:
@@ -304,7 +305,7 @@ class Extraction:
                 encoded_NS = self._encode(batch.clips.view(-1, *batch.clips.shape[-4:]))
                 rows[good] = encoded_NS.reshape(len(good), -1).numpy()
             part.bad.update((start + i, video.reason) for i, video in zip(missing, batch.bad, strict=True))
-            self.new_bad += batch.bad
+            self.new_bad += [(name, video) for video in batch.bad]
             self._num_pending += num_records
             if self._num_pending == len(self._rows) or start + num_records == gap.stop:
                 self.flush()

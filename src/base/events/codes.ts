@@ -27,6 +27,7 @@ export const FINDING_CODES = [
   'duplicate-content',
   'label-conflict',
   'leak',
+  'same-source',
   'slow',
   'too-short',
   'variable-rate',

@@ -40,6 +40,11 @@ export class Findings {
     this.#listener = listener;
   }
 
+  /** Each finding is told, and not the first few of a kind. */
+  get isTold(): boolean {
+    return this.#listener !== undefined;
+  }
+
   add(given: Finding): void {
     const finding = spellLabels(given);
     const group = this.#groupOf(finding);

@@ -8,7 +8,7 @@ import type { BadVideo } from '../../runtime/replies.ts';
 import { countAllowed } from '../list.ts';
 
 export interface BadVideoRules {
-  report: Report;
+  report: Pick<Report, 'event'>;
   /** null: any number; each counts as an error of its own. */
   limit: Pick<Config['data'], 'max_bad_fraction' | 'on_bad_video'> | null;
   /** What cannot be done with them. */
@@ -30,7 +30,7 @@ export interface ListPlace {
 }
 
 /** Named one by one; the rest is counted. */
-const MAX_SHOWN = 50;
+export const MAX_SHOWN = 50;
 
 export class BadVideos {
   readonly #rules: BadVideoRules;
@@ -56,21 +56,7 @@ export class BadVideos {
 
   /** Throws UserError where these are more than allowed: `reason` by path. */
   refuse(known: ReadonlyMap<string, string>, numVideos: number): void {
-    const { limit, done, lists, listedIn } = this.#rules;
-    if (limit === null) return;
-    const { on_bad_video: onBad, max_bad_fraction: share } = limit;
-    const allowed = onBad === 'fail' ? 0 : countAllowed(share, numVideos);
-    if (known.size <= allowed) return;
-    const shown = [...known].slice(0, MAX_SHOWN).map(([path, reason]) => `${path}  ${reason}.`);
-    const more = known.size - shown.length;
-    const rule = `data.on_bad_video: ${onBad}${onBad === 'fail' ? '' : ` with data.max_bad_fraction: ${share}`} allows ${allowed}`;
-    const where = listedIn === undefined ? '' : ` They are listed in ${listedIn}.`;
-    throw new UserError([
-      ...shown,
-      ...(more > 0 ? [`and ${plural(more, 'more video')}.`] : []),
-      `${lists.map(({ file }) => showPath(file)).join(', ') || 'data'}  ${known.size} of ${plural(numVideos, 'video')} cannot be ${done}, and ${rule}.` +
-        `${where}${describeFinder(lists)} Mend or remove them, or raise the limit.`,
-    ]);
+    refuseMany(known, numVideos, this.#rules);
   }
 
   readonly #keep: Keep = ({ path, reason }) => {
@@ -78,6 +64,28 @@ export class BadVideos {
     if (isNew) this.#known.set(path, reason);
     return { isNew, all: this.#known };
   };
+}
+
+/** Throws UserError where bad videos are more than allowed: `reason` by path. */
+export function refuseMany(
+  known: ReadonlyMap<string, string>,
+  numVideos: number,
+  { limit, done, lists, listedIn }: Omit<BadVideoRules, 'report' | 'keep'>,
+): void {
+  if (limit === null) return;
+  const { on_bad_video: onBad, max_bad_fraction: share } = limit;
+  const allowed = onBad === 'fail' ? 0 : countAllowed(share, numVideos);
+  if (known.size <= allowed) return;
+  const shown = [...known].slice(0, MAX_SHOWN).map(([path, reason]) => `${path}  ${reason}.`);
+  const more = known.size - shown.length;
+  const rule = `data.on_bad_video: ${onBad}${onBad === 'fail' ? '' : ` with data.max_bad_fraction: ${share}`} allows ${allowed}`;
+  const where = listedIn === undefined ? '' : ` They are listed in ${listedIn}.`;
+  throw new UserError([
+    ...shown,
+    ...(more > 0 ? [`and ${plural(more, 'more video')}.`] : []),
+    `${lists.map(({ file }) => showPath(file)).join(', ') || 'data'}  ${known.size} of ${plural(numVideos, 'video')} cannot be ${done}, and ${rule}.` +
+      `${where}${describeFinder(lists)} Mend or remove them, or raise the limit.`,
+  ]);
 }
 
 /** The command that finds the rest, as it can be pasted. */

@@ -75,10 +75,7 @@ function readKnown(list: KnownList, rules: ProbeRules, isMet = (_: BadClip): boo
   try {
     const known = JSON.parse(readFileSync(findFile(list, rules), 'utf8')) as Stored;
     const bad = known.bad.filter((clip) => isMet(clip) && isUnchanged(clip));
-    return {
-      ...known,
-      bad: bad.map(({ path, part, line, reason }) => ({ path: nameClip(path, part), line, reason })),
-    };
+    return { ...known, bad: bad.map(({ path, part, line, reason }) => ({ path: nameClip(path, part), line, reason })) };
   } catch {
     return undefined; // none, or one that cannot be read: nothing is known, which is no fault
   }

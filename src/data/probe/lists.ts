@@ -9,6 +9,7 @@ import type { Sampling } from '../../runtime/replies.ts';
 import type { Findings } from '../check/findings.ts';
 import { type CheckedLists, rootOf, type Which } from '../checks.ts';
 import type { ListReport } from '../list.ts';
+import { MAX_SHOWN, refuseMany } from './bad-videos.ts';
 import type { ProbeRules } from './cache.ts';
 import { type ListedVideo, ProbeFindings } from './findings.ts';
 import { describeUnkept } from './kept.ts';
@@ -97,4 +98,24 @@ export function findKnownLists(config: Config, lists: CheckedLists): KnownLists 
     if (found !== undefined) known[which] = found;
   }
   return known;
+}
+
+/** Warns of clips that a probe of just these lists found to be bad. Throws UserError where more of those to train on are known
+ * than may be. */
+export function tellKnown(config: Config, lists: CheckedLists, warn: (text: string) => void): void {
+  const known = findKnownLists(config, lists);
+  for (const which of ['train', 'val'] as const) {
+    const bad = known[which]?.bad ?? [];
+    const list = lists[which];
+    if (bad.length === 0 || list === undefined) continue;
+    const place = { file: list.file, root: rootOf(config.data, which) };
+    const limit = which === 'train' ? config.data : null;
+    const reasons = new Map(bad.map(({ path, reason }) => [path, reason]));
+    refuseMany(reasons, list.numLines, { limit, done: 'read', lists: [place] });
+    const what = which === 'train' ? 'It will be skipped.' : 'It will count as an error.';
+    for (const { line, path, reason } of bad.slice(0, MAX_SHOWN))
+      warn(`${showPath(list.file)}:${line}  ${path} ${reason}. ${what}`);
+    const more = bad.length - MAX_SHOWN;
+    if (more > 0) warn(`${showPath(list.file)}  and ${plural(more, 'more video')} that cannot be read.`);
+  }
 }
