@@ -226,7 +226,9 @@ describe('one trial of a checkpoint', () => {
     expect([found.code, found.stderr]).toEqual([0, '']);
     const { top1, top5 } = (statusOf('all').trials as Record<string, { top1: number; top5: number }>).t1 ?? {};
     expect(JSON.parse(found.stdout)).toMatchObject({ kind: 'evaluated', trial: 't1', top1, top5 });
-    expect(readdirSync(join(folder, 'final')).sort()).toEqual(['result.json', 'scores.npz']);
+    expect(readdirSync(join(folder, 'final')).sort()).toEqual([
+      ...['confusion.csv', 'per-class.csv', 'result.json', 'scores.npz'],
+    ]);
   });
 });
 

@@ -66,19 +66,19 @@ interface Compared {
   notes: string[];
 }
 
-function compare(...names: string[]): Compared {
+async function compare(...names: string[]): Promise<Compared> {
   const report = new Report({ json: true });
   let printed = '';
   report.print = (text) => {
     printed = text;
   };
-  compareRuns(names, report);
+  await compareRuns(names, report);
   return JSON.parse(printed);
 }
 
 describe('training runs', () => {
-  test('are shown by their last own evaluation, with the keys and surroundings that differ and no others', () => {
-    const found = compare(writeRun('a'), writeRun('b', { lr: 2e-3, top1: 0.7, commit: 'beef' }));
+  test('are shown by their last own evaluation, with the keys and surroundings that differ and no others', async () => {
+    const found = await compare(writeRun('a'), writeRun('b', { lr: 2e-3, top1: 0.7, commit: 'beef' }));
     expect(found.runs.map(({ trial, step, result: { top1 } }) => [trial, step, top1])).toEqual([
       ['main', 300, 0.8],
       ['main', 300, 0.7],
@@ -88,46 +88,48 @@ describe('training runs', () => {
     expect([found.comparable, found.warnings]).toEqual([true, []]);
   });
 
-  test('of different lists are not comparable', () => {
+  test('of different lists are not comparable', async () => {
     const other = { ...LIST, file: '/lists/other.txt', sha256: '6'.repeat(64) };
-    const found = compare(writeRun('a'), writeRun('b'), writeRun('c', { list: other }));
+    const found = await compare(writeRun('a'), writeRun('b'), writeRun('c', { list: other }));
     expect(found.comparable).toBe(false);
     expect(found.warnings).toEqual([
       expect.stringMatching(/c was evaluated on another list than .*a \(.*other\.txt, 6+\.\.\./),
     ]);
   });
 
-  test('that were killed are not shown as running, and a difference of two videos in 200 as none', () => {
+  test('that were killed are not shown as running, and a difference of two videos in 200 as none', async () => {
     const [a, b, c] = [writeRun('a'), writeRun('b', { top1: 0.79 }), writeRun('c', { top1: 0.6 })];
     write(join(a, 'status.json'), { state: 'finished', step: 300, steps: 300 });
     write(join(b, 'status.json'), { ...describeWriter(), state: 'running', step: 320, steps: 500, birth: 'gone:1' });
     write(join(b, 'checkpoints/step-300/checkpoint.json'), {});
-    const found = compare(a, b, c);
+    const found = await compare(a, b, c);
+    const why = `Their videos are not paired: ${a}/evaluations/step-300/scores.npz is missing.`;
     expect(found.runs.map(({ state }) => state)).toEqual(['finished', 'stopped', 'unknown']);
     expect(found.notes).toEqual([
       `${b} is stopped: these are its numbers at step 300. Its checkpoint is of step 300.`,
-      `${a} and ${b} cannot be told apart on 200 videos (top-1, 95 %).`,
+      `${a} and ${b} cannot be told apart on 200 videos (top-1, 95 %). ${why}`,
+      `${a} and ${c} differ on 200 videos (top-1, 95 %). ${why}`,
     ]);
   });
 
-  test('of one list with different numbers of videos are told', () => {
-    const found = compare(writeRun('a'), writeRun('b', { videos: 198 }));
+  test('of one list with different numbers of videos are told', async () => {
+    const found = await compare(writeRun('a'), writeRun('b', { videos: 198 }));
     expect(found.warnings).toEqual([expect.stringContaining('200 and 198 of its videos')]);
   });
 
-  test('that cannot be read are named all at once, with what is missing', () => {
+  test('that cannot be read are named all at once, with what is missing', async () => {
     mkdirSync(join(dir, 'empty'), { recursive: true });
     const young = writeRun('young');
     rmSync(join(young, 'evaluations'), { recursive: true });
     const old = writeRun('old');
     rmSync(join(old, 'environment.json'));
     const names = [join(dir, 'none'), join(dir, 'empty'), young, old, `${writeRun('a')}:t0009`];
-    const act = (): Compared => compare(...names);
+    const act = (): Promise<Compared> => compare(...names);
     for (const text of ['none  does not exist', 'empty  holds no config.json', 'young  has no evaluation yet'])
-      expect(act).toThrow(text);
-    expect(act).toThrow('environment.json is missing');
-    expect(act).toThrow('no trial t0009 was evaluated there. It has main.');
-    expect(() => compare(names[0] ?? '')).toThrow('Give two or more');
+      await expect(act()).rejects.toThrow(text);
+    await expect(act()).rejects.toThrow('environment.json is missing');
+    await expect(act()).rejects.toThrow('no trial t0009 was evaluated there. It has main.');
+    await expect(compare(names[0] ?? '')).rejects.toThrow('Give two or more');
   });
 
   test('are printed side by side', async () => {
@@ -155,38 +157,38 @@ describe('trials', () => {
     write(join(run, 'evaluations/step-300/result.json'), { step: 300, list, results: { t0001: result(0.6) } });
   }
 
-  test('of a cohort are named after a colon; a pruned one shows its last evaluation', () => {
+  test('of a cohort are named after a colon; a pruned one shows its last evaluation', async () => {
     const run = join(dir, 'cohort');
     writeCohort(run);
-    const found = compare(`${run}:t0001`, `${run}:t0002`);
+    const found = await compare(`${run}:t0001`, `${run}:t0002`);
     expect(found.runs.map(({ step, result: { top1 } }) => [step, top1])).toEqual([
       [300, 0.6],
       [100, 0.3],
     ]);
     expect(found.config).toEqual([{ key: 'train.lr', values: [1e-3, 2e-3] }]);
-    expect(() => compare(run, `${run}:t0001`)).toThrow('holds several trials');
+    await expect(compare(run, `${run}:t0001`)).rejects.toThrow('holds several trials');
   });
 
-  test('a sweep stands for its best trial on the validation list, with the settings of that evaluation', () => {
+  test('a sweep stands for its best trial on the validation list, with the settings of that evaluation', async () => {
     const sweep = join(dir, 'sweep');
     mkdirSync(sweep, { recursive: true });
     writeSweep(sweep, { points: 2, seeds: [0], bare: true });
     writeCohort(join(sweep, 'cohorts', 'c0002'));
-    const act = (): Compared => compare(sweep, writeRun('a', { lr: 2e-3, top1: 0.7 }));
-    expect(act).toThrow('sweep.json is missing');
+    const act = (): Promise<Compared> => compare(sweep, writeRun('a', { lr: 2e-3, top1: 0.7 }));
+    await expect(act()).rejects.toThrow('sweep.json is missing');
     write(join(sweep, 'sweep.json'), { config: settings(9) });
     write(join(sweep, 'final/result.json'), { step: 300, list: LIST, results: { t0002: result(0.8125) } });
-    const found = act();
+    const found = await act();
     expect(found.runs[0]).toMatchObject({ run: sweep, trial: 't0002', step: 300, result: { top1: 0.8125 } });
     expect([found.config, found.comparable]).toEqual([[], true]);
-    expect(compare(`${sweep}:t0002`, sweep).runs[0]).toMatchObject({ step: 100, result: { top1: 0.3 } });
-    expect(() => compare(`${sweep}:t0099`, sweep)).toThrow('no trial t0099 has begun there');
+    expect((await compare(`${sweep}:t0002`, sweep)).runs[0]).toMatchObject({ step: 100, result: { top1: 0.3 } });
+    await expect(compare(`${sweep}:t0099`, sweep)).rejects.toThrow('no trial t0099 has begun there');
   });
 
-  test('a sweep without a final result says how to name a trial of it', () => {
+  test('a sweep without a final result says how to name a trial of it', async () => {
     mkdirSync(dir, { recursive: true });
     writeSweep(dir, { state: 'running', bare: true });
-    expect(() => compare(dir, dir)).toThrow(
+    await expect(compare(dir, dir)).rejects.toThrow(
       `has no final result yet. Let the sweep finish, or give a trial, as in ${dir}:t0001`,
     );
   });

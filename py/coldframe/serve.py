@@ -35,8 +35,10 @@ VERBS = (
     "advance",
     "evaluate",
     "save",
+    "spare",
     "convert",
     "ensemble",
+    "pair",
     "drop",
     "probe",
     "predict",
@@ -151,6 +153,10 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
         _probing = _probing or Probing()
         return _probing.advance(**arguments)
+    if verb == "pair":  # two files of scores are compared: torch would take longer than that
+        from coldframe.evaluate.paired import pair
+
+        return pair(**arguments)
     if verb == "close" and _probing is not None:
         _probing.close()
     if _session is None:

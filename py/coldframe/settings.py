@@ -149,6 +149,7 @@ class Run:
     save_every: int
     save_minutes: float | None
     keep_checkpoints: int | None
+    keep_best: bool
     init_from: str | None
     tensorboard: bool
     wandb: str | None

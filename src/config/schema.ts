@@ -288,6 +288,10 @@ const otherShapes = {
       .default(10)
       .describe('Save one too when so many minutes have passed since the last; null: by steps alone.'),
     keep_checkpoints: count.nullable().default(3).describe('Newest checkpoints to keep; null: all.'),
+    keep_best: z
+      .boolean()
+      .default(false)
+      .describe('Keep the checkpoint of the best evaluation too, and name it checkpoints/best.'),
     init_from: text
       .nullable()
       .default(null)

@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import type { Report } from '../base/printer.ts';
+import { findIntervals } from '../run/evaluation.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 interface StoredResult {
@@ -19,8 +20,7 @@ export async function averageScores(paths: string[], report: Report): Promise<vo
   const files = stored.map(({ folder }) => join(folder, 'scores.npz'));
   const { members, mean, num_videos } = await withSession({}, (session) => session.ensemble(files));
   const pick = ({ top1, top5, map }: (typeof members)[number]) => ({
-    top1,
-    top5,
+    ...{ top1, top5, ...findIntervals({ top1, top5, map, num_videos }) },
     ...(map === undefined ? {} : { map }),
   });
   const each = members.map((member, i) => ({ path: stored[i]?.folder ?? '', ...pick(member) }));

@@ -5,27 +5,40 @@ import { showPath, UserError } from '../base/errors.ts';
 import { withScratch, writeWhole } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
 import type { Config } from '../config/load.ts';
-import { addListProblems, type CheckedList, checkLists, describeList } from '../data/checks.ts';
+import { addListProblems, type CheckedList, checkLists, describeList, type ListIdentity } from '../data/checks.ts';
 import { BadVideos } from '../data/probe/bad-videos.ts';
 import { findKnownLists } from '../data/probe/lists.ts';
+import {
+  describeClasses,
+  describeErrors,
+  describeResult,
+  isChosenOn,
+  type Results,
+  writeEvaluation,
+} from '../run/evaluation.ts';
+import { RunFolder } from '../run/folder.ts';
 import { guessDevice } from '../run/outcome.ts';
 import { refuseForeignResults } from '../run/place.ts';
-import type { Result } from '../runtime/replies.ts';
 import type { Session } from '../runtime/session.ts';
 import { type CheckpointArguments, openCheckpoint, type UsedCheckpoint } from './checkpoint-config.ts';
 import { describeOpen, withOpened } from './opened.ts';
 
 const CALL_SECONDS = 1;
 
-type Results = Record<string, Result>;
+interface About {
+  step: number;
+  list: ListIdentity | null;
+  chosen_on_list: boolean;
+  classes: string[] | null;
+}
 
 export interface EvaluateArguments extends CheckpointArguments {
   output: string | undefined;
 }
 
 /**
- * Evaluates a checkpoint on the validation list of its configuration, or of another. `output` takes `result.json` and
- * `scores.npz`; by default a folder in the checkpoint's run, named after the step, the views and the list.
+ * Evaluates a checkpoint on the validation list of its configuration, or of another. `output` takes the results and
+ * scores; by default a folder in the checkpoint's run, named after the step, the views and the list.
  */
 export async function evaluate(args: EvaluateArguments, report: Report): Promise<void> {
   if (args.output !== undefined) refuseForeignResults(args.output);
@@ -50,9 +63,12 @@ export async function evaluate(args: EvaluateArguments, report: Report): Promise
       const counted = new BadVideos({ report, limit: null, done: 'read', lists: [] });
       counted.count(known, lists.val?.numLines ?? 0, opened.step);
       const results = await runEvaluation(session, opened.step, target, counted, report);
-      const about = { step: opened.step, checkpoint: path, list: describeList(lists.val), classes, results };
-      writeWhole(join(target, 'result.json'), `${JSON.stringify(about, null, 2)}\n`);
-      reportResults(results, opened.step, target, lists.val, report);
+      const identity = describeList(lists.val);
+      const isChosen = isChosenOn(new RunFolder(findRun(path)), name, opened.step, identity);
+      const about = { step: opened.step, checkpoint: path, list: identity, chosen_on_list: isChosen, classes };
+      writeEvaluation((file, text) => writeWhole(join(target, file), text), about, results, true);
+      reportResults(results, about, target, report);
+      if (isChosen) report.note(explainChosen(path, given));
     });
   });
 }
@@ -88,10 +104,17 @@ function nameOutput(
   const { spatial_views, temporal_views } = config.eval;
   const of = trial === 'main' ? '' : `${trial}-`;
   const name = `step-${step}-${of}${spatial_views}x${temporal_views}-${list?.sha256.slice(0, 8) ?? 'dummy'}`;
-  const parent = dirname(checkpoint);
-  const run = basename(parent) === 'checkpoints' ? dirname(parent) : parent;
-  return join(run, 'evaluations', name);
+  return join(findRun(checkpoint), 'evaluations', name);
 }
+
+function findRun(checkpoint: string): string {
+  const parent = dirname(checkpoint);
+  return basename(parent) === 'checkpoints' ? dirname(parent) : parent;
+}
+
+const explainChosen = (checkpoint: string, list: string): string =>
+  `${showPath(checkpoint)}  was chosen by what it finds on ${showPath(list)}, where this is too good to be true. ` +
+  'Clips that nothing was chosen on say more: --set data.val_list=LIST.';
 
 async function runEvaluation(
   session: Session,
@@ -108,31 +131,14 @@ async function runEvaluation(
   }
 }
 
-function reportResults(
-  results: Results,
-  step: number,
-  output: string,
-  list: CheckedList | undefined,
-  report: Report,
-): void {
+function reportResults(results: Results, about: About, output: string, report: Report): void {
   report.endProgress();
-  for (const [trial, { per_class, average_precision, thresholds, ...result }] of Object.entries(results)) {
-    const about = { list: describeList(list), list_sha256: list?.sha256, output };
-    report.event({
-      kind: 'evaluated',
-      step,
-      trial,
-      ...result,
-      ...about,
-      per_class: describeClasses(per_class, average_precision),
-    });
+  const { step, list, classes, chosen_on_list } = about;
+  for (const [trial, result] of Object.entries(results)) {
+    const place = { list, list_sha256: list?.sha256, chosen_on_list, output };
+    const told = { ...describeResult(result), ...describeClasses(result, classes) };
+    report.event({ kind: 'evaluated', step, trial, ...told, ...place });
+    const errors = describeErrors(result, classes);
+    if (errors !== '') report.say(errors);
   }
-}
-
-function describeClasses(perClass: Result['per_class'], precisions: number[] = []) {
-  return perClass.map(([label, videos, correct], index) => {
-    const precision = precisions[index];
-    const more = precision === undefined ? {} : { average_precision: precision };
-    return { label, num_videos: videos, top1: correct / videos, ...more };
-  });
 }

@@ -4,20 +4,21 @@ import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
 import { formatTable, percent } from '../base/format.ts';
-import { type Accuracy, differ, findInterval, pickAccuracy, showInterval } from '../base/intervals.ts';
+import { type Accuracy, findInterval, pickAccuracy, showInterval } from '../base/intervals.ts';
 import { type Difference, getAt, listDifferences } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
-import { plural } from '../base/words.ts';
 import { readStoredConfig } from '../config/migrate.ts';
 import type { Config } from '../config/schema.ts';
 import { readFormat } from '../config/stored-format.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
+import { findIntervals } from '../run/evaluation.ts';
 import { RunFolder } from '../run/folder.ts';
 import { judgeRun, readSavedStep } from '../run/liveness.ts';
 import { readStatus } from '../run/status.ts';
 import { finalConfig } from '../sweep/definition/file.ts';
 import type { Sweep } from '../sweep/definition/types.ts';
 import { isSweepFolder, readSweepFolder } from '../sweep/folder.ts';
+import { haveSameVideos, type Pair, pairRuns, tellPairs } from './paired.ts';
 
 interface List {
   file: string;
@@ -39,6 +40,8 @@ interface Run {
   saved_step: number | null;
   result: Result;
   list: List | null;
+  /** Of every video. */
+  scores: string;
   config: Config;
   environment: Record<string, unknown>;
 }
@@ -56,7 +59,7 @@ const ENVIRONMENT = [
 ];
 
 /** Compares run folders, RUN:TRIAL, and sweep folders, which stand for their best trial. Throws UserError with all that is missing. */
-export function compareRuns(names: string[], report: Report): void {
+export async function compareRuns(names: string[], report: Report): Promise<void> {
   if (names.length < 2) throw new UserError(`compare  ${names.length} run was given. Give two or more.`);
   const problems: string[] = [];
   const runs = names.flatMap((name) => {
@@ -74,15 +77,19 @@ export function compareRuns(names: string[], report: Report): void {
     const values = runs.map((run) => getAt(run.environment, key));
     return listDifferences(values, key);
   });
-  const warnings = findWarnings(runs);
-  const notes = [...listUnfinished(runs), ...listTies(runs)];
+  const pairs = await pairRuns(runs);
+  const warnings = findWarnings(runs, pairs);
+  const notes = [...listUnfinished(runs), ...tellPairs(pairs, runs)];
   if (report.json) {
-    const each = runs.map(({ config: _config, environment: _environment, ...run }) => run);
+    const each = runs.map(({ config: _config, environment: _environment, scores: _scores, ...run }) => {
+      return { ...run, result: { ...run.result, ...intervalsOf(run.result) } };
+    });
     report.event({
       kind: 'compared',
       runs: each,
       config,
       environment,
+      pairs,
       comparable: warnings.length === 0,
       warnings,
       notes,
@@ -132,7 +139,7 @@ function readSweepRun(name: string, dir: string, trial: string | undefined): Run
   const result = { ...pickAccuracy(final), num_videos: final.num_videos };
   return {
     ...{ run: name, trial: found.name, step: stored.step, result, list: stored.list },
-    ...{ state: 'finished', saved_step: stored.step },
+    ...{ state: 'finished', saved_step: stored.step, scores: root.path('final', 'scores.npz') },
     ...{ config: finalConfig({ config: base }, { settings: config }), environment },
   };
 }
@@ -154,7 +161,9 @@ function readTrialRun(name: string, dir: string, trial: string | undefined): Run
   if (result === undefined)
     throw new UserError(`${name}  no trial ${wanted} was evaluated there. It has ${list(names)}.`);
   const { num_videos, num_bad = 0 } = result;
+  const file = wanted === 'main' ? 'scores.npz' : `${wanted}.scores.npz`;
   return {
+    scores: folder.path('evaluations', `step-${step}`, file),
     ...{ state: stateOf(folder), saved_step: readSavedStep(folder.dir) },
     ...{ run: name, trial: wanted, step, result: { ...pickAccuracy(result), num_videos, num_bad }, list: evaluated },
     ...readSettings(name, folder, wanted),
@@ -202,10 +211,13 @@ function readSettings(name: string, folder: RunFolder, trial: string): Pick<Run,
   return { config: readStoredConfig(settings, { file, format }), environment: environment as Record<string, unknown> };
 }
 
-function findWarnings(runs: Run[]): string[] {
+/** Lists with other bytes may still hold the same videos: two of the pairs' runs then share all of them. */
+function findWarnings(runs: Run[], pairs: Pair[]): string[] {
   const [first, ...others] = runs;
   if (first === undefined) return [];
-  const differing = others.filter((run) => run.list?.sha256 !== first.list?.sha256);
+  const same = pairs.filter(haveSameVideos).flatMap(({ runs: both }) => both);
+  const isSame = (run: Run): boolean => [run.run, first.run].every((name) => same.includes(name));
+  const differing = others.filter((run) => run.list?.sha256 !== first.list?.sha256 && !isSame(run));
   const about = (run: Run): string =>
     run.list === null ? 'no list' : `${run.list.file}, ${run.list.sha256.slice(0, 16)}...`;
   const warnings = differing.map(
@@ -228,21 +240,6 @@ const listUnfinished = (runs: Run[]): string[] =>
       return `${run} is ${state}: these are its numbers at step ${step}. ${onwards}.`;
     });
 
-/** Pairs with the best run whose difference chance alone may explain. */
-function listTies(runs: Run[]): string[] {
-  const known = runs.flatMap(({ run, result: { top1, map, num_videos } }) =>
-    top1 === null || map != null ? [] : [{ run, top1, num_videos }],
-  );
-  const [best, ...others] = known.toSorted((a, b) => b.top1 - a.top1);
-  if (best === undefined) return [];
-  return others
-    .filter((other) => !differ(best.top1, best.num_videos, other.top1, other.num_videos))
-    .map(
-      ({ run, num_videos }) =>
-        `${best.run} and ${run} cannot be told apart on ${plural(num_videos, 'video')} (top-1, 95 %).`,
-    );
-}
-
 /** Of runs with several labels a video mAP stands in the place of the others; mixed ones have both, and dashes. */
 function listMetrics(runs: Run[]): string[][] {
   const hasMap = runs.some(({ result }) => result.map != null);
@@ -257,6 +254,9 @@ function listMetrics(runs: Run[]): string[][] {
   const metrics = [...(hasMap ? ['mAP'] : []), ...(hasTop ? ['top-1', '95 %', 'top-5'] : [])];
   return [['run', 'trial', 'state', 'step', ...metrics, 'videos', 'list'], ...rows];
 }
+
+const intervalsOf = ({ top1, top5, map, num_videos }: Result): object =>
+  top1 === null || top5 === null || map != null ? {} : findIntervals({ top1, top5, num_videos });
 
 function showTop({ top1, top5, map, num_videos }: Result): string[] {
   if (map != null) return ['-', '-', '-'];

@@ -1,6 +1,16 @@
 /** The run folder: what a run leaves behind, and how it is written so that a reader always sees whole files. */
 
-import { existsSync, readdirSync, readFileSync, renameSync, statSync, truncateSync, utimesSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+} from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Fenced, UserError } from '../base/errors.ts';
 import type { Kind, StoredEvent, TimedEvent } from '../base/events/event.ts';
@@ -70,9 +80,13 @@ export class RunFolder {
     appendWhole(this.path('events.jsonl'), `${JSON.stringify(event)}\n`);
   }
 
-  writeJson(name: string, value: unknown): void {
+  write(name: string, text: string): void {
     this.refuseFenced();
-    writeWhole(this.path(name), `${JSON.stringify(value, null, 2)}\n`);
+    writeWhole(this.path(name), text);
+  }
+
+  writeJson(name: string, value: unknown): void {
+    this.write(name, `${JSON.stringify(value, null, 2)}\n`);
   }
 
   readJson(name: string): unknown {
@@ -206,7 +220,7 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
     throw new UserError(`${path}  is a checkpoint of the original and holds no configuration. Convert it: ${convert}`);
   }
   const candidates = [given, join(given, 'checkpoints', 'latest'), join(given, 'latest')];
-  const folder = candidates.map(followLatest).find((candidate) => existsSync(join(candidate, 'checkpoint.json')));
+  const folder = candidates.map(followName).find((candidate) => existsSync(join(candidate, 'checkpoint.json')));
   if (folder === undefined) {
     const what = statSync(given).isDirectory() ? 'holds no checkpoint.json' : `is a file (${basename(given)})`;
     throw new UserError(`${path}  ${what}. A checkpoint is a folder such as RUN/checkpoints/latest.`);
@@ -221,10 +235,13 @@ export function readCheckpoint(path: string): { folder: string; header: Checkpoi
   return { folder, header: { ...header, format: readFormat(header, file) } };
 }
 
-/** Returns the checkpoint that `latest` names where it is a small file: on a disk that has no links. */
-export function followLatest(path: string): string {
-  if (basename(path) !== 'latest' || !existsSync(path) || !statSync(path).isFile()) return path;
-  const name = readFileSync(path, 'utf8').trim();
+/** Returns the checkpoint that `latest` or `best` names: by a link, on a disk without links by a small file. A result
+ * says so of which step it is, also when another one has the name. */
+export function followName(path: string): string {
+  if (!/^(latest|best)$/.test(basename(path)) || !existsSync(path)) return path;
+  const stats = lstatSync(path);
+  if (!stats.isFile() && !stats.isSymbolicLink()) return path;
+  const name = stats.isFile() ? readFileSync(path, 'utf8').trim() : readlinkSync(path);
   return /^step-\d+$/.test(name) ? join(dirname(path), name) : path;
 }
 

@@ -1,16 +1,18 @@
 /** What a run says at its beginning, before Python is there, and at its end: result, best step, place, what to do next. */
 
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { showPath } from '../base/errors.ts';
 import { formatTable, percent } from '../base/format.ts';
 import { findInterval, METRICS, mainMetric, showInterval } from '../base/intervals.ts';
 import { plural, quoteWord } from '../base/words.ts';
+import type { ListIdentity } from '../data/checks.ts';
 import { findDevices } from '../executors/local.ts';
 import type { Result } from '../runtime/replies.ts';
 import { firstSettings, isPlain } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
-import { RunFolder } from './folder.ts';
+import { EVALUATION_FILES, isBetter } from './evaluation.ts';
+import { followName, RunFolder } from './folder.ts';
 
 /** The first line: importing torch takes seconds, and nobody should wonder meanwhile. */
 export function describeStart(folder: RunFolder, cohort: CohortFile): string {
@@ -32,58 +34,75 @@ export function guessDevice(device: string): string {
 interface Evaluated {
   step: number;
   result: Result;
+  list: ListIdentity | null;
+}
+
+interface Stored {
+  list?: ListIdentity | null;
+  results: Record<string, Result>;
 }
 
 /** Returns the evaluations of a plain run, the earliest first. */
 function readEvaluations(folder: RunFolder): Evaluated[] {
   return folder.listEvaluations().flatMap((step) => {
-    const stored = folder.readJson(`evaluations/step-${step}/result.json`) as { results: Record<string, Result> };
+    const stored = folder.readJson(`evaluations/step-${step}/result.json`) as Stored;
     const result = stored.results.main;
-    return result === undefined ? [] : [{ step, result }];
+    return result === undefined ? [] : [{ step, result, list: stored.list ?? null }];
   });
 }
 
 /** The last lines of a run: also of one that was finished long ago and is only asked again. */
 export function describeOutcome(folder: RunFolder, cohort: CohortFile): string {
   const dir = showPath(folder.dir);
-  const place = ['place', `${dir} (checkpoints/latest, evaluations, events.jsonl, metrics)`];
-  if (!isPlain(cohort)) return formatTable([place]);
-  const evaluated = readEvaluations(folder);
+  const evaluated = isPlain(cohort) ? readEvaluations(folder) : [];
   const last = evaluated.at(-1);
+  const scores = last === undefined ? 'evaluations' : `evaluations/step-${last.step} (${EVALUATION_FILES.join(', ')})`;
+  const place = ['place', `${dir}: checkpoints/latest, ${scores}, events.jsonl, metrics`];
+  if (!isPlain(cohort)) return formatTable([place]);
   const rows = [
     ['result', last === undefined ? 'not evaluated: data.val_list is not set' : describeResult(last)],
     ...(last === undefined ? [] : [['best', describeBest(folder, evaluated, last)]]),
     place,
   ];
-  const steps = listNext(folder, last !== undefined).map((command, index) => [index === 0 ? 'next' : '', command]);
+  const steps = listNext(folder).map((command, index) => [index === 0 ? 'next' : '', command]);
   return formatTable([...rows, ...steps]);
 }
 
 function describeResult({ step, result }: Evaluated): string {
   const { top1, top5, map, num_videos } = result;
   if (map !== undefined) return `mAP ${percent(map)} on ${plural(num_videos, 'video')}, at step ${step}`;
-  const interval = showInterval(findInterval(top1, num_videos));
-  return `top-1 ${percent(top1)} (95 %: ${interval}), top-5 ${percent(top5)} on ${plural(num_videos, 'video')}, at step ${step}`;
+  const show = (share: number): string => `${percent(share)} (95 %: ${showInterval(findInterval(share, num_videos))})`;
+  return `top-1 ${show(top1)}, top-5 ${show(top5)} on ${plural(num_videos, 'video')}, at step ${step}`;
 }
 
+/** The best of all, and where its checkpoint is. What was chosen on the list that it is tested on looks better than it is. */
 function describeBest(folder: RunFolder, evaluated: Evaluated[], last: Evaluated): string {
   const metric = mainMetric(last.result);
   const shareOf = ({ result }: Evaluated): number => result[metric] ?? 0;
-  const best = evaluated.reduce((one, other) => (shareOf(other) > shareOf(one) ? other : one), last);
+  const best = evaluated.reduce((one, other) => (isBetter(shareOf(other), shareOf(one)) ? other : one));
   const count = plural(evaluated.length, 'evaluation');
   if (best === last) return `step ${last.step}, the last, of ${count}`;
-  const kept = ['', '-best'].map((ending) => folder.path('checkpoints', `step-${best.step}${ending}`)).find(existsSync);
-  const where = kept === undefined ? 'its checkpoint is gone (run.keep_checkpoints)' : showPath(kept);
-  return `step ${best.step} of ${count}: ${METRICS[metric]} ${percent(shareOf(best))}; ${where}`;
+  const where = findKept(folder, best.step) ?? 'its checkpoint is gone (run.keep_best: true keeps it)';
+  const chosen = best.list === null ? '' : `; chosen on ${basename(best.list.file)}, where this is too good to be true`;
+  return `step ${best.step} of ${count}: ${METRICS[metric]} ${percent(shareOf(best))}; ${where}${chosen}`;
+}
+
+/** Returns the checkpoint of a step as a person would name it; a user may have made a copy of it. */
+function findKept(folder: RunFolder, step: number): string | undefined {
+  const place = (name: string): string => folder.path('checkpoints', name);
+  if (followName(place('best')) === place(`step-${step}`)) return showPath(place('best'));
+  const kept = [`step-${step}`, `step-${step}-best`].map(place).find(existsSync);
+  return kept === undefined ? undefined : showPath(kept);
 }
 
 /** Commands that can be pasted as they are. */
-function listNext(folder: RunFolder, isEvaluated: boolean): string[] {
-  const checkpoint = quoteWord(showPath(folder.path('checkpoints', 'latest')));
-  const video = isEvaluated ? findVideo(folder) : undefined;
+function listNext(folder: RunFolder): string[] {
+  const show = (...parts: string[]): string => quoteWord(showPath(folder.path(...parts)));
+  const checkpoint = show('checkpoints', existsSync(folder.path('checkpoints', 'best')) ? 'best' : 'latest');
+  const video = findVideo(folder);
   return [
-    ...(isEvaluated ? [`coldframe evaluate --checkpoint ${checkpoint}`] : []),
     ...(video === undefined ? [] : [`coldframe predict --checkpoint ${checkpoint} ${quoteWord(showPath(video))}`]),
+    `coldframe export onnx ${checkpoint} --output ${show('model.onnx')}`,
   ];
 }
 
@@ -101,10 +120,10 @@ export function describeSweepNext(dir: string, best: { trial: string; cohort: st
   return formatTable(commands.map((command, index) => [index === 0 ? 'next' : '', command]));
 }
 
-/** Returns the first video of the validation list, to try the checkpoint on. */
+/** Returns the first video of the validation list, without one of the training list, to try the checkpoint on. */
 function findVideo(folder: RunFolder): string | undefined {
-  const file = folder.path('lists', 'val.tsv');
-  if (!existsSync(file)) return undefined;
+  const file = ['val.tsv', 'train.tsv'].map((name) => folder.path('lists', name)).find(existsSync);
+  if (file === undefined) return undefined;
   const [line = ''] = readFileSync(file, 'utf8').split('\n', 1);
   const [path = '', , start, end] = line.split('\t');
   if (!existsSync(path)) return undefined;

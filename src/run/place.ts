@@ -49,7 +49,8 @@ export function refuseForeignResults(dir: string): void {
   if (!statSync(dir).isDirectory())
     throw new UserError(`${showPath(dir)}  is a file, and a folder is needed. Name another place with --output.`);
   const foreign = readdirSync(dir).filter(
-    (name) => !/^(.*\.)?scores\.npz$|^result\.json$|^attempt\.json$|^cohort\.log$|^\./.test(name),
+    (name) =>
+      !/^(.*\.)?(scores\.npz|per-class\.csv|confusion\.csv)$|^(result|attempt)\.json$|^cohort\.log$|^\./.test(name),
   );
   if (foreign.length === 0) return;
   const told = foreign.sort().slice(0, MAX_TOLD).join(', ');

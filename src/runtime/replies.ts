@@ -64,6 +64,8 @@ const accuracyShape = {
   top5: z.number(),
   /** [label, videos, correct] of each class that occurs. */
   per_class: z.array(z.tuple([z.number(), z.number(), z.number()])),
+  /** [label, best class, videos] of each pair that occurs; of videos with one label. */
+  confusion: z.array(z.tuple([z.number(), z.number(), z.number()])).optional(),
   /** Of videos with several labels, as what follows. */
   map: z.number().optional(),
   f1: z.number().optional(),
@@ -90,6 +92,20 @@ export const ensembleSchema = z.object({
   members: z.array(accuracySchema),
   mean: accuracySchema,
 });
+
+/** Two files of scores, video by video. */
+export const pairedSchema = z.union([
+  z.object({
+    reason: z.null(),
+    ...{ num_first: z.number(), num_other: z.number(), num_shared: z.number() },
+    /** Videos that are right in these. */
+    ...{ both: z.number(), only_first: z.number(), only_other: z.number(), neither: z.number() },
+    /** McNemar's. */
+    p: z.number(),
+  }),
+  z.object({ reason: z.string() }),
+]);
+export type Paired = z.infer<typeof pairedSchema>;
 
 export const evaluateSchema = z.object({
   done: z.boolean(),

@@ -19,6 +19,7 @@ import {
   inspectSchema,
   memorySchema,
   openSchema,
+  pairedSchema,
   predictSchema,
   probedSchema,
   type Sampling,
@@ -141,6 +142,11 @@ export class Session {
     return this.runtime.call('ensemble', { paths }, ensembleSchema);
   }
 
+  /** Two files of scores of one trial each, video by video; needs no torch. */
+  pair(first: string, other: string, isSameList: boolean) {
+    return this.runtime.call('pair', { first, other, is_same_list: isSameList }, pairedSchema);
+  }
+
   /** Takes trials out of the cohort; the others do not notice. */
   drop(trials: string[]) {
     return this.runtime.call('drop', { trials }, z.object({ trials: z.array(z.string()) }));
@@ -148,6 +154,11 @@ export class Session {
 
   save() {
     return this.runtime.call('save', {}, z.object({ path: z.string(), step: z.number() }));
+  }
+
+  /** From now on the checkpoints of these steps stay beside the newest, and `best` names one of them. */
+  spare(steps: number[], best: number | null) {
+    return this.runtime.call('spare', { steps, best }, z.object({}));
   }
 
   convert(to: 'coldframe' | 'upstream', output: string) {

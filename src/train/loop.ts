@@ -4,9 +4,11 @@ import { Interrupted, UserError } from '../base/errors.ts';
 import type { EventOf } from '../base/events/event.ts';
 import { describeList } from '../data/checks.ts';
 import { isPlain } from '../run/cohort-file.ts';
+import { describeResult, writeEvaluation } from '../run/evaluation.ts';
 import { refuseSmallDisk } from '../run/place.ts';
 import type { Advanced, Step } from '../runtime/replies.ts';
 import type { Session } from '../runtime/session.ts';
+import { keepBest, recallBest, save } from './saving.ts';
 import { beginJournal, openSession } from './take-over.ts';
 import { CALL_SECONDS, type Results, type Training } from './training.ts';
 
@@ -17,6 +19,7 @@ export async function trainOn(run: Training, session: Session, resume: string): 
     refuseSmallDisk(run.folder.dir, trained, run.config.train.ema_decay !== null);
   }
   beginJournal(run, opened);
+  await recallBest(run, session);
   run.countKnown();
   await settle(run, session);
   while (run.step < run.config.train.steps) {
@@ -25,7 +28,7 @@ export async function trainOn(run: Training, session: Session, resume: string): 
     if (run.isRung()) await passRung(run, session, await evaluate(run, session));
     else {
       if (run.isDue('save')) await save(run, session);
-      if (run.isDue('evaluate')) await evaluate(run, session);
+      if (run.isDue('evaluate')) await keepBest(run, session, await evaluate(run, session));
     }
   }
   run.writeStatus('finished');
@@ -39,8 +42,8 @@ async function settle(run: Training, session: Session): Promise<void> {
   const { alive } = run.standing;
   const isComplete = stored !== undefined && alive.every((name) => name in stored);
   const results = isComplete ? stored : await evaluate(run, session);
+  if (!run.isRung()) return isComplete ? undefined : keepBest(run, session, results);
   // A checkpoint saved by a stop in the rung's evaluation still holds the losers; one saved by the rung does not.
-  if (!run.isRung()) return;
   const losers = run.decide(results).filter(({ stays }) => !stays);
   if (losers.some(({ trials }) => trials.some((name) => alive.includes(name)))) await passRung(run, session, results);
 }
@@ -90,13 +93,6 @@ function dropTrials(
   );
 }
 
-async function save(run: Training, session: Session): Promise<void> {
-  run.folder.refuseFenced();
-  run.report.event({ kind: 'saved', ...(await session.save()) });
-  run.savedStep = run.step;
-  run.clock.restart();
-}
-
 async function evaluate(run: Training, session: Session): Promise<Results> {
   for (;;) {
     run.folder.refuseFenced();
@@ -120,10 +116,11 @@ function recordEvaluation(run: Training, results: Results): Results {
   run.standing.evaluated(results);
   const { val, classes } = run.lists;
   const list = describeList(val);
-  run.folder.writeJson(`evaluations/step-${run.step}/result.json`, { step: run.step, list, classes, results });
+  const write = (name: string, text: string): void => run.folder.write(`evaluations/step-${run.step}/${name}`, text);
+  writeEvaluation(write, { step: run.step, list, classes }, results);
   run.report.events(
-    Object.entries(results).map(([trial, { per_class, average_precision, thresholds, ...result }]) => {
-      return { kind: 'evaluated', step: run.step, trial, ...result, list };
+    Object.entries(results).map(([trial, result]) => {
+      return { kind: 'evaluated', step: run.step, trial, ...describeResult(result), list };
     }),
   );
   return results;
@@ -144,6 +141,7 @@ async function passRung(run: Training, session: Session, results: Results): Prom
   if (losers.length > 0) await session.drop(losers.map(({ trial }) => trial));
   dropTrials(run, losers);
   await save(run, session);
+  await keepBest(run, session, results);
   run.writeStatus('running');
 }
 

@@ -9,6 +9,7 @@ import { BadVideos } from '../data/probe/bad-videos.ts';
 import type { KnownLists } from '../data/probe/known.ts';
 import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
+import type { Bests } from '../run/evaluation.ts';
 import type { RunFolder, Status } from '../run/folder.ts';
 import { SaveClock } from '../run/save-clock.ts';
 import type { BadVideo, Result } from '../runtime/replies.ts';
@@ -38,6 +39,8 @@ export class Training {
   known: KnownLists = {};
   readonly pace = new Pace();
   lists: CheckedLists = {};
+  /** null: none is kept (`run.keep_best`). */
+  bests: Bests | null = null;
   step = 0;
   /** null: this process has saved nothing yet. */
   savedStep: number | null = null;

@@ -94,6 +94,7 @@ BASE: dict[str, Any] = {
         "save_every": 2,
         "save_minutes": None,
         "keep_checkpoints": 3,
+        "keep_best": False,
         "init_from": None,
         "tensorboard": False,
         "wandb": None,

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -23,14 +24,21 @@ from small import settings_json
 from test_cohort import make_batch, make_cohort, weights
 
 
-def save(folder: Path, cohort: Cohort, step: int, keep: int | None = 3, digest: str | None = None) -> Path:
+def save(
+    folder: Path,
+    cohort: Cohort,
+    step: int,
+    keep: int | None = 3,
+    digest: str | None = None,
+    spared: Collection[int] = (),
+) -> Path:
     header: dict[str, Any] = {
         "step": step,
         "backbone_sha256": digest or models.hash_weights(cohort.backbone),  # as loaded, before any training
         "classes": ["a", "b", "c", "d", "e"],
         "config": {trial.name: settings_json() for trial in cohort.trials},
     }
-    return checkpoint.save(folder, cohort, header, keep)
+    return checkpoint.save(folder, cohort, header, keep, spared)
 
 
 def restore(cohort: Cohort, path: Path, classes: list[str] | None = None) -> int:
@@ -90,6 +98,32 @@ def test_latest_is_the_last_one_saved_and_only_the_newest_are_kept(tmp_path: Pat
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-10"
     save(tmp_path, cohort, 6, keep=None)  # the run was taken back
     assert checkpoint.find_latest(tmp_path) == tmp_path / "step-6"
+
+
+def test_the_checkpoint_of_the_best_evaluation_stays_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = make_cohort(main={})
+    for step in (2, 4, 6, 8):
+        save(tmp_path, cohort, step, keep=1, spared={4})
+    checkpoint.name_best(tmp_path, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "latest", "step-4", "step-8"]
+    assert checkpoint.read_header(tmp_path / "best")["step"] == 4
+    checkpoint.prune(tmp_path, 8, 1, {8})  # a later one is better
+    checkpoint.name_best(tmp_path, 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "latest", "step-8"]
+    checkpoint.name_best(tmp_path, None)
+    assert not (tmp_path / "best").is_symlink()
+    monkeypatch.setattr(Path, "symlink_to", Mock(side_effect=OSError(errno.EPERM, "Operation not permitted")))
+    checkpoint.name_best(tmp_path, 8)
+    assert not (tmp_path / "best").is_symlink()
+    assert checkpoint.read_header(tmp_path / "best")["step"] == 8
+    checkpoint.name_best(tmp_path, None)
+    (tmp_path / "best").mkdir()
+    checkpoint.name_best(tmp_path, None)
+    assert (tmp_path / "best").is_dir()
+    with pytest.raises(UserError, match="is not what names the best checkpoint"):
+        checkpoint.name_best(tmp_path, 8)
 
 
 def test_a_run_that_was_taken_back_keeps_what_it_writes(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_accuracy_counts_hits_among_the_best_and_per_class() -> None:
     assert found["top1"] == 0.5
     assert found["top5"] == 0.75
     assert found["per_class"] == [[0, 1, 1], [1, 1, 0], [2, 1, 1], [3, 1, 0]]
+    assert found["confusion"] == [[0, 0, 1], [1, 0, 1], [2, 2, 1], [3, 2, 1]]
 
 
 def test_top5_counts_the_fifth_and_not_the_sixth() -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from coldframe.errors import UserError
@@ -19,12 +20,12 @@ Numbers = npt.NDArray[np.float64]
 
 
 def accuracy(scores_NK: Tensor, labels: Tensor, thresholds: Sequence[float] | None = None) -> dict[str, Any]:
-    """Returns top1 and top5 (0..1; with fewer than five classes top-K), and `per_class`: (label, num_videos,
-    num_correct) of each class that occurs.
+    """Returns top1 and top5 (0..1; with fewer than five classes top-K), `per_class`: (label, num_videos, num_correct)
+    of each class that occurs, and `confusion`: (label, best class, num_videos) of each pair that occurs.
 
     `labels` are (N,), or of videos with any number of labels (N, K): then a video is hit where one of its labels is
     among the best, those without a label are in no hit, correct is what reaches the class's threshold, and there are
-    map, average_precision, f1 and thresholds besides (`judge_classes`).
+    map, average_precision, f1 and thresholds, and no `confusion` (`judge_classes`).
     """
     num_classes = scores_NK.shape[1]
     ranked_NK = scores_NK.topk(min(5, num_classes), dim=1).indices
@@ -37,7 +38,14 @@ def accuracy(scores_NK: Tensor, labels: Tensor, thresholds: Sequence[float] | No
     totals = labels.bincount(minlength=num_classes)
     correct = labels[hits_NK[:, 0]].bincount(minlength=num_classes)
     per_class = [[label, int(totals[label]), int(correct[label])] for label in totals.nonzero().flatten().tolist()]
-    return {**_count_hits(hits_NK), "per_class": per_class}
+    return {**_count_hits(hits_NK), "per_class": per_class, "confusion": _count_pairs(labels, ranked_NK[:, 0])}
+
+
+def _count_pairs(labels_N: Tensor, best_N: Tensor) -> list[list[int]]:
+    pairs, counts = np.unique(torch.stack([labels_N, best_N], dim=1).numpy(), axis=0, return_counts=True)
+    return [
+        [label, best, num_videos] for (label, best), num_videos in zip(pairs.tolist(), counts.tolist(), strict=True)
+    ]
 
 
 def _count_hits(hits_NK: Tensor) -> dict[str, float]:

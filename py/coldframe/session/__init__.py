@@ -99,6 +99,10 @@ class Session:
         """Returns the path of the checkpoint that now holds this step."""
         return training.save(self.running)
 
+    def spare(self, steps: list[int], best: int | None) -> dict[str, Any]:
+        """Returns nothing of note; the checkpoints of these steps stay from now on, and `best` names one of them."""
+        return training.spare(self.running, steps, best)
+
     def convert(self, to: str, output: str) -> dict[str, Any]:
         """Returns the path of this step's checkpoint, written as `coldframe` (a folder) or `upstream` (a .pth file)."""
         return training.convert(self.running, to, Path(output))

@@ -49,6 +49,7 @@ class Running:
     step: int = 0
     train: Iterator[Batch] | None = None
     num_unread: int = 0  # clips since the last one that could be read
+    spared: frozenset[int] = frozenset()  # steps whose checkpoints stay
     evaluation: Evaluation | None = None
     comparison: Comparison | None = None
     timeline: Timeline | None = None

@@ -88,8 +88,20 @@ def save(running: Running) -> dict[str, Any]:
     if running.metrics is not None:
         running.metrics.flush()
     keep = running.settings.run.keep_checkpoints
-    path = checkpoint.save(running.run_dir / "checkpoints", running.cohort, running.header(), keep)
+    folder = running.run_dir / "checkpoints"
+    path = checkpoint.save(folder, running.cohort, running.header(), keep, running.spared)
     return {"path": str(path), "step": running.step}
+
+
+def spare(running: Running, steps: list[int], best: int | None) -> dict[str, Any]:
+    """Returns nothing of note; the checkpoints of these steps stay from now on beside the newest, and `best` names one
+    of them, or nothing."""
+    assert running.run_dir is not None
+    running.spared = frozenset(steps)
+    folder = running.run_dir / "checkpoints"
+    checkpoint.name_best(folder, best)
+    checkpoint.prune(folder, running.step, running.settings.run.keep_checkpoints, running.spared)
+    return {}
 
 
 def convert(running: Running, to: str, output: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +31,61 @@ from coldframe.train.trial import Trial
 
 FORMAT = 1  # of all that is stored: src/config/stored-format.ts
 LATEST = "latest"
+BEST = "best"  # of the evaluations so far, with `run.keep_best`
 _NAME = re.compile(r"step-(0|[1-9][0-9]*)")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 OLDER = "take an older checkpoint of the same run"
 
 
-def save(folder: Path, cohort: Cohort, header: dict[str, Any], keep: int | None) -> Path:
+def save(folder: Path, cohort: Cohort, header: dict[str, Any], keep: int | None, spared: Collection[int] = ()) -> Path:
     """Returns the path of the checkpoint of `header["step"]`: on the disk whole before `latest` names it and before
     anything older goes.
 
-    `keep` newest checkpoints stay, all with None. Raises UserError when the disk does not take it, what was there
-    stays; or where something else has the name.
+    `keep` newest checkpoints stay, all with None, and those of the `spared` steps. Raises UserError when the disk does
+    not take it, what was there stays; or where something else has the name.
     """
     target, latest = folder / f"step-{header['step']}", folder / LATEST
-    _refuse_foreign(target, latest)
+    _refuse_foreign(target)
+    _refuse_foreign_name(latest)
     with writing_folder(target) as partial:  # a run that was taken back to an earlier step passes here again
         _write(partial, cohort, header)
     _point(latest, target.name)
-    if keep is not None:
-        # A run that was taken back has later ones too: they do not count, else this one could be the oldest.
-        passed = [path for path in list_checkpoints(folder) if _step_of(path) <= header["step"]]
-        for old in passed[:-keep]:
-            remove(old)
+    prune(folder, header["step"], keep, spared)
     return target
 
 
-def _refuse_foreign(target: Path, latest: Path) -> None:
-    """Raises UserError where a user's own files have the names that a checkpoint takes."""
+def prune(folder: Path, step: int, keep: int | None, spared: Collection[int]) -> None:
+    """Removes the checkpoints up to a step but the `keep` newest (all with None) and those of the `spared` steps."""
+    if keep is None:
+        return
+    # A run that was taken back has later ones too: they do not count, else this one could be the oldest.
+    passed = [path for path in list_checkpoints(folder) if _step_of(path) <= step]
+    for old in passed[:-keep]:
+        if _step_of(old) not in spared:
+            remove(old)
+
+
+def name_best(folder: Path, step: int | None) -> None:
+    """Makes `best` name the checkpoint of a step, or of None go. Raises UserError where the user has something of that
+    name."""
+    best = folder / BEST
+    if step is not None:
+        _refuse_foreign_name(best)
+        _point(best, f"step-{step}")
+    elif best.is_symlink() or follow(best) != best:
+        best.unlink()
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Raises UserError where a user's own files have the name that a checkpoint takes."""
     if target.exists() and not (target / "checkpoint.json").is_file():
         raise UserError(f"{target}  exists, and is no checkpoint. Move it away, or name another folder.")
-    if latest.exists() and not latest.is_symlink() and follow(latest) == latest:
-        raise UserError(f"{latest}  exists, and is not what names the last checkpoint. Move it away.")
+
+
+def _refuse_foreign_name(link: Path) -> None:
+    if link.exists() and not link.is_symlink() and follow(link) == link:
+        what = "last" if link.name == LATEST else "best"
+        raise UserError(f"{link}  exists, and is not what names the {what} checkpoint. Move it away.")
 
 
 def _write(partial: Path, cohort: Cohort, header: dict[str, Any]) -> None:
@@ -91,9 +116,9 @@ def _optimizer_tensors(trial: Trial) -> dict[str, Tensor]:
 
 
 def _point(latest: Path, name: str) -> None:
-    """Makes `latest` name a checkpoint: by a link, or by a small file on a disk that has no links (exFAT, some network
-    disks)."""
-    link = latest.with_name(f"{LATEST}.partial-link")
+    """Makes `latest` (or `best`) name a checkpoint: by a link, or by a small file on a disk that has no links (exFAT,
+    some network disks)."""
+    link = latest.with_name(f"{latest.name}.partial-link")
     link.unlink(missing_ok=True)
     try:
         link.symlink_to(name)
@@ -105,8 +130,8 @@ def _point(latest: Path, name: str) -> None:
 
 
 def follow(path: Path) -> Path:
-    """Returns the checkpoint that a `latest` which is a file names; any other path as it is."""
-    if path.name != LATEST or not path.is_file():
+    """Returns the checkpoint that a `latest` or `best` which is a file names; any other path as it is."""
+    if path.name not in (LATEST, BEST) or not path.is_file():
         return path
     with path.open("rb") as file:
         name = file.read(100).decode(errors="replace").strip()

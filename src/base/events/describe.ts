@@ -1,5 +1,6 @@
 /** Events in words: a line or two each, for people. */
 
+import { showPath } from '../errors.ts';
 import { formatBytes, formatDuration, formatPlace, percent } from '../format.ts';
 import { type Accuracy, findInterval, METRICS, mainMetric, mean, showInterval } from '../intervals.ts';
 import { keepLine, plural } from '../words.ts';
@@ -9,20 +10,26 @@ type Words = { [K in Kind]?: (event: EventOf<K>) => string | undefined };
 
 /** What is not known shows as NaN. */
 const num = (value: number | null | undefined): number => value ?? Number.NaN;
-const interval = (share: number, count: number): string => showInterval(findInterval(share, count));
 
-/** `top-1 50.00 %, top-5 90.00 %`, or `mAP 91.20 %` where videos have several labels. */
-const accuracies = ({ top1, top5, map }: Accuracy): string =>
-  map == null ? `top-1 ${percent(num(top1))}, top-5 ${percent(num(top5))}` : `mAP ${percent(map)}`;
+/** `50.00 % (95 %: 43.1 to 56.9 %)`, a share of so many videos. */
+const shareOf = (share: number | null, count: number): string =>
+  `${percent(num(share))} (95 %: ${showInterval(findInterval(num(share), count))})`;
 
-/** With the interval of top-1, and what else is to be said of classes. */
+/** `top-1 50.00 % (95 %: ...), top-5 ...`, or `mAP 91.20 %` where videos have several labels. */
+const accuracies = ({ top1, top5, map }: Accuracy, count: number): string =>
+  map == null ? `top-1 ${shareOf(top1, count)}, top-5 ${shareOf(top5, count)}` : `mAP ${percent(map)}`;
+
+/** With what else is to be said of classes. */
 function evaluation(e: Accuracy & Pick<EventOf<'evaluated'>, 'num_videos' | 'balanced_accuracy' | 'f1'>): string {
   if (e.map != null) return `mAP ${percent(e.map)}${e.f1 === undefined ? '' : `, F1 ${percent(e.f1)}`}`;
   const { top1, balanced_accuracy: balanced = top1 } = e;
   const isSkewed = Math.abs(num(balanced) - num(top1)) > 5e-5; // in what is printed
   const classes = isSkewed ? `, balanced ${percent(num(balanced))}` : '';
-  return `top-1 ${percent(num(top1))} (95 %: ${interval(num(top1), e.num_videos)})${classes}, top-5 ${percent(num(e.top5))}`;
+  return `top-1 ${shareOf(top1, e.num_videos)}${classes}, top-5 ${shareOf(e.top5, e.num_videos)}`;
 }
+
+const listFiles = ({ map }: Accuracy): string =>
+  `result.json, scores.npz${map == null ? ', confusion.csv' : ''} and per-class.csv`;
 
 /** What a clip of a batch is right by. */
 const hitsOf = (e: EventOf<'step'>): string => (e.labels === 'multi' ? 'hit@1' : 'top-1');
@@ -51,10 +58,11 @@ const DESCRIBE: Words = {
     `evaluated at step ${e.step}: ${evaluation(e)} on ${plural(e.num_videos, 'video')}, ${plural(e.views, 'view')}` +
     (e.num_bad ? `; ${plural(e.num_bad, 'video')} could not be read` : '') +
     (e.trial === 'main' ? '' : ` (${e.trial})`) +
-    (e.output === undefined ? '' : `\nresult.json and scores.npz are in ${e.output}`),
+    (e.output === undefined ? '' : `\n${listFiles(e)} are in ${showPath(e.output)}`),
   exported: (e) => {
     const on = e.is_noise ? `${e.num_compared} clips of noise` : plural(e.num_compared, 'video');
-    const accuracy = e.top1 === null ? '' : `; top-1 ${percent(e.top1[1])}, of the checkpoint ${percent(e.top1[0])}`;
+    const accuracy =
+      e.top1 === null ? '' : `; top-1 ${shareOf(e.top1[1], e.num_compared)}, of the checkpoint ${percent(e.top1[0])}`;
     const beside =
       e.format === 'onnx' ? 'its card (.md) and an example (.py)' : 'its weights (.safetensors) and its card (.md)';
     return (
@@ -70,7 +78,7 @@ const DESCRIBE: Words = {
   },
   averaged: ({ members, ...all }) => {
     const lines = [...members, { path: 'mean of all', ...all }];
-    return lines.map((one) => `${accuracies(one)}  ${one.path}`).join('\n');
+    return lines.map((one) => `${accuracies(one, all.num_videos)}  ${one.path}`).join('\n');
   },
   saved: (e) => `saved ${e.path}`,
   bad_video: (e) => `${e.path}  ${e.reason} (skipped, ${e.num_bad} of ${e.num_videos} so far)`,
@@ -123,7 +131,7 @@ const DESCRIBE: Words = {
   split: (e) => `${e.cohort} goes on as ${e.into.join(', ')}: ${e.why}`,
   result: (e) =>
     `${e.cohort} ${e.trial} ${e.state}: ${METRICS[mainMetric(e)]} ${percent(num(e[mainMetric(e)]))}${e.why ? ` (${e.why})` : ''}`,
-  final: (e) => `${e.trial} on the validation list: ${accuracies(e)} on ${plural(e.num_videos, 'video')}`,
+  final: (e) => `${e.trial} on the validation list: ${accuracies(e, e.num_videos)} on ${plural(e.num_videos, 'video')}`,
   reported: (e) => `${plural(e.num_points, 'point')}: ${e.path} (${formatBytes(e.size_bytes)}), ${e.csv}, ${e.json}`,
   failed: () => undefined, // printed once, by cli.ts, with what the user can do
 };
@@ -174,7 +182,7 @@ function describeSweepEnd({ best, final, ...e }: SweepEnd): string {
     best &&
       `best: ${best.point} (${params.join(', ')}), ${e.metric === 'map' ? METRICS.map : e.metric} ${percent(best.mean)} on ${where}`,
     final &&
-      `its trial ${best?.trial}: ${final.map == null ? `top-1 ${percent(num(final.top1))} (95 %: ${interval(num(final.top1), final.num_videos)})` : accuracies(final)} on ${plural(final.num_videos, 'video')} of the validation list`,
+      `its trial ${best?.trial}: ${final.map == null ? `top-1 ${shareOf(final.top1, final.num_videos)}` : accuracies(final, final.num_videos)} on ${plural(final.num_videos, 'video')} of the validation list`,
     e.num_failed > 0 && `${plural(e.num_failed, 'trial')} failed: see \`coldframe sweep report ${e.run_dir}\``,
   ];
   return lines.filter(Boolean).join('\n');

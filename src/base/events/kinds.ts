@@ -8,9 +8,22 @@ import { FAILURE_CLASSES } from '../errors.ts';
 import { anything, at, bytes, count, maybe, plain, seconds, text } from './fields.ts';
 import { LISTS } from './list-kinds.ts';
 import { PREDICTIONS } from './prediction-kinds.ts';
+import { PREPARE } from './prepare-kinds.ts';
 
 const metric = z.enum(['top1', 'top5', 'map']);
 const share = z.number().describe('0..1');
+const interval = z.object({ low: share, high: share }).describe('95 %, Wilson');
+const intervals = { top1_interval: interval.optional(), top5_interval: interval.optional() };
+/** Of `compare`. */
+const pair = z.object({
+  runs: z.tuple([text, text]).describe('the better one first'),
+  paired: anything
+    .nullable()
+    .describe('num_shared videos, and those that both, only_first, only_other, neither get right; p'),
+  reason: text.nullable().describe('why they are not paired'),
+  p_adjusted: maybe.describe('p as one of so many comparisons'),
+  differs: z.boolean(),
+});
 const maybeShare = share.nullable();
 const map = maybeShare.optional().describe('mean average precision, of data.labels: multi');
 
@@ -35,7 +48,6 @@ const cohortFields = {
   cost: cost.nullable(),
   micro_batches: count.optional().describe('set where a trial did not fit into memory otherwise'),
 };
-const range = z.object({ estimate: count, low: count, high: count });
 
 const RUN = [
   at('started', 'A run begins, or goes on.', {
@@ -68,6 +80,7 @@ const RUN = [
     trial: text,
     top1: share,
     top5: share,
+    ...intervals,
     balanced_accuracy: share.optional().describe('mean of the classes, of data.labels: single'),
     map: map.describe('mean average precision, of data.labels: multi, as what follows'),
     f1: share.optional().describe('mean of the classes, at their thresholds'),
@@ -76,15 +89,21 @@ const RUN = [
     views: count,
     list,
     list_sha256: text.optional().describe('of `evaluate`, as what follows'),
-    output: text.optional().describe('folder of result.json and scores.npz'),
+    chosen_on_list: z.boolean().optional().describe('the checkpoint was chosen by what it finds on this list'),
+    output: text.optional().describe('folder of result.json, scores.npz, per-class.csv and confusion.csv'),
     per_class: z
       .array(
         z.object({
-          ...{ label: count, num_videos: count, top1: share.describe('of multi: found at its threshold') },
+          ...{ label: count, name: text, num_videos: count },
+          ...{ top1: share.describe('of multi: found at its threshold'), top1_interval: interval },
           average_precision: share.optional(),
         }),
       )
       .optional(),
+    confusions: z
+      .array(z.object({ label: count, predicted: count, count }))
+      .optional()
+      .describe('the largest, of data.labels: single'),
   }),
   at('saved', 'A checkpoint is complete.', { path: text }),
   z
@@ -227,9 +246,10 @@ const USE = [
     top1: z.tuple([share, share]).nullable().describe('of the checkpoint, of the file'),
   }),
   plain('averaged', '`ensemble`.', {
-    members: z.array(z.object({ path: text, top1: share, top5: share, map })),
+    members: z.array(z.object({ path: text, top1: share, top5: share, ...intervals, map })),
     top1: share,
     top5: share,
+    ...intervals,
     map,
     num_videos: count,
   }),
@@ -237,6 +257,7 @@ const USE = [
     runs: z.array(anything),
     config: z.array(anything).describe('differences: {key, values}'),
     environment: z.array(anything),
+    pairs: z.array(pair).describe('the best run beside each other one, by McNemar where their videos are paired'),
     comparable: z.boolean(),
     warnings: z.array(text),
     notes: z.array(text),
@@ -249,129 +270,6 @@ const USE = [
     saved_step: maybe,
     trials: anything.optional(),
   }),
-] as const;
-
-const PREPARE = [
-  plain('planned', '`train --dry-run`.', {
-    config: anything.describe('the whole configuration'),
-    model: anything.describe('sizes, operations and memory'),
-    lists: z.object({ train: count, val: count }).describe('lines'),
-    features: anything.nullable().describe('what the feature cache holds'),
-    resumed_from: text.nullable().describe('checkpoint that the run would go on from'),
-    start_step: maybe.describe('null: of a checkpoint of the original, which a dry run does not open'),
-  }),
-  plain('fitted', '`fit`.', {
-    batch_size: count,
-    micro_batches: count,
-    micro_batch: count,
-    forecast_bytes: bytes,
-    measured_bytes: bytes.nullable(),
-    workers_bytes: bytes,
-    budget_bytes: bytes,
-    set: text.describe('the option to use it'),
-  }),
-  plain('fetched', '`weights fetch`.', {
-    path: text,
-    url: text,
-    sha256: text,
-    is_new: z.boolean(),
-    config: anything.describe('the keys that use the file'),
-  }),
-  plain('inspected', '`weights inspect`.', {
-    path: text,
-    format: text,
-    dtypes: z.array(text),
-    size_bytes: bytes,
-    sha256: text.nullable(),
-    backbone: anything.nullable(),
-    evl: anything.nullable(),
-    checkpoint: anything.nullable(),
-    notes: z.array(text),
-    published: text.nullable().describe('name of the public file that it is'),
-    config: anything.nullable(),
-  }),
-  plain('features_forecast', '`features forecast`, and before building.', {
-    folder: text,
-    form: text,
-    precision: text,
-    num_layers: count,
-    clip_bytes: bytes,
-    num_clips: z.record(z.string(), count),
-    bytes: z.object({ train: count, val: count, total: count }),
-    remaining_bytes: bytes,
-    free_bytes: bytes,
-    fits: z.boolean(),
-    seconds: z
-      .object({
-        build: seconds,
-        epoch_without: seconds,
-        epoch_with: seconds,
-        pay_back_epochs: maybe,
-        measured_clips: count,
-      })
-      .nullable()
-      .describe('null: everything is built'),
-  }),
-  plain('features_built', '`features build`.', { folder: text, num_records: count, num_bad: count }),
-  plain('features_exported', '`features export`.', {
-    folder: text,
-    form: z.enum(['safetensors', 'npy']),
-    layer: count.describe('from 1, the output of the first block; 0: what enters it'),
-    per: z.enum(['frame', 'clip']),
-    num_clips: count.describe('rows'),
-    num_bad: count.describe('clips that could not be read'),
-    tensors: z.record(z.string(), z.array(count)).describe('their shapes'),
-  }),
-  plain('listed', '`lists`: the lists that were written.', {
-    folder: text,
-    root: text.describe('folder of the relative paths in them'),
-    files: z.array(z.object({ path: text, num_clips: count })),
-    classes: text.nullable().describe('file of class names'),
-    num_clips: count,
-    num_classes: count,
-    num_left_out: count.describe('files that stand in no list'),
-  }),
-  plain('clips_forecast', '`clips prepare`, before it begins.', {
-    folder: text,
-    encoding: z.object({ short_side: maybe, gop: count, crf: count, preset: text }),
-    num_clips: count,
-    num_todo: count,
-    source_bytes: bytes,
-    bytes: range,
-    seconds: range,
-    num_workers: count,
-    measured_clips: count,
-    psnr: maybe.describe('worst of the measured clips, dB'),
-    free_bytes: bytes,
-    fits: z.boolean(),
-  }),
-  plain('clips_prepared', '`clips prepare`.', {
-    folder: text,
-    config: text.describe('the file to train with'),
-    num_clips: count,
-    num_bad: count,
-    size_bytes: bytes,
-  }),
-  plain('key', '`keys`.', { key: text, allowed: text, default: z.unknown(), about: text }),
-  plain('flag', '`flags`.', { flag: text, key: text.nullable(), how: text }),
-  plain('imported', '`import-command`.', { path: text.nullable(), yaml: text }),
-  plain('examined', '`doctor`.', { name: text, ok: z.boolean(), found: text, repair: text.nullable() }),
-  z
-    .looseObject({
-      kind: z.literal('bench'),
-      step: z.null().optional(),
-      name: text,
-      bench: text,
-      ratio: maybe.optional(),
-      low: count.optional(),
-      high: count.optional(),
-      least: maybe.optional(),
-      goal: maybe.optional(),
-      most: maybe.optional(),
-      holds: z.boolean().nullable(),
-      skipped: text.optional().describe('why there is no figure'),
-    })
-    .describe('`bench`: one figure, with what its program adds.'),
 ] as const;
 
 /** By what they are of, for the documentation. */

@@ -13,7 +13,7 @@ const evaluateOptions = (command: Argv) =>
     .option('config', text('config', 'YAML configuration (default: the one that the checkpoint was trained with)', {}))
     .option('set', SET)
     .option('trial', TRIAL)
-    .option('output', text('output', 'folder for result.json and scores.npz (default: in the run folder)', {}));
+    .option('output', text('output', 'folder for the results and scores (default: in the run folder)', {}));
 
 async function runEvaluate(args: Parsed<typeof evaluateOptions>): Promise<void> {
   const report = new Report({ json: args.json });
