@@ -23,11 +23,12 @@ import { ensemble } from './commands/train-and-use/ensemble.ts';
 import { evaluate } from './commands/train-and-use/evaluate.ts';
 import { exportModel } from './commands/train-and-use/export.ts';
 import { predict } from './commands/train-and-use/predict.ts';
+import { tail } from './commands/train-and-use/tail.ts';
 import { train } from './commands/train-and-use/train.ts';
 
 /** The commands in the order of a project's life; the first help shows them so. */
 const VERBS: Readonly<Record<string, string[]>> = {
-  'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare', 'export'],
+  'Train and use': ['train', 'evaluate', 'predict', 'ensemble', 'compare', 'export', 'tail'],
   'Many trials': ['sweep'],
   'Get ready': ['init', 'lists', 'check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
   'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
@@ -102,6 +103,7 @@ const COMMANDS = [
   ensemble,
   predict,
   exportModel,
+  tail,
   checkpoint,
   init,
   lists,

@@ -3,7 +3,7 @@
 
 import { Fenced, Interrupted, PythonBug, RuntimeFailure, UserError } from './errors.ts';
 import { describeEvent, summarizeEvents } from './events/describe.ts';
-import { type Kind, type RunEvent, stampEvent, type TimedEvent } from './events/event.ts';
+import { type Kind, type RunEvent, type StoredEvent, stampEvent, type TimedEvent } from './events/event.ts';
 import { type Colour, canMove, MovingLine, type Progress, paint, paintPlaces } from './terminal.ts';
 import { makeSafe } from './words.ts';
 
@@ -42,6 +42,13 @@ export class Report {
     }
     for (const event of events) this.journal?.(stampEvent(event));
     this.print(summary);
+  }
+
+  /** Events of one kind and step that a run has written down, perhaps of another version: as they were told then. */
+  stored(events: StoredEvent[]): void {
+    const told = this.json ? events.map((event) => JSON.stringify(event)) : describeStored(events);
+    const colour = this.json ? undefined : COLOURS[events[0]?.kind as Kind];
+    for (const line of told) this.print(line, colour);
   }
 
   /** What the user asked for, on stdout. */
@@ -95,6 +102,17 @@ export class Report {
 
   endProgress(): void {
     this.line?.clear();
+  }
+}
+
+/** Where a later version needs fields that an earlier one did not write, the event itself. */
+function describeStored(events: StoredEvent[]): string[] {
+  const known = events as unknown as RunEvent[];
+  try {
+    const summary = events.length > 1 ? summarizeEvents(known) : undefined;
+    return summary === undefined ? known.flatMap((event) => describeEvent(event) ?? []) : [summary];
+  } catch {
+    return events.map((event) => JSON.stringify(event));
   }
 }
 

@@ -102,6 +102,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'sweep status': ['coldframe sweep status runs/sweep --watch'],
   'sweep report': ['coldframe sweep report runs/sweep --output page.html'],
   compare: ['coldframe compare runs/a runs/b runs/sweep:t0003'],
+  tail: ['coldframe tail runs/my', 'coldframe tail runs/my --lines 100 --json'],
   export: ['coldframe export onnx runs/my --output my.onnx'],
   'export onnx': [
     'coldframe export onnx runs/my --output my.onnx',
