@@ -79,7 +79,7 @@ check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
 
-test-all: test test-pages test-ffprobe test-trackers test-slurm test-ray ## and the heavy ones: a browser, ffprobe, W&B and MLflow, a Slurm, a Ray
+test-all: test test-pages test-ffprobe test-export test-trackers test-slurm test-ray ## and the heavy ones: a browser, ffprobe, large exports, W&B and MLflow, a Slurm, a Ray
 
 test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
@@ -88,6 +88,9 @@ test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; 
 test-ffprobe: setup ## what probes tell against Debian's ffprobe (installed when root); CLIPS=DIR: its variants/ and broken/, too
 	@scripts/need.sh ffprobe ffmpeg
 	CLIPS=$(CLIPS) .venv/bin/pytest test/heavy/test_ffprobe.py
+
+test-export: setup demo-clips ## exported models at real size: the demo's 200 validation clips, and ViT-B/16 with its peak memory
+	.venv/bin/pytest test/heavy/test_export.py $(ARGS)
 
 lint: setup mutants-check
 	yarn -s lint

@@ -1,5 +1,6 @@
 /** `export` and `features export`: files for other programs, and the example of a model in a Python that has little else. */
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -54,6 +55,8 @@ test('onnx: the file, its card and an example that gives what predict gives', as
   expect(readdirSync(join(folder, 'out')).sort()).toEqual(['small.md', 'small.onnx', 'small.py']);
   const card = readFileSync(join(folder, 'out', 'small.md'), 'utf8');
   expect(card).toContain('| 6 | counterclockwise |');
+  const bytes = readFileSync(join(folder, 'out', 'small.onnx'));
+  expect(card).toContain(`SHA-256 of small.onnx: ${createHash('sha256').update(bytes).digest('hex')}\n`);
   expect(card).toMatch(/^- top-1 \S+ %.* on 12 videos of val\.txt, 1 view$/m);
   expect(readFileSync(join(folder, 'out', 'small.onnx')).includes(PROJECT)).toBe(false);
 
@@ -139,4 +142,8 @@ test('what cannot be exported leaves nothing behind', async () => {
   const lost = await inFolder('export', 'onnx', 'runs/small', '--output', 'no/small.onnx', '--list', 'nowhere.txt');
   expect([lost.code, lost.stderr]).toEqual([2, expect.stringContaining('nowhere.txt')]);
   expect(existsSync(join(folder, 'no'))).toBe(false);
+  writeFileSync(join(folder, 'mine.py'), 'print()');
+  const mine = await inFolder('export', 'onnx', 'runs/small', '--output', 'mine.onnx');
+  expect([mine.code, mine.stderr]).toEqual([2, expect.stringContaining('would replace mine.py. Name another file.')]);
+  expect(readFileSync(join(folder, 'mine.py'), 'utf8')).toBe('print()');
 });

@@ -68,6 +68,7 @@ export function writeCard(card: Card, stem: string): void {
     `- checkpoint: step ${about.step}, trial ${card.trial}`,
     `- backbone: ${about.backbone}, SHA-256 of its weights (in float32) ${about.backbone_sha256}`,
     `- decoder: ${config.model.decoder.kind}`,
+    ...Object.entries(card.exported.sha256).map(([file, hash]) => `- SHA-256 of ${file}: ${hash}`),
     `- licence: that of the backbone's weights holds on, which coldframe does not know; ${config.model.backbone.weights === 'random' ? 'these are random' : `they came from ${basename(config.model.backbone.weights)}`}. OpenAI published CLIP's under the MIT licence.`,
     '',
     '## Classes',

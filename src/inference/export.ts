@@ -26,6 +26,8 @@ export interface ExportArguments extends CheckpointArguments {
 }
 
 const ENDINGS = { onnx: '.onnx', torch: '.pt2' };
+/** What stands beside the file. */
+const COMPANIONS = { onnx: ['.md', '.py'], torch: ['.md', '.safetensors'] };
 /** Of a probability. In half precision and with 8 bits it is told, and the user decides. */
 const LARGEST_DIFFERENCE = 1e-3;
 const CALL_SECONDS = 1;
@@ -34,6 +36,7 @@ const CALL_SECONDS = 1;
 export async function exportCheckpoint(args: ExportArguments, report: Report): Promise<void> {
   const output = resolve(args.output);
   refuseEnding(args);
+  refuseForeign(output, COMPANIONS[args.format]);
   const used = openCheckpoint(args, (line) => report.note(line));
   const config = forComparison(used.config, args.list);
   const classes = used.classes ?? Array.from({ length: config.data.num_classes }, (_, label) => String(label));
@@ -79,6 +82,16 @@ function refuseEnding({ format, output }: ExportArguments): void {
   if (extname(output) === ENDINGS[format]) return;
   throw new UserError(
     `--output  found ${showPath(output)}. \`export ${format}\` writes a file that ends with ${ENDINGS[format]}: --output ${showPath(stem(output))}${ENDINGS[format]}`,
+  );
+}
+
+/** Beside an earlier export they are its own. Where there is none, `train.onnx` would replace somebody's train.py. */
+function refuseForeign(output: string, endings: string[]): void {
+  const found = endings.map((ending) => `${stem(output)}${ending}`).filter((file) => existsSync(file));
+  if (existsSync(output) || found.length === 0) return;
+  const names = found.map((file) => showPath(file)).join(' and ');
+  throw new UserError(
+    `--output  found ${showPath(output)}, and what belongs beside it would replace ${names}. Name another file.`,
   );
 }
 

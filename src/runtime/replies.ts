@@ -197,7 +197,10 @@ export const explainSchema = z.object({
 });
 export type Explanation = NonNullable<z.infer<typeof explainSchema>['explanation']>;
 
-export const exportSchema = z.object({ opset: z.number().nullable(), size_bytes: z.number() });
+export const exportSchema = z.object({
+  ...{ opset: z.number().nullable(), size_bytes: z.number() },
+  sha256: z.record(z.string(), z.string()).describe('by the name of a file'),
+});
 export type Exported = z.infer<typeof exportSchema>;
 
 /** An exported file against the checkpoint, on videos of a list or on noise. */

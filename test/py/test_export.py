@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def compare(cohort: Cohort, file: Path) -> dict[str, Any]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cohort, Path]:
     cohort, file = make_cohort(), tmp_path_factory.mktemp("onnx") / "model.onnx"
     written = write_onnx(cohort, cohort.trials[0].settings, file, "fp32", {"classes": ["a"]})
-    assert written == {"opset": 20, "size_bytes": file.stat().st_size}
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert written == {"opset": 20, "size_bytes": file.stat().st_size, "sha256": {"model.onnx": found}}
     return cohort, file
 
 
@@ -71,13 +73,18 @@ def test_smaller_forms_are_smaller_and_their_difference_is_told(
     assert 1e-7 < compare(cohort, file)["largest_difference"] < limit
 
 
-def test_weights_that_one_file_does_not_hold_lie_beside_it(exported: tuple[Cohort, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "limit"), [("fp16", 5e-3), ("int8", 0.05)])
+def test_weights_that_one_file_does_not_hold_lie_beside_it(
+    exported: tuple[Cohort, Path], tmp_path: Path, precision: str, limit: float
+) -> None:
     cohort, whole = exported
-    file = tmp_path / "model.onnx"
-    shutil.copy(whole, file)
-    shrink(file, "fp16", is_large=True)
+    file, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    onnx.save(onnx.load(whole), file, save_as_external_data=True, location=data.name, size_threshold=0)
+    num_bytes = data.stat().st_size
+    shrink(file, precision, is_large=True)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
-    assert compare(cohort, file)["largest_difference"] < 5e-3
+    assert data.stat().st_size < num_bytes  # the larger weights are gone
+    assert compare(cohort, file)["largest_difference"] < limit
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from coldframe.backbones.interface import Source
 from coldframe.data.clips import EvalViews, normalize_, read_list, scale_and_shift
 from coldframe.decoders.interface import Decoder
 from coldframe.errors import UserError
+from coldframe.machine.files import hash_file
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
 from coldframe.video.frames import BadVideo
@@ -60,7 +62,7 @@ def write_onnx(cohort: Cohort, settings: Settings, file: Path, precision: str, a
     """Writes `file` (and FILE.data beside it where the weights are large). `precision`: fp32; fp16, whose inputs and
     outputs stay float32; int8, the weights of matrix products alone. `about` goes into its metadata as `coldframe`.
 
-    Returns opset and size_bytes. Raises UserError without the packages that it takes.
+    Returns opset, size_bytes, and sha256 by the name of a file. Raises UserError without the packages that it takes.
     """
     _refuse_lacking_packages()
     is_large = 4 * sum(each.numel() for each in _whole(cohort, settings).state_dict().values()) > _LARGEST_MESSAGE_BYTES
@@ -81,28 +83,32 @@ def write_onnx(cohort: Cohort, settings: Settings, file: Path, precision: str, a
         program.model.metadata_props["coldframe"] = json.dumps(about)
         program.save(file, external_data=is_large)
         shrink(file, precision, is_large)
-    return {"opset": OPSET, "size_bytes": sum(each.stat().st_size for each in _files(file))}
+    return {"opset": OPSET, **_identify(_files(file))}
 
 
 def shrink(file: Path, precision: str, is_large: bool) -> None:
     """Makes an exported file compute in fp16 or int8, in its place; fp32 stays as it is."""
-    whole = file.with_name(f"whole-{file.name}")
     if precision == "fp16":
         import onnx
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         # Layer norms stay in float32, as in training: their deviations are outputs, too, and always float32.
         kept = [*DEFAULT_OP_BLOCK_LIST, "LayerNormalization"]
-        smaller = convert_float_to_float16(onnx.load(file), keep_io_types=True, op_block_list=kept)
+        halved = convert_float_to_float16(onnx.load(file), keep_io_types=True, op_block_list=kept)
         for each in _files(file):
             each.unlink()
-        onnx.save(smaller, file, save_as_external_data=is_large, location=f"{file.name}.data")
+        onnx.save(halved, file, save_as_external_data=is_large, location=f"{file.name}.data")
     elif precision == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        file.rename(whole)
-        quantize_dynamic(whole, file, weight_type=QuantType.QInt8, use_external_data_format=is_large)
-        whole.unlink()
+        # In a folder of its own: under the old name the new weights would be put behind the old ones.
+        with TemporaryDirectory(dir=file.parent) as folder:
+            smaller = Path(folder, file.name)
+            quantize_dynamic(file, smaller, weight_type=QuantType.QInt8, use_external_data_format=is_large)
+            for each in _files(file):
+                each.unlink()
+            for each in _files(smaller):
+                each.rename(file.with_name(each.name))
 
 
 def write_torch(cohort: Cohort, settings: Settings, file: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +118,9 @@ def write_torch(cohort: Cohort, settings: Settings, file: Path, about: dict[str,
     with heartbeat.beating(), torch.no_grad(), cohort.trials[0].averaged():
         torch.export.save(_program(cohort, settings), file, extra_files={"coldframe.json": json.dumps(about)})
         state = {name: each.contiguous() for name, each in _whole(cohort, settings).state_dict().items()}
-        save_file(state, file.with_suffix(".safetensors"), metadata={"coldframe": json.dumps(about)})
-    return {"opset": None, "size_bytes": file.stat().st_size}
+        weights = file.with_suffix(".safetensors")
+        save_file(state, weights, metadata={"coldframe": json.dumps(about)})
+    return {"opset": None, **_identify([file]), "sha256": _identify([file, weights])["sha256"]}
 
 
 class Comparison:
@@ -218,6 +225,11 @@ def _refuse_lacking_packages() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
             raise UserError(f"export onnx  needs the package {name}. Run `make setup`: it installs what is pinned.")
+
+
+def _identify(files: list[Path]) -> dict[str, Any]:
+    size = sum(each.stat().st_size for each in files)
+    return {"size_bytes": size, "sha256": {each.name: hash_file(each) for each in files}}
 
 
 def _files(file: Path) -> list[Path]:

@@ -239,6 +239,7 @@ const USE = [
     path: text,
     ...{ format: z.enum(['onnx', 'torch']), precision: z.enum(['fp32', 'fp16', 'int8']), opset: maybe },
     size_bytes: bytes,
+    sha256: z.record(z.string(), text).describe('of each file of the model'),
     num_compared: count.describe('videos, or clips of noise'),
     is_noise: z.boolean(),
     largest_difference: count.describe('of a probability, to what the checkpoint gives'),
