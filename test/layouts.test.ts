@@ -314,9 +314,11 @@ describe('labelling tools', () => {
     ]);
     return readCvat({ file: at('annotations.xml'), videos: at('v'), frameRate });
   };
-  const images = (labels: string[], id = '') =>
+  /** As CVAT numbers them: by their place in the video, also where the task has every so many of them. */
+  const images = (labels: string[], id = '', first = 0, step = 1) =>
     labels
-      .map((label, frame) => `<image id="${frame}" name="frame"${id}>${label && `<tag label="${label}"/>`}</image>`)
+      .map((label, i) => [first + i * step, label && `<tag label="${label}"/>`])
+      .map(([frame, tag]) => `<image id="${frame}" name="frame"${id}>${tag}</image>`)
       .join('\n');
   const meta = (source: string, more = '') =>
     `<meta><task><id>3</id><size>4</size>${more}<source>${source}</source></task></meta>`;
@@ -328,12 +330,51 @@ describe('labelling tools', () => {
     ]);
     const parts =
       meta('c.mp4', '<start_frame>10</start_frame><frame_filter>step=5</frame_filter>') +
-      images(['run', 'run', '', 'run', 'jump']);
+      images(['run', 'run', '', 'run', 'jump'], '', 10, 5);
     expect(write(cvat(parts, 10), ['all.txt'])).toEqual([
       '# columns: path label start end\nc.mp4 1 1 2\nc.mp4 1 2.5 3\nc.mp4 0 3 3.5\n',
     ]);
     expect(problemsOf(() => cvat(parts))).toEqual([
       expect.stringMatching(/annotations\.xml:3 {2}tags of c\.mp4 .*Give --frame-rate/),
+    ]);
+  });
+
+  test('CVAT for video: a track is a part, or several where it is out of sight; one on every frame is the class', () => {
+    const track = (label: string, seen: [number, 0 | 1][], more = '') =>
+      `<track id="0" label="${label}"${more}>${seen.map(([frame, outside]) => `<box frame="${frame}" outside="${outside}"/>`).join('')}</track>`;
+    const all = [0, 1, 2, 3].map((frame): [number, 0] => [frame, 0]);
+    expect(write(cvat(meta('c.mp4') + track('run', all)), ['all.txt'])).toEqual(['c.mp4 0\n']);
+    const parts =
+      meta('c.mp4', '<start_frame>10</start_frame><frame_filter>step=5</frame_filter>').replace(
+        '4</size>',
+        '40</size>',
+      ) +
+      track('run', [
+        [10, 0],
+        [15, 0],
+        [20, 1],
+        [40, 0],
+        [60, 1],
+      ]) + // of keyframes alone, too
+      track('jump', [[12, 0]]);
+    expect(write(cvat(parts, 10), ['all.txt'])).toEqual([
+      '# columns: path label start end\nc.mp4 1 1 2\nc.mp4 0 1.2 1.7\nc.mp4 1 4 6\n',
+    ]);
+    const tasks =
+      '<meta><project><tasks><task><id>3</id><size>9</size><source>c.mp4</source></task><task><id>4</id><size>9</size><source>a&amp;b.mp4</source></task></tasks></project></meta>';
+    const project =
+      tasks +
+      track(
+        'run',
+        [
+          [0, 0],
+          [1, 1],
+        ],
+        ' task_id="4"',
+      );
+    expect(write(cvat(project, 10), ['all.txt', 'left-out.tsv'])).toEqual([
+      '# columns: path label start end\na&b.mp4 0 0 0.1\n',
+      expect.stringContaining('c.mp4'),
     ]);
   });
 

@@ -19,7 +19,7 @@ const listsCommands = (command: Argv) =>
     .command('from-ucf101 <dir>', 'UCF101, all three splits', folderOptions('from-ucf101'), runUcf101)
     .command('from-hmdb51 <dir>', 'HMDB51, all three splits', folderOptions('from-hmdb51'), runHmdb51)
     .command('from-label-studio <file>', "Label Studio's JSON", rowsOptions('from-label-studio'), runLabelStudio)
-    .command('from-cvat <file>', "tags of CVAT's annotations.xml", rowsOptions('from-cvat'), runCvat)
+    .command('from-cvat <file>', "tags or tracks of CVAT's annotations.xml", rowsOptions('from-cvat'), runCvat)
     .command('split <list>', 'one list into train.txt, val.txt and select.txt', splitOptions, runSplit);
 
 const OUTPUT = text('output', 'folder for lists and classes.txt; nothing there is overwritten', {

@@ -28,6 +28,10 @@ export interface LaidOut extends Place {
   group?: string;
 }
 
+/** Returns the classes of a clip, of several labels those of each. */
+export const classesOf = (clip: { class: string }, isMulti: boolean): string[] =>
+  !isMulti ? [clip.class] : clip.class === '-' ? [] : clip.class.split(',');
+
 /** A clip, or what may be one, that stands in no list. */
 export interface LeftOut extends Place {
   code: Code;
@@ -43,6 +47,8 @@ export interface Layout {
   leftOut: LeftOut[];
   /** The names in the order of their labels, where the layout fixes it. */
   classes?: string[];
+  /** A clip has any number of classes: `class` is what its line says, `1,5,9` or `-`. */
+  isMulti?: boolean;
   /** What else the user should know. */
   notes: string[];
 }

@@ -8,8 +8,8 @@ import type { Report } from '../../base/printer.ts';
 import { type Stop, stoppable } from '../../base/stop.ts';
 import { plural, quoteWord } from '../../base/words.ts';
 import { checkClips } from '../../data/check/check.ts';
-import { type Numbered, numberClasses } from '../../data/layouts/classes.ts';
-import type { Layout } from '../../data/layouts/layout.ts';
+import { numberClasses } from '../../data/layouts/classes.ts';
+import type { LaidOut, Layout } from '../../data/layouts/layout.ts';
 import { LEFT_OUT, printLeftOut, printList, takeListable, tellLeftOut, writeNew } from '../../data/layouts/write.ts';
 import { type Examined, type ExaminedClip, examineClips, LIMIT_SECONDS } from './examine.ts';
 import { fitSampling, fitSchedule } from './fit.ts';
@@ -37,12 +37,12 @@ export async function initialize(request: InitRequest, report: Report): Promise<
   const said = 'stopped; the same command goes on from there';
   const work = (stop: Stop) => examineClips({ ...layout, ...takeListable(layout) }, stop, report);
   const examined = await stoppable({ killsAt: 'second', said }, work);
-  const { numbered, classes } = nameClasses(layout, examined);
-  const sided = chooseSides(examined.clips, examined.copies, request.group);
+  const { labelOf, classes } = nameClasses(layout, examined);
+  const sided = chooseSides(examined.clips, examined.copies, request.group, layout.isMulti);
   refuseEmpty(sided, examined, layout.root);
   report.waiting('the machine and its weights');
   const plan = await makePlan(request, { layout, examined, sided, output, classes });
-  const texts = makeFiles(plan, sided, examined, numbered, classes);
+  const texts = makeFiles(plan, sided, examined, labelOf, classes);
   const config = join(output, `${name}.yaml`);
   writeNew(output, texts.set(`${name}.yaml`, writeYaml(plan, output)));
   for (const note of layout.notes) report.note(note);
@@ -54,14 +54,18 @@ export async function initialize(request: InitRequest, report: Report): Promise<
   }
 }
 
+interface Named {
+  /** What stands in a list for the class of a clip. */
+  labelOf: (clip: LaidOut) => number | string;
+  classes: string[];
+}
+
 /** Labels are whole numbers, or the order of names; a file of names is written either way. */
-function nameClasses(layout: Layout, { clips }: Examined): { numbered: Numbered; classes: string[] } {
-  if (clips.length === 0) return { numbered: { names: [], numClasses: 0, labelOf: () => -1 }, classes: [] };
-  const numbered = numberClasses({ ...layout, clips }, undefined);
-  return {
-    numbered,
-    classes: numbered.names ?? Array.from({ length: numbered.numClasses }, (_, label) => String(label)),
-  };
+function nameClasses(layout: Layout, { clips }: Examined): Named {
+  if (clips.length === 0) return { labelOf: () => -1, classes: [] };
+  if (layout.isMulti) return { labelOf: (clip) => clip.class, classes: layout.classes ?? [] };
+  const { names, numClasses, labelOf } = numberClasses({ ...layout, clips }, undefined);
+  return { labelOf, classes: names ?? Array.from({ length: numClasses }, (_, label) => String(label)) };
 }
 
 /** What was given stays as it is, and nothing is overwritten. */
@@ -110,7 +114,8 @@ async function makePlan(request: InitRequest, { layout, examined, sided, output,
   if (request.group !== undefined) command.push('--group', request.group);
   const sides = SIDES.filter((side) => sided.lists.has(side));
   const numClips = Object.fromEntries(sides.map((side) => [side, sided.lists.get(side)?.length ?? 0]));
-  const about = { command: command.map(quoteWord).join(' '), root: layout.root, split: sided.why, numClips };
+  const given = { root: layout.root, isMulti: layout.isMulti ?? false };
+  const about = { command: command.map(quoteWord).join(' '), ...given, split: sided.why, numClips };
   return { ...about, sampling, schedule, ...machine };
 }
 
@@ -118,7 +123,7 @@ function makeFiles(
   { numClips }: Plan,
   { lists }: Sided<ExaminedClip>,
   { leftOut }: Examined,
-  { labelOf }: Numbered,
+  labelOf: Named['labelOf'],
   classes: string[],
 ): Map<string, string> {
   const texts = new Map<string, string>();

@@ -2,7 +2,7 @@
 
 import { basename } from 'node:path';
 import { plural } from '../../base/words.ts';
-import type { LaidOut } from '../../data/layouts/layout.ts';
+import { classesOf, type LaidOut } from '../../data/layouts/layout.ts';
 import { findSeed, groupOfPath, matchGroup, type Shares, type SplitSide, sideOf } from '../../data/layouts/split.ts';
 import { readPattern } from '../../data/layouts/split-list.ts';
 
@@ -19,6 +19,8 @@ const GUESSES: { what: string; pattern: RegExp }[] = [
 ];
 /** A class with fewer groups could not stand on three sides. */
 const MIN_GROUPS = 3;
+/** Clips without a label are spread as those of a class are. */
+const NO_CLASS = '-';
 
 export interface Sided<Clip> {
   lists: Map<SplitSide | 'test', Clip[]>;
@@ -33,13 +35,17 @@ export function chooseSides<Clip extends LaidOut>(
   clips: Clip[],
   copies: Clip[][],
   given: string | undefined,
+  isMulti = false,
 ): Sided<Clip> {
   const why: string[] = [];
-  const groups = joinCopies(clips, groupClips(clips, given, why), copies);
+  const groups = joinCopies(clips, groupClips(clips, given, why, isMulti), copies);
   const has = (side: LaidOut['side']): boolean => clips.some((clip) => clip.side === side);
   const shares = { val: has('val') ? 0 : SHARES.val, select: has('select') ? 0 : SHARES.select };
   const open = clips.filter(({ side }) => side === undefined || side === 'all' || side === 'train');
-  const toSplit = open.map((clip) => ({ group: groups.get(clip) ?? '', class: clip.class }));
+  const toSplit = open.flatMap((clip) => {
+    const [group, own] = [groups.get(clip) ?? '', classesOf(clip, isMulti)];
+    return (own.length === 0 ? [NO_CLASS] : own).map((one) => ({ group, class: one }));
+  });
   const isSplit = shares.val + shares.select > 0;
   const seed = isSplit ? findSeed(toSplit, shares) : null;
   const lists: Sided<Clip>['lists'] = new Map();
@@ -66,7 +72,12 @@ function describeSplit({ val, select }: Shares, seed: number, numGroups: number)
 }
 
 /** Returns the group of each clip: what the layout or the user says, what its name says, else its own path. */
-function groupClips<Clip extends LaidOut>(clips: Clip[], given: string | undefined, why: string[]): Map<Clip, string> {
+function groupClips<Clip extends LaidOut>(
+  clips: Clip[],
+  given: string | undefined,
+  why: string[],
+  isMulti: boolean,
+): Map<Clip, string> {
   const own = (clip: Clip): string => clip.group ?? groupOfPath(clip.path);
   if (clips.some(({ group }) => group !== undefined)) {
     why.push('groups by the column of the table.');
@@ -80,7 +91,7 @@ function groupClips<Clip extends LaidOut>(clips: Clip[], given: string | undefin
   }
   for (const { what, pattern } of GUESSES) {
     const groups = new Map(clips.map((clip) => [clip, matchGroup(pattern, basename(clip.path)) ?? own(clip)]));
-    if (!isUseful(clips, groups)) continue;
+    if (!isUseful(clips, groups, isMulti)) continue;
     why.push(
       `groups by the names of the clips (${what}), as clips of one video must stay on one side. Otherwise: --group.`,
     );
@@ -91,12 +102,12 @@ function groupClips<Clip extends LaidOut>(clips: Clip[], given: string | undefin
 }
 
 /** A guess counts where half of the clips are in larger groups, and each class can still be split. */
-function isUseful<Clip extends LaidOut>(clips: Clip[], groups: Map<Clip, string>): boolean {
+function isUseful<Clip extends LaidOut>(clips: Clip[], groups: Map<Clip, string>, isMulti: boolean): boolean {
   const sizes = new Map<string, number>();
   const ofClass = new Map<string, Set<string>>();
   for (const [clip, group] of groups) {
     sizes.set(group, (sizes.get(group) ?? 0) + 1);
-    ofClass.set(clip.class, (ofClass.get(clip.class) ?? new Set()).add(group));
+    for (const one of classesOf(clip, isMulti)) ofClass.set(one, (ofClass.get(one) ?? new Set()).add(group));
   }
   const numShared = clips.filter((clip) => (sizes.get(groups.get(clip) ?? '') ?? 0) > 1).length;
   return numShared >= clips.length / 2 && [...ofClass.values()].every((some) => some.size >= MIN_GROUPS);

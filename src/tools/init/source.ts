@@ -5,7 +5,7 @@ import { basename, dirname, extname, join, resolve } from 'node:path';
 import { explainReadError, showPath, UserError } from '../../base/errors.ts';
 import { readClasses } from '../../config/class-names.ts';
 import { readFolders } from '../../data/layouts/folders.ts';
-import { type LaidOut, type Layout, readSide } from '../../data/layouts/layout.ts';
+import { classesOf, type LaidOut, type Layout, readSide } from '../../data/layouts/layout.ts';
 import { CLIP_COLUMNS, readCsv, readJsonLines } from '../../data/layouts/rows.ts';
 import { readClips } from '../../data/layouts/split-list.ts';
 import { columnOf, findHeader } from '../../data/layouts/table.ts';
@@ -63,7 +63,12 @@ function isList(file: string): boolean {
   const [first = ''] = readFileSync(file, 'utf8')
     .split('\n')
     .filter((line) => line.trim() !== '' && !/^\s*# /.test(line));
-  return /\S[ \t]+\d[\d,]*([ \t]+[\d.]+[ \t]+[\d.]+)?\r?$/.test(first);
+  return /\S[ \t]+(\d[\d,]*|-)([ \t]+[\d.]+[ \t]+[\d.]+)?\r?$/.test(first);
+}
+
+/** Several labels, or none, stand on a line of a list. */
+function hasSeveral(file: string): boolean {
+  return /^[^#\n].*[ \t](\d+(,\d+)+|-)([ \t]+[\d.]+[ \t]+[\d.]+)?[ \t]*\r?$/m.test(readFileSync(file, 'utf8'));
 }
 
 function isTable(file: string): boolean {
@@ -77,23 +82,26 @@ function isTable(file: string): boolean {
 async function readLists(dir: string, names: string[]): Promise<Source> {
   const root = resolve(dir);
   const classes = existsSync(join(dir, 'classes.txt')) ? readClasses(join(dir, 'classes.txt')) : undefined;
+  const isMulti = names.some((name) => hasSeveral(join(dir, name)));
   const clips: LaidOut[] = [];
   for (const name of names) {
     const list = join(dir, name);
     const side = sideOf(name);
-    for (const { label, ...clip } of await readClips(list, root, 'single'))
+    for (const { label, ...clip } of await readClips(list, root, isMulti ? 'multi' : 'single'))
       clips.push({
         ...clip,
-        class: classes?.[Number(label)] ?? String(label),
+        class: (isMulti ? undefined : classes?.[Number(label)]) ?? String(label),
         list,
         line: null,
         ...(side && { side }),
       });
   }
-  const most = clips.reduce((most, clip) => Math.max(most, Number(clip.class)), -1);
+  const labels = clips.flatMap((clip) => classesOf(clip, isMulti)).map(Number);
+  const most = labels.reduce((most, label) => Math.max(most, label), -1);
   const named = classes ?? Array.from({ length: most + 1 }, (_, label) => String(label));
-  const what = `${names.join(', ')}${classes === undefined ? ', and no classes.txt: classes are called by their labels' : ', classes.txt'}`;
-  return { layout: { root, clips, leftOut: [], classes: named, notes: [] }, what };
+  const several = isMulti ? ', several labels a clip' : '';
+  const what = `${names.join(', ')}${several}${classes === undefined ? ', and no classes.txt: classes are called by their labels' : ', classes.txt'}`;
+  return { layout: { root, clips, leftOut: [], classes: named, notes: [], isMulti }, what };
 }
 
 function readTables(files: string[]): Source {

@@ -9,6 +9,8 @@ export interface Plan {
   /** What was given to `init`. */
   command: string;
   root: string;
+  /** Clips have several labels. */
+  isMulti: boolean;
   sampling: Sampling;
   schedule: Schedule;
   cut: Cut;
@@ -40,6 +42,9 @@ export function writeYaml(plan: Plan, folder: string): string {
     '  train_list: train.txt',
     '  val_list: val.txt',
     '  classes: classes.txt',
+    ...(plan.isMulti
+      ? ['  labels: multi  # any number of classes a clip: judged by mAP, with a threshold for each class']
+      : []),
     ...wrap(sampling.why, '  '),
     `  num_frames: ${sampling.numFrames}`,
     `  stride: ${sampling.stride}`,

@@ -1,4 +1,5 @@
-/** CVAT's export "CVAT for images 1.1" of a video: tags of frames, as one class of the video or of its parts. */
+/** CVAT's exports of a video: "CVAT for images 1.1" (tags of frames, as one class of the video or of its parts) and "CVAT for
+ * video 1.1" (tracks, each a part). */
 
 import { SaxesParser, type SaxesTagPlain } from 'saxes';
 import { showPath, UserError } from '../../../base/errors.ts';
@@ -8,16 +9,25 @@ import { framesToTimes, type RowOptions } from '../rows.ts';
 import { readText } from '../table.ts';
 import { Videos } from './videos.ts';
 
-/** A video with the tags of its frames. */
+/** A video with the tags of its frames; frames are those of the video, also where the task has some of them. */
 interface Task {
   id: string;
   source: string;
   line: number;
-  /** Frames of the video from one frame of the task to the next, and the first of them. */
+  /** Frames of the video from one frame of the task to the next. */
   step: number;
-  first: number;
-  numFrames: number;
-  tags: { frame: number; label: string; line: number }[];
+  /** Frames of the task: as its head says, and those that are listed. */
+  size: number;
+  numListed: number;
+  tags: Tag[];
+  /** The tags are those of tracks: each says by itself from when to when. */
+  isTracked: boolean;
+}
+
+interface Tag {
+  frame: number;
+  label: string;
+  line: number;
 }
 
 /** Returns the clips of an export. Raises UserError where it is none, or where frames need a rate. */
@@ -50,11 +60,12 @@ function takeTags(path: string, task: Task, frameRate: number | undefined, list:
   const labels = [...new Set(task.tags.map(({ label }) => label))];
   const frames = new Set(task.tags.map(({ frame }) => frame));
   const [only = ''] = labels;
-  if (labels.length === 1 && (frames.size === 1 || frames.size >= task.numFrames)) {
+  const numFrames = task.numListed || task.size || Number.POSITIVE_INFINITY;
+  if (labels.length === 1 && ((frames.size === 1 && !task.isTracked) || frames.size >= numFrames)) {
     taken.clips.push({ path, class: only, ...place });
     return;
   }
-  if (frames.size === 1) {
+  if (frames.size === 1 && labels.length > 1) {
     const message = `has ${plural(labels.length, 'tag')} on one frame: ${labels.map(quote).join(', ')}. Keep one.`;
     taken.leftOut.push({ code: 'label-conflict', path, ...place, message });
     return;
@@ -66,17 +77,17 @@ function takeTags(path: string, task: Task, frameRate: number | undefined, list:
     return;
   }
   for (const { label, from, to, line } of findRuns(task)) {
-    const [first, last] = [task.first + from * task.step, task.first + (to + 1) * task.step - 1];
-    taken.clips.push({ path, class: label, ...framesToTimes(first, last, frameRate), list, line });
+    const last = to + task.step - 1;
+    taken.clips.push({ path, class: label, ...framesToTimes(from, last, frameRate), list, line });
   }
 }
 
-function findRuns({ tags }: Task): { label: string; from: number; to: number; line: number }[] {
+function findRuns({ tags, step }: Task): { label: string; from: number; to: number; line: number }[] {
   const runs: { label: string; from: number; to: number; line: number }[] = [];
   const open = new Map<string, (typeof runs)[number]>();
   for (const { frame, label, line } of tags.toSorted((a, b) => a.frame - b.frame)) {
     const run = open.get(label);
-    if (run !== undefined && frame <= run.to + 1) run.to = frame;
+    if (run !== undefined && frame <= run.to + step) run.to = Math.max(run.to, frame);
     else {
       const begun = { label, from: frame, to: frame, line };
       open.set(label, begun);
@@ -95,8 +106,9 @@ function parseTasks(file: string): Task[] {
   let frame = -1;
   let isCvat = false;
   let task: Task | undefined;
+  let track: Track | undefined;
   const begin = (line: number): Task => {
-    const begun = { id: '', source: '', line, step: 1, first: 0, numFrames: 0, tags: [] };
+    const begun = { id: '', source: '', line, step: 1, size: 0, numListed: 0, tags: [], isTracked: false };
     tasks.push(begun);
     return begun;
   };
@@ -104,27 +116,30 @@ function parseTasks(file: string): Task[] {
     words = '';
     path.push(tag.name);
     const { attributes } = tag;
+    const above = path.at(-2) ?? '';
     if (tag.name === 'annotations') isCvat = true;
-    else if (['task', 'job'].includes(tag.name) && ['meta', 'tasks'].includes(path.at(-2) ?? ''))
-      task = begin(parser.line);
-    else if (tag.name === 'image') {
-      frame = Number(attributes.id);
+    else if (['task', 'job'].includes(tag.name) && ['meta', 'tasks'].includes(above)) task = begin(parser.line);
+    else if (tag.name === 'image' || tag.name === 'track') {
       task = tasks.find(({ id }) => id === attributes.task_id) ?? tasks[0];
-      if (task !== undefined) task.numFrames += 1;
-    } else if (tag.name === 'tag' && path.at(-2) === 'image') {
+      if (tag.name === 'track') track = { label: attributes.label ?? '', line: parser.line, shapes: [] };
+      else if (task !== undefined) task.numListed += 1;
+      frame = Number(attributes.id);
+    } else if (tag.name === 'tag' && above === 'image') {
       task?.tags.push({ frame, label: attributes.label ?? '', line: parser.line });
-    }
+    } else if (above === 'track' && attributes.frame !== undefined)
+      track?.shapes.push({ frame: Number(attributes.frame), isOutside: attributes.outside === '1' });
   });
   parser.on('text', (more) => {
     words += more;
   });
   parser.on('closetag', ({ name }) => {
     path.pop();
+    if (name === 'track' && task !== undefined && track !== undefined) takeTrack(task, track);
     const isOfTask = ['task', 'job'].includes(path.at(-1) ?? '');
     if (task === undefined || !(isOfTask || path.at(-1) === 'meta')) return;
     if (name === 'id') task.id = words.trim();
     else if (name === 'source') task.source = words.trim();
-    else if (name === 'start_frame') task.first = Number(words.trim()) || 0;
+    else if (name === 'size') task.size = Number(words.trim()) || 0;
     else if (name === 'frame_filter') task.step = Number(/step=(\d+)/.exec(words)?.[1] ?? 1);
   });
   let fault: string | undefined;
@@ -133,11 +148,31 @@ function parseTasks(file: string): Task[] {
   });
   parser.write(text).close();
   if (fault !== undefined)
-    throw new UserError(`${showPath(file)}:${fault.replace(/: /, '  ')} Export from CVAT as "CVAT for images 1.1".`);
+    throw new UserError(
+      `${showPath(file)}:${fault.replace(/: /, '  ')} Export from CVAT as "CVAT for video 1.1" or "CVAT for images 1.1".`,
+    );
   const named = tasks.filter(({ source }) => source !== '');
   if (!isCvat || named.length === 0)
     throw new UserError(
-      `${showPath(file)}  names no task with a video. Export a video task from CVAT as "CVAT for images 1.1".`,
+      `${showPath(file)}  names no task with a video. Export a video task from CVAT as "CVAT for video 1.1" or "CVAT for images 1.1".`,
     );
   return named;
+}
+
+/** What is followed through a video, and where it is seen. */
+interface Track {
+  label: string;
+  line: number;
+  shapes: { frame: number; isOutside: boolean }[];
+}
+
+/** A shape is there until the next one of its track; most exports have one for each frame. */
+function takeTrack(task: Task, { label, line, shapes }: Track): void {
+  task.isTracked = true;
+  const sorted = shapes.toSorted((one, two) => one.frame - two.frame);
+  for (const [index, { frame, isOutside }] of sorted.entries()) {
+    if (isOutside) continue;
+    const end = sorted[index + 1]?.frame ?? frame + task.step;
+    for (let seen = frame; seen < end; seen += task.step) task.tags.push({ frame: seen, label, line });
+  }
 }
