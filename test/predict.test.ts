@@ -302,6 +302,7 @@ describe('predict', () => {
 
   test.each([
     ['--window', ['--window', '2'], /--window {2}is for --timeline FILE, which is not given/],
+    ['a word for --attention', ['--explain', 'seen', '--attention', 'x'], /--attention {2}found x\. Allowed: LAYER or/],
     ['--smooth', ['--smooth', '2'], /--smooth {2}is for --timeline FILE/],
     ['--seconds of a file', ['--seconds', '2'], /--seconds {2}ends a stream, and none is given/],
     ['another ending', ['--timeline', 'a.vtt'], /a\.vtt\. Allowed: a file that ends with \.json, \.csv, \.srt, \.html/],

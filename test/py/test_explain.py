@@ -14,6 +14,7 @@ from PIL import Image
 
 from clips import make_clip
 from coldframe.errors import UserError
+from coldframe.evaluate.explain import look
 from coldframe.evaluate.pictures import _between
 from coldframe.session import Session
 from small import settings_json
@@ -135,3 +136,37 @@ def test_a_decoder_that_looks_nowhere_says_so_and_a_video_that_cannot_be_read_to
     with pytest.raises(UserError, match=r"--explain  model.decoder.kind: linear looks at everything alike"):
         other.explain(str(clip), None, None, None, None, None)
     other.close()
+
+
+def test_an_answer_hangs_on_the_frames_that_are_looked_at() -> None:
+    """A flash in one frame of noise tells the class: what is learned is to look there."""
+    changes = {"cross_attention": False, "conv": False, "position_embedding": False}
+    settings = settings_json(
+        data__num_classes=3,
+        model__decoder__query_init="normal",
+        train__batch_size=16,
+        train__lr=1e-2,
+        train__steps=60,
+        **{f"model__temporal__{name}": value for name, value in changes.items()},
+        **{"model__decoder__mlp_dropout": 0, "model__head__dropout": 0},
+    )
+    session = Session()
+    session.open("train", [{"name": "main", "settings": settings}], {"train": None, "val": None}, None, None)
+    cohort, rng = session.running.cohort, torch.Generator().manual_seed(0)
+
+    def draw(num: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        clips = 0.3 * torch.randn(num, 3, 3, 24, 24, generator=rng)
+        labels, places = (torch.randint(3, (num,), generator=rng) for _ in range(2))
+        clips[torch.arange(num), labels, places, 8:16, 8:16] += 3
+        return clips, labels, places
+
+    for step in range(60):
+        clips, labels, _ = draw(16)
+        cohort.step(step, clips, labels)
+    clips, labels, places = draw(12)
+    found = [look(cohort, clip[None], (None, None), [0, 1, 2], [0.0, 0.0, 0.0]) for clip in clips]
+    assert torch.stack([one.scores_K for one in found]).argmax(dim=1).equal(labels)
+    assert [int(one.weights_T.argmax()) for one in found] == places.tolist()
+    most, least = (sum(getattr(one, name).change for one in found) for name in ("most", "least"))
+    assert most > 10 * least
+    session.close()

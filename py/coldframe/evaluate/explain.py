@@ -71,18 +71,13 @@ def explain(
     """Returns where the first trial looks in the clip in the middle of a video, and draws it: the frames side by side
     (`strip`, PNG) and on the video as it goes by (`overlay`, MP4). Of `layer` and `head` (from 1), by default the mean
     of all. Raises UserError for a decoder that looks nowhere, BadVideo."""
-    model = cohort.trials[0].model
-    if not isinstance(model, Attends):
-        raise UserError(
-            f"--explain  model.decoder.kind: {settings.model.decoder.kind} looks at everything alike, so that there is "
-            "nothing to show. evl can say where it looks."
-        )
+    _find_model(cohort)
     indices, frames = _read_clip(settings, path, part)
     size = settings.data.size
     clip_CTSS = eval_views(frames, [list(range(len(frames)))], size, 1)[0]
     rate, start = _read_rate(path), 0 if part is None else part.start
     seconds = [start / MICROSECONDS + index / rate for index in indices]
-    explanation = _look(cohort, model, prepare(clip_CTSS[None].clone()), (layer, head), indices, seconds)
+    explanation = look(cohort, prepare(clip_CTSS[None].clone()), (layer, head), indices, seconds)
     if strip is not None:
         pictures = clip_CTSS.permute(1, 2, 3, 0).round().clamp(0, 255).to(torch.uint8).numpy()
         draw_strip(strip, pictures, explanation.weights_T, explanation.maps_Thw, seconds)
@@ -91,6 +86,17 @@ def explain(
         real_rate = rate * len(numbers) / (numbers[-1] - numbers[0] + 1)
         write_overlay(overlay, shown, numbers, indices, explanation.maps_Thw, real_rate)
     return explanation
+
+
+def _find_model(cohort: Cohort) -> Attends:
+    """Returns the first trial's decoder. Raises UserError where it cannot say where it looks."""
+    trial = cohort.trials[0]
+    if isinstance(trial.model, Attends):
+        return trial.model
+    raise UserError(
+        f"--explain  model.decoder.kind: {trial.settings.model.decoder.kind} looks at everything alike, so that "
+        "there is nothing to show. evl can say where it looks."
+    )
 
 
 def _read_clip(settings: Settings, path: str, part: Part | None) -> tuple[list[int], list[Frames]]:
@@ -133,14 +139,15 @@ def _read_shown(path: str, part: Part | None, indices: list[int]) -> tuple[list[
 
 
 @torch.no_grad()
-def _look(
+def look(
     cohort: Cohort,
-    model: Attends,
     clip_NCTHW: Tensor,
     chosen: tuple[int | None, int | None],
     indices: list[int],
     seconds: list[float],
 ) -> Explanation:
+    """Returns where the first trial looks in one clip, of (layer, head), and what hangs on it."""
+    model = _find_model(cohort)
     trial = cohort.trials[0]
     own_K = next(iter(cohort.scores(clip_NCTHW.clone()).values()))[0]
     with trial.averaged():

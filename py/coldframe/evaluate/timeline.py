@@ -227,8 +227,8 @@ class Timeline:
         self.stream, self.windows, self._score = stream, windows, score
         self._frames = stream.read()
         self._cutter = Cutter(windows, settings, stream.period)
-        num_smoothed = round(smooth_seconds * float(stream.rate) / windows.hop)
-        self._smoother = Smoother(num_smoothed | 1)
+        num_smoothed = smooth_seconds * float(stream.rate) / windows.hop
+        self._smoother = Smoother(2 * int(num_smoothed / 2) + 1)  # the nearest odd number
         self._segments = Segments(0 if stream.part is None else stream.part.start, thresholds)
         self._at_once = at_once
         self._waiting: list[tuple[Window, Tensor]] = []

@@ -71,6 +71,7 @@ function refuseUnused(args: PredictArguments, videos: Video[]): void {
   if (args.explain !== undefined && isTimed)
     problems.push('--explain  looks at one clip of a file: it goes with no --timeline and no stream.');
   if (problems.length > 0) throw new UserError(problems);
+  readAttention(args.attention);
   if (args.explain !== undefined) makeFolder(args.explain);
   if (args.timeline === undefined) return;
   refuseTimelineFile(args.timeline, videos.length);

@@ -17,7 +17,8 @@ const NUM_TICKS = 5;
 export function renderTimelines({ checkpoint, options, videos }: Timelines): string {
   const [only] = videos;
   const title = `Timeline of ${videos.length === 1 && only !== undefined ? basename(only.path) : plural(videos.length, 'video')}`;
-  const threshold = options.threshold === null ? 'the threshold of the class' : percent(options.threshold);
+  const threshold =
+    options.threshold === null ? 'its threshold (50 % where none was chosen)' : percent(options.threshold);
   return String(html`<!doctype html>
 <html lang="en">
 <head>
