@@ -81,7 +81,7 @@ check: setup lint types ## lint, types and the quick tests
 
 test-all: test test-pages test-ffprobe test-export test-trackers test-slurm test-ray ## and the heavy ones: a browser, ffprobe, large exports, W&B and MLflow, a Slurm, a Ray
 
-test-pages: setup ## the page of `sweep report` in headless Chromium (Debian's; installed when root)
+test-pages: setup ## the pages of `report` and `sweep report` in headless Chromium (Debian's; installed when root)
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
 	yarn -s jest --testMatch '**/*.pages.ts'
 

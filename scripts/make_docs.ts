@@ -23,6 +23,7 @@ const FOLDERS: Record<string, string> = {
   'src/commands/train-and-use': 'The verbs under "Train and use" of `coldframe --help`: a file each.',
   'src/commands/get-ready': 'The verbs under "Get ready": a file each.',
   'src/results': 'What people look at afterwards: `sweep status`, `sweep report` and its page, `compare`.',
+  'src/results/run-report': '`report`: what one training came to, as a page, as JSON and in short.',
   'src/results/report-page': 'Style and scripts of the pages of `sweep report` and `report`.',
   'src/sweep': 'A sweep from its file to its result.',
   'src/sweep/definition': 'The sweep file: keys, space, points and trials.',

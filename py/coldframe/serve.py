@@ -41,6 +41,8 @@ VERBS = (
     "pair",
     "drop",
     "probe",
+    "analyse",
+    "picture",
     "predict",
     "open_timeline",
     "advance_timeline",
@@ -157,6 +159,14 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         from coldframe.evaluate.paired import pair
 
         return pair(**arguments)
+    if verb == "analyse":  # a report reads what is stored: numpy and decoders, no torch
+        from coldframe.evaluate.analysis import analyse
+
+        return analyse(**arguments)
+    if verb == "picture":
+        from coldframe.evaluate.thumbnails import picture_videos
+
+        return picture_videos(**arguments)
     if verb == "close" and _probing is not None:
         _probing.close()
     if _session is None:

@@ -141,6 +141,7 @@ class Eval:
     batch_size: int
     every: int | None
     thresholds: str | None
+    temperature: float
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,11 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   sweep: ['coldframe sweep --config sweep.yaml --dry-run', 'coldframe sweep status runs/sweep --watch'],
   'sweep status': ['coldframe sweep status runs/sweep --watch'],
   'sweep report': ['coldframe sweep report runs/sweep --output page.html'],
+  report: [
+    'coldframe report runs/my',
+    'coldframe report runs/sweep --output winner.html',
+    'coldframe report runs/my --evaluation step-5000-1x3-b7d88c70',
+  ],
   compare: ['coldframe compare runs/a runs/b runs/sweep:t0003'],
   tail: ['coldframe tail runs/my', 'coldframe tail runs/my --lines 100 --json'],
   export: ['coldframe export onnx runs/my --output my.onnx'],

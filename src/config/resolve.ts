@@ -276,6 +276,10 @@ function checkTraining({ data, train, launch, eval: evaluation }: Draft, checker
     const cited = checker.cite('data.labels', data.labels);
     checker.fail(['eval.thresholds', 'data.labels'], `${cited} gives every video one class. Set it to null.`);
   }
+  if (evaluation.temperature !== 1 && data.labels === 'multi') {
+    const cited = checker.cite('data.labels', data.labels);
+    checker.fail(['eval.temperature', 'data.labels'], `${cited} has thresholds and no temperature. Set it to 1.`);
+  }
   if (train.batch_size % train.micro_batches !== 0) {
     const cited = checker.cite('train.batch_size', train.batch_size);
     const keys = ['train.micro_batches', 'train.batch_size'];

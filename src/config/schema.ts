@@ -279,6 +279,11 @@ const otherShapes = {
       .describe(
         "Of data.labels: multi, the result.json of an evaluation whose thresholds decide which classes a video has; null: the checkpoint's.",
       ),
+    temperature: z
+      .number()
+      .gt(0)
+      .default(1)
+      .describe("What predict divides the logarithms of a video's probabilities by; `report` says which value fits."),
   }),
   run: section({
     print_every: count.default(10).describe('Report every so many steps [--print_freq].'),

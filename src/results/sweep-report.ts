@@ -7,7 +7,6 @@ import { csvFormat } from 'd3-dsv';
 import { stringify } from 'yaml';
 import { showPath, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
-import { mean } from '../base/intervals.ts';
 import { replaceKeys } from '../base/objects.ts';
 import type { Report } from '../base/printer.ts';
 import { readSweepFolder, type SweepView } from '../sweep/folder.ts';
@@ -15,10 +14,10 @@ import type { PointView } from '../sweep/leaderboard.ts';
 import { renderPage } from './page.ts';
 import { readPageScript } from './report-page/build.ts';
 import type { CurveData } from './report-page/sweep-data.ts';
+import { thinCurve } from './run-report/history.ts';
 import type { Pruning } from './tables.ts';
 
 const MAX_DRAWN_TRIALS = 200;
-const MAX_CURVE_POINTS = 300;
 
 /** Writes report.html (or `output`), leaderboard.csv and leaderboard.json beside it. */
 export async function writeReport(
@@ -117,17 +116,6 @@ async function* readEvents(file: string): AsyncGenerator<TrialEvent> {
       // torn by a kill, or being written: the cohort itself repeats it
     }
   }
-}
-
-/** Returns at most MAX_CURVE_POINTS [step, value] in the order of steps: means over equal numbers of neighbours. */
-export function thinCurve(values: Map<number, number>): [number, number][] {
-  const all = [...values].filter(([, value]) => Number.isFinite(value)).sort(([a], [b]) => a - b);
-  const size = Math.ceil(all.length / MAX_CURVE_POINTS);
-  const starts = Array.from({ length: Math.ceil(all.length / size) || 0 }, (_, index) => index * size);
-  return starts.map((start): [number, number] => {
-    const part = all.slice(start, start + size);
-    return [part.at(-1)?.[0] ?? 0, Number(mean(part.map(([, value]) => value)).toPrecision(5))];
-  });
 }
 
 /** The configuration of the best point; until the sweep has written it, the base with what the point changes. */

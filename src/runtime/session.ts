@@ -1,6 +1,7 @@
 /** The session's verbs: the TypeScript side of py/coldframe/session/. */
 
 import { z } from 'zod';
+import { analysisSchema, picturesSchema } from './analysis-replies.ts';
 import {
   advanceSchema,
   clipsForecastSchema,
@@ -247,5 +248,15 @@ export class Session {
   /** What a file of weights or a checkpoint folder is. */
   inspect(path: string) {
     return this.runtime.call('inspect', { path }, inspectSchema);
+  }
+
+  /** What a file of scores tells; `listed` names its videos where it does not. Needs no torch. */
+  analyse(request: { file: string; listed: string | null; fit: string | null; num_clips: number }) {
+    return this.runtime.call('analyse', request, analysisSchema);
+  }
+
+  /** A strip of frames of each video. Needs no torch. */
+  picture(names: string[], numFrames: number, height: number) {
+    return this.runtime.call('picture', { names, num_frames: numFrames, height }, picturesSchema);
   }
 }

@@ -88,7 +88,14 @@ BASE: dict[str, Any] = {
         "cutmix": 0,
         "ema_decay": None,
     },
-    "eval": {"spatial_views": 1, "temporal_views": 2, "batch_size": 3, "every": None, "thresholds": None},
+    "eval": {
+        "spatial_views": 1,
+        "temporal_views": 2,
+        "batch_size": 3,
+        "every": None,
+        "thresholds": None,
+        "temperature": 1,
+    },
     "run": {
         "print_every": 1,
         "save_every": 2,

@@ -156,6 +156,9 @@ def _judge(running: Running, scores_VK: Tensor, top: int) -> dict[str, Any]:
 def name_classes(running: Running, scores_K: Tensor, top: int) -> list[dict[str, Any]]:
     """Returns the classes of a video, the most probable first."""
     is_multi, names = running.settings.data.labels == "multi", running.classes
+    temperature = running.settings.eval.temperature
+    if temperature != 1:  # as evaluate/calibration.py scales what it was fitted on
+        scores_K = (scores_K.clamp_min(1e-12).log() / temperature).softmax(dim=0)
     best = scores_K.topk(len(scores_K) if is_multi else min(top, len(scores_K)))
     classes = [
         {"label": label, "name": names[label] if names else str(label), "probability": value}

@@ -132,7 +132,10 @@ const DESCRIBE: Words = {
   result: (e) =>
     `${e.cohort} ${e.trial} ${e.state}: ${METRICS[mainMetric(e)]} ${percent(num(e[mainMetric(e)]))}${e.why ? ` (${e.why})` : ''}`,
   final: (e) => `${e.trial} on the validation list: ${accuracies(e, e.num_videos)} on ${plural(e.num_videos, 'video')}`,
-  reported: (e) => `${plural(e.num_points, 'point')}: ${e.path} (${formatBytes(e.size_bytes)}), ${e.csv}, ${e.json}`,
+  reported: (e) => {
+    const files = `${e.path} (${formatBytes(e.size_bytes)}), ${e.csv}, ${e.json}`;
+    return 'run_dir' in e ? files : `${plural(e.num_points, 'point')}: ${files}`;
+  },
   failed: () => undefined, // printed once, by cli.ts, with what the user can do
 };
 

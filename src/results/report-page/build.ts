@@ -6,7 +6,7 @@ import type { BuildOptions } from 'esbuild';
 import { BUNDLE, PROJECT } from '../../base/paths.ts';
 
 /** Each has a script of its name in this folder. */
-export const PAGES = ['sweep'] as const;
+export const PAGES = ['sweep', 'run'] as const;
 export type PageName = (typeof PAGES)[number];
 
 /** Under this name it lies in the bundle. */
