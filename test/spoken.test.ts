@@ -63,7 +63,7 @@ test('the end says result, best step, place and commands that can be pasted; a f
     .flatMap((line) => /(coldframe .*)/.exec(line)?.[1] ?? [])
     .reverse();
   expect(exporting).toBe('coldframe export onnx run/checkpoints/best --output run/model.onnx'); // test/export.test.ts
-  expect(commands.map((command) => command.split(' ')[1])).toEqual(['predict']);
+  expect(commands.map((command) => command.split(' ')[1])).toEqual(['predict', 'report']);
 
   const path = [join(PROJECT, 'scripts'), process.env.PATH].join(delimiter);
   const pasted = await promisify(execFile)('bash', ['-ec', commands.join('\n')], {

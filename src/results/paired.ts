@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { RuntimeFailure, UserError } from '../base/errors.ts';
 import { type Accuracy, differ } from '../base/intervals.ts';
 import { plural } from '../base/words.ts';
-import type { Paired } from '../runtime/replies.ts';
+import type { Paired } from '../runtime/pair-reply.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 /** What is asked of a run. */

@@ -101,6 +101,7 @@ function listNext(folder: RunFolder): string[] {
   const checkpoint = show('checkpoints', existsSync(folder.path('checkpoints', 'best')) ? 'best' : 'latest');
   const video = findVideo(folder);
   return [
+    `coldframe report ${show()}`,
     ...(video === undefined ? [] : [`coldframe predict --checkpoint ${checkpoint} ${quoteWord(showPath(video))}`]),
     `coldframe export onnx ${checkpoint} --output ${show('model.onnx')}`,
   ];

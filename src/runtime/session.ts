@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import { analysisSchema, picturesSchema } from './analysis-replies.ts';
+import { pairedSchema } from './pair-reply.ts';
 import {
   advanceSchema,
   clipsForecastSchema,
@@ -20,7 +21,6 @@ import {
   inspectSchema,
   memorySchema,
   openSchema,
-  pairedSchema,
   predictSchema,
   probedSchema,
   type Sampling,
