@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { analysisSchema, picturesSchema } from './analysis-replies.ts';
 import { pairedSchema } from './pair-reply.ts';
+import { explainSchema, predictSchema, timelineOpenedSchema, timelineSchema } from './prediction-replies.ts';
 import {
   advanceSchema,
   clipsForecastSchema,
@@ -11,7 +12,6 @@ import {
   describeSchema,
   ensembleSchema,
   evaluateSchema,
-  explainSchema,
   exportSchema,
   featuresBuiltSchema,
   featuresCheckedSchema,
@@ -21,11 +21,8 @@ import {
   inspectSchema,
   memorySchema,
   openSchema,
-  predictSchema,
   probedSchema,
   type Sampling,
-  timelineOpenedSchema,
-  timelineSchema,
 } from './replies.ts';
 import type { Runtime } from './runtime.ts';
 

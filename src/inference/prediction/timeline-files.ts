@@ -3,7 +3,7 @@
 import { extname } from 'node:path';
 import { csvFormat } from 'd3-dsv';
 import { showPath, UserError } from '../../base/errors.ts';
-import type { TimelineSegment } from '../../runtime/replies.ts';
+import type { TimelineSegment } from '../../runtime/prediction-replies.ts';
 import type { Timelines } from './timeline.ts';
 import { renderTimelines } from './timeline-page.ts';
 

@@ -6,7 +6,7 @@ import { html, type SafeHtml } from '@remix-run/html-template';
 import { formatPlace, percent } from '../../base/format.ts';
 import { PROJECT } from '../../base/paths.ts';
 import { plural } from '../../base/words.ts';
-import type { TimelineSegment } from '../../runtime/replies.ts';
+import type { TimelineSegment } from '../../runtime/prediction-replies.ts';
 import type { Failed, Timeline, Timelines } from './timeline.ts';
 
 const STYLES = join(PROJECT, 'src', 'inference', 'prediction', 'timeline-page.css');

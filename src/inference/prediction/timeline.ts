@@ -1,6 +1,6 @@
 /** What is seen when in a video: one pass over it in windows, be it a file of hours or a camera. */
 
-import type { TimelineReply, TimelineSegment, TimelineWindow } from '../../runtime/replies.ts';
+import type { TimelineReply, TimelineSegment, TimelineWindow } from '../../runtime/prediction-replies.ts';
 import type { Session } from '../../runtime/session.ts';
 import type { Video } from './videos.ts';
 
