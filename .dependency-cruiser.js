@@ -47,7 +47,7 @@ export default {
     {
       name: 'every file is used',
       severity: 'error',
-      from: { orphan: true, path: '^src/', pathNot: '^src/results/report-page/' },
+      from: { orphan: true, path: '^src/', pathNot: '^src/(results/report-page|inference/server/page)/' },
       to: {},
     },
   ],

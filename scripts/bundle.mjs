@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { SERVER_BUILD, SERVER_SCRIPT } from '../src/inference/server/page/build.ts';
 import { describeBuild, nameScript, PAGES } from '../src/results/report-page/build.ts';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
@@ -18,10 +19,13 @@ await build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  external: ['pythonia', 'esbuild'], // the one finds its Python files from its own place, the other its program
+  // The one finds its Python files from its own place, the other its program; of the server's packages only `serve` reads
+  // anything, and they look for files of theirs, too.
+  external: ['pythonia', 'esbuild', 'fastify', '@fastify/*', 'prom-client'],
   // Packages written for CommonJS call require; a module has none.
   banner: { js: "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);" },
   sourcemap: true,
   logLevel: 'warning',
 });
 for (const page of PAGES) await build({ ...describeBuild(page), outfile: `dist/${nameScript(page)}` });
+await build({ ...SERVER_BUILD, outfile: `dist/${SERVER_SCRIPT}` });

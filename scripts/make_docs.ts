@@ -31,6 +31,8 @@ const FOLDERS: Record<string, string> = {
   'src/inference/prediction': 'What videos show: `predict`, its inputs and the files that it writes.',
   'src/inference':
     'What is done with a finished checkpoint: `evaluate`, `predict`, `ensemble`, `export`, `checkpoint convert`.',
+  'src/inference/server': '`serve`: requests in, answers out, and the one Python behind them.',
+  'src/inference/server/page': 'The page of `serve`: its HTML, style and script.',
   'src/caches': 'Work done once for many trainings: stored features and prepared clips.',
   'src/weights': 'Weights of backbones: `weights fetch` and `weights inspect`.',
   'src/tools/init': '`init`: what a folder holds, what of it can be trained on, and a configuration that fits.',

@@ -13,8 +13,8 @@ function exitCode(error: unknown): number {
 
 const args = process.argv.slice(2);
 
-/** What these make lies in files: they go on when nobody reads what they print. The others end as any program in a pipe. */
-const LASTING = /^(train|evaluate|sweep(?! (status|report)\b)|features build|clips prepare|weights fetch)\b/;
+/** What these do is not what they print: they go on when nobody reads what they print. The others end as any program in a pipe. */
+const LASTING = /^(train|evaluate|serve|sweep(?! (status|report)\b)|features build|clips prepare|weights fetch)\b/;
 const isLasting = LASTING.test(args.filter((word) => !word.startsWith('-')).join(' '));
 
 let isHeard = true;

@@ -24,12 +24,13 @@ import { evaluate } from './commands/train-and-use/evaluate.ts';
 import { exportModel } from './commands/train-and-use/export.ts';
 import { predict } from './commands/train-and-use/predict.ts';
 import { report } from './commands/train-and-use/report.ts';
+import { serve } from './commands/train-and-use/serve.ts';
 import { tail } from './commands/train-and-use/tail.ts';
 import { train } from './commands/train-and-use/train.ts';
 
 /** The commands in the order of a project's life; the first help shows them so. */
 const VERBS: Readonly<Record<string, string[]>> = {
-  'Train and use': ['train', 'evaluate', 'predict', 'report', 'ensemble', 'compare', 'export', 'tail'],
+  'Train and use': ['train', 'evaluate', 'predict', 'report', 'ensemble', 'compare', 'export', 'tail', 'serve'],
   'Many trials': ['sweep'],
   'Get ready': ['init', 'lists', 'check', 'weights', 'features', 'clips', 'fit', 'keys', 'doctor', 'bench'],
   'From and to the original EVL': ['import-command', 'flags', 'checkpoint'],
@@ -106,6 +107,7 @@ const COMMANDS = [
   predict,
   exportModel,
   tail,
+  serve,
   checkpoint,
   init,
   lists,

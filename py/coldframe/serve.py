@@ -43,6 +43,7 @@ VERBS = (
     "probe",
     "analyse",
     "picture",
+    "measure",
     "predict",
     "open_timeline",
     "advance_timeline",
@@ -167,6 +168,10 @@ def _call(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         from coldframe.evaluate.thumbnails import picture_videos
 
         return picture_videos(**arguments)
+    if verb == "measure":
+        from coldframe.data.facts import measure
+
+        return measure(**arguments)
     if verb == "close" and _probing is not None:
         _probing.close()
     if _session is None:

@@ -114,6 +114,10 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'coldframe export onnx runs/my --output small.onnx --precision int8 --list test.txt',
   ],
   'export torch': ['coldframe export torch runs/my --output my.pt2'],
+  serve: [
+    'coldframe serve runs/my',
+    'coldframe serve runs/my --host 0.0.0.0 --token-file token.txt --root /data/clips',
+  ],
   checkpoint: ['coldframe checkpoint convert runs/my --to upstream --output checkpoint-5000.pth'],
   'checkpoint convert': [
     'coldframe checkpoint convert runs/my --to upstream --output checkpoint-5000.pth',

@@ -24,6 +24,8 @@ export interface RuntimeOptions {
 
 export interface Runtime {
   readonly pid: number;
+  /** How the process ended, once it has, also between two calls. */
+  readonly ended: Promise<string>;
   /** Calls wait for each other. Throws UserError, PythonBug, or RuntimeFailure (then every later call does). */
   call<T>(verb: string, args: object, schema: z.ZodType<T>): Promise<T>;
   /** Ends Python at once; a pending call fails. */
@@ -48,6 +50,7 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   }
   return {
     pid: transport.pid,
+    ended: transport.ended.then(({ how }) => how),
     call: (verb, args, schema) => supervisor.call(verb, args, schema),
     kill: () => supervisor.fail('was stopped'),
     close: () => supervisor.close(),

@@ -242,6 +242,16 @@ export class Session {
     return this.runtime.call('probe', request, probedSchema);
   }
 
+  /** How long videos are, without decoding them. Needs no torch. */
+  measure(paths: string[]) {
+    const measured = z.object({
+      path: z.string(),
+      duration_seconds: z.number().nullable(),
+      reason: z.string().nullable(),
+    });
+    return this.runtime.call('measure', { paths }, z.object({ videos: z.array(measured) }));
+  }
+
   /** What a file of weights or a checkpoint folder is. */
   inspect(path: string) {
     return this.runtime.call('inspect', { path }, inspectSchema);

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from clips import make_clip
+from coldframe.data.facts import measure
 from coldframe.data.probe import Probing, answer, choose_reachable
 from coldframe.machine.processes import Workers
 from coldframe.video.frames import BadVideo, read_frames, training_indices, view_indices
@@ -236,3 +237,16 @@ def test_a_limit_ends_what_takes_longer(tmp_path: Path) -> None:
         "damage": None,
         "problem": {"fault": "slow", "reason": "takes longer than 0.001 s"},
     }
+
+
+def test_how_long_a_video_lasts_is_told_by_its_header_or_its_packets(tmp_path: Path) -> None:
+    known = make_clip(tmp_path / "known.mp4", num_frames=50)
+    # As a browser records: a header that is written before the end is known. Times are milliseconds.
+    times = [40 * i for i in range(20)] + [9000]
+    live = make_clip(tmp_path / "live.mkv", times=times, num_frames=21, b_frames=0, container_options={"live": "1"})
+    torn = tmp_path / "torn.mp4"
+    torn.write_bytes(known.read_bytes()[:2000])
+    told = measure([str(path) for path in (known, live, torn)])["videos"]
+    assert [video["duration_seconds"] for video in told] == [pytest.approx(2.0), pytest.approx(9.0), None]
+    assert told[0]["reason"] is None
+    assert "moov atom" in told[2]["reason"]

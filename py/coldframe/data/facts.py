@@ -7,8 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 import av
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
+from coldframe import heartbeat
 from coldframe.video.packets import Table, scan
 from coldframe.video.sequence import decode_all
 from coldframe.video.streams import BadVideo, open_video
@@ -41,13 +44,40 @@ def probe(path: str) -> dict[str, Any]:
             "height": shown[1],
             "rate": rate,
             "is_variable_rate": table.has_times and _varies([table.times[position] for position in table.order]),
-            "duration_seconds": (container.duration or 0) / av.time_base or (num_frames / rate if rate else 0.0),
+            "duration_seconds": _promised_seconds(container) or (num_frames / rate if rate else 0.0),
             "codec": stream.codec_context.name,
             "container": _name_container(path, container.format.name),
             "rotation": int(first.rotation),
             "mirrored": upright.is_mirrored,
             "by_time": _is_by_time(table),
         }
+
+
+def measure(paths: list[str]) -> dict[str, Any]:
+    """Returns duration_seconds of each of these files, or the reason why it cannot be opened; decodes nothing. Where
+    the header tells no duration, as of what a browser records, it is that of the packets."""
+    return {"videos": [{"path": path, **_measure(path)} for path in paths]}
+
+
+def _measure(path: str) -> dict[str, Any]:
+    heartbeat.progress()
+    try:
+        with open_video(path) as (container, stream):
+            seconds = _promised_seconds(container) or _span_seconds(scan(path, container, stream), stream)
+            return {"duration_seconds": seconds, "reason": None}
+    except BadVideo as bad:
+        return {"duration_seconds": None, "reason": bad.reason}
+
+
+def _promised_seconds(container: InputContainer) -> float:
+    """Returns the duration that the header tells, 0 where it tells none."""
+    return (container.duration or 0) / av.time_base
+
+
+def _span_seconds(table: Table, stream: VideoStream) -> float:
+    if table.has_times and stream.time_base is not None:
+        return float((max(table.times) - min(table.times)) * stream.time_base)
+    return len(table.order) / float(stream.average_rate) if stream.average_rate else 0.0
 
 
 def _is_by_time(table: Table) -> bool:

@@ -108,6 +108,13 @@ const DESCRIBE: Words = {
     const answer = [`${e.name} ${percent(e.probability)}`, ...without].join(', ');
     return `  looks at ${where}\n  ${answer}\n  ${e.strip}, ${e.overlay}, ${e.json}`;
   },
+  serving: (e) =>
+    `Serving ${e.checkpoint} (step ${e.step}, ${e.device}) on ${e.address}\n` +
+    `Drop a video on that page, or: curl -F video=@FILE ${e.address}/predict`,
+  answered: (e) => {
+    const what = `${e.status} ${e.method} ${e.route}${e.path === null ? '' : ` ${e.path}`}`;
+    return `${what}  ${e.seconds.toFixed(2)} s${e.error === null ? '' : `  ${e.error}`}`;
+  },
   clips_prepared: (e) => {
     const bad = e.num_bad ? `; ${e.num_bad} could not be read and are left out, see bad-videos.tsv` : '';
     return `prepared ${plural(e.num_clips - e.num_bad, 'clip')}, ${formatBytes(e.size_bytes)}${bad}\nTrain with \`--config ${e.config}\`.`;

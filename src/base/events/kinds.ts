@@ -9,6 +9,7 @@ import { anything, at, bytes, count, maybe, plain, seconds, text } from './field
 import { LISTS } from './list-kinds.ts';
 import { PREDICTIONS } from './prediction-kinds.ts';
 import { PREPARE } from './prepare-kinds.ts';
+import { SERVER } from './server-kinds.ts';
 
 const metric = z.enum(['top1', 'top5', 'map']);
 const share = z.number().describe('0..1');
@@ -291,8 +292,11 @@ export const EVENTS = {
   'Of a run': RUN,
   'Of a sweep': SWEEP,
   'Of results': USE,
+  'Of a server': SERVER,
   'Of lists': LISTS,
   'Of what comes before': PREPARE,
 } as const;
 
-export type RunEvent = z.infer<(typeof RUN | typeof SWEEP | typeof USE | typeof LISTS | typeof PREPARE)[number]>;
+export type RunEvent = z.infer<
+  (typeof RUN | typeof SWEEP | typeof USE | typeof SERVER | typeof LISTS | typeof PREPARE)[number]
+>;

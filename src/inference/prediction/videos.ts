@@ -116,7 +116,7 @@ async function match(pattern: string, { note }: Finding): Promise<Video[] | stri
 const readFile = (name: string): Video => ({ name, path: resolve(name), part: null, isStream: false });
 
 /** Returns the video of a name, `PATH` or `PATH#t=START,END`, or an address, or what is wrong with it. */
-function readName(name: string): Video | string {
+export function readName(name: string): Video | string {
   const there = statSync(name, { throwIfNoEntry: false });
   if (there?.isFile()) return readFile(name);
   if (there?.isDirectory()) return 'is a folder.';

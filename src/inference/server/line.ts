@@ -1,0 +1,133 @@
+/** What waits for the worker, in the order in which it came; predictions that wait are done together. */
+
+import { RuntimeFailure } from '../../base/errors.ts';
+import type { Session } from '../../runtime/session.ts';
+import { Refusal } from './refusal.ts';
+import type { Worker } from './worker.ts';
+
+const MOST_DEATHS = 2; // of Python during one piece of work, the last time alone: then it is the work's fault
+
+/** What is done with several pieces of work at once; an answer may be a refusal. */
+export type Together<I, O> = (session: Session, inputs: I[]) => Promise<(O | Refusal)[]>;
+
+interface Job {
+  work: Together<unknown, unknown>;
+  input: unknown;
+  numDeaths: number;
+  settle: (answer: unknown) => void;
+  fail: (error: unknown) => void;
+}
+
+export interface LineOptions {
+  worker: Worker;
+  /** How many pieces of work are done together. */
+  most: number;
+  /** From asking to the answer. */
+  seconds: number;
+  onCall: (numJobs: number, seconds: number) => void;
+  onBug: (error: unknown) => void;
+}
+
+export class Line {
+  readonly #options: LineOptions;
+  readonly #jobs: Job[] = [];
+  #isRunning = false;
+
+  constructor(options: LineOptions) {
+    this.#options = options;
+  }
+
+  get numWaiting(): number {
+    return this.#jobs.length;
+  }
+
+  /** Returns the answer to one input. Throws Refusal, also when it took too long, or when `left` says that nobody waits
+   * for it any more. */
+  ask<I, O>(work: Together<I, O>, input: I, left: AbortSignal): Promise<O> {
+    const { seconds } = this.#options;
+    return new Promise<O>((settle, fail) => {
+      const end = (): void => {
+        clearTimeout(overdue);
+        left.removeEventListener('abort', leave);
+        this.#drop(job);
+      };
+      const job: Job = {
+        ...{ work: work as Together<unknown, unknown>, input, numDeaths: 0 },
+        settle: (answer) => {
+          end();
+          settle(answer as O);
+        },
+        fail: (error) => {
+          end();
+          fail(error);
+        },
+      };
+      const late = `The answer was not there within ${seconds} s. Try a shorter video, or later.`;
+      const overdue = setTimeout(() => job.fail(new Refusal('too_slow', late)), seconds * 1000);
+      const leave = (): void => job.fail(new Refusal('torn', 'The client left.'));
+      left.addEventListener('abort', leave, { once: true });
+      if (left.aborted) return leave();
+      this.#jobs.push(job);
+      void this.#run();
+    });
+  }
+
+  #drop(job: Job): void {
+    const at = this.#jobs.indexOf(job);
+    if (at >= 0) this.#jobs.splice(at, 1);
+  }
+
+  /** Works until nothing waits. */
+  async #run(): Promise<void> {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    await Promise.resolve(); // what is asked in the same moment goes together
+    for (let jobs = this.#take(); jobs.length > 0; jobs = this.#take()) await this.#doTogether(jobs);
+    this.#isRunning = false;
+  }
+
+  /** The first in line, and others of its kind. */
+  #take(): Job[] {
+    const [first] = this.#jobs;
+    const taken = this.#jobs.filter(({ work }) => work === first?.work).slice(0, this.#options.most);
+    for (const job of taken) this.#drop(job);
+    return taken;
+  }
+
+  async #doTogether(jobs: Job[]): Promise<void> {
+    const { worker, seconds, onCall, onBug } = this.#options;
+    const [first] = jobs;
+    if (first === undefined) return;
+    const begin = performance.now();
+    try {
+      const answers = await worker.use(seconds, (session) =>
+        first.work(
+          session,
+          jobs.map(({ input }) => input),
+        ),
+      );
+      for (const [index, job] of jobs.entries()) {
+        const answer = answers[index];
+        if (answer instanceof Refusal) job.fail(answer);
+        else job.settle(answer);
+      }
+    } catch (error) {
+      const isDead = error instanceof RuntimeFailure;
+      if (isDead) for (const job of jobs) job.numDeaths += 1;
+      if (jobs.length > 1) {
+        for (const job of jobs) await this.#doTogether([job]); // one of them spoils it for the others
+        return;
+      }
+      if (isDead && first.numDeaths < MOST_DEATHS) return this.#doTogether(jobs);
+      if (!isDead) onBug(error);
+      first.fail(new Refusal('failed', explain(error)));
+    } finally {
+      onCall(jobs.length, (performance.now() - begin) / 1000);
+    }
+  }
+}
+
+const explain = (error: unknown): string =>
+  error instanceof RuntimeFailure
+    ? 'Python ended each time that this video was looked at.'
+    : `The video could not be looked at: ${error instanceof Error ? error.message : String(error)}`;
