@@ -210,6 +210,12 @@ describe('what is honest', () => {
     ]);
     expect(listWarnings(readSource(dir, 'step-100'))[0]).toContain('not the last of the training, which is 200');
     expect(describeChoice(readSource(dir, undefined))).toContain('evaluated 2 times on this list');
+    const best = { metric: 'top1', list: { sha256: '2e'.repeat(32) }, trials: { main: { step: 100, value: 1 } } };
+    writeFileSync(join(dir, 'evaluations', 'best.json'), JSON.stringify(best));
+    expect(listWarnings(readSource(dir, 'step-100'))[0]).toMatch(
+      /^Step 100 was chosen by what it finds on this very list/,
+    );
+    expect(listWarnings(readSource(dir, undefined))).toHaveLength(1);
     const [train] = [{ file: '/lists/train.txt', sha256: '1f'.repeat(32), num_lines: 9 }];
     const about = { step: 200, classes: CLASSES, each: 2, pairs: [], errors: 0, names: ['a'], list: train, bad: 0 };
     plant(join(dir, 'evaluations', 'step-200-1x3-1f1f1f1f'), about);

@@ -4,6 +4,7 @@ import { showPath } from '../../base/errors.ts';
 import { METRICS, mainMetric } from '../../base/intervals.ts';
 import { getAt } from '../../base/objects.ts';
 import { plural } from '../../base/words.ts';
+import { isChosenOn } from '../../run/evaluation.ts';
 import type { Source } from './source.ts';
 
 const shaOf = (source: Source, which: 'train' | 'val'): unknown => getAt(source.environment, `lists.${which}.sha256`);
@@ -35,9 +36,13 @@ function isHandPicked(source: Source): boolean {
 
 const isOwn = ({ name }: { name: string }): boolean => /^step-\d+$/.test(name);
 
-function describePicked({ evaluation, evaluations }: Source): string {
+function describePicked(source: Source): string {
+  const { run, trial, evaluation, evaluations } = source;
+  const { step, list } = evaluation;
+  if (isChosenOn(run, trial, step, list))
+    return `Step ${step} was chosen by what it finds on this very list (run.keep_best): its numbers are too high. Only a list that nothing was chosen on can say how good it is.`;
   const last = evaluations.filter(isOwn).at(-1);
-  return `Step ${evaluation.step} is not the last of the training, which is ${last?.step}: where it was chosen by its result on this list, that result is too high.`;
+  return `Step ${step} is not the last of the training, which is ${last?.step}: where it was chosen by its result on this list, that result is too high.`;
 }
 
 /** Returns what was chosen on which list, as far as the run knows. */

@@ -1,7 +1,7 @@
 /** All that a report shows, as one object: what is read of the run, and what Python finds in its scores. */
 
 import type { Interval } from '../../base/intervals.ts';
-import { findInterval, mainMetric } from '../../base/intervals.ts';
+import { findInterval } from '../../base/intervals.ts';
 import type { Analysis, Clip, LabelError, Picture } from '../../runtime/analysis-replies.ts';
 import type { History } from './history.ts';
 import type { Evaluation, Source } from './source.ts';
@@ -75,12 +75,4 @@ export const NUM_CARDS = 24;
 export function listPictured({ clips, label_errors: errors }: Analysis): string[] {
   const shown: (Clip | LabelError)[] = [...clips.worst, ...(clips.confused ?? []), ...clips.uncertain];
   return [...new Set([...shown, ...errors.slice(0, NUM_CARDS)].map(({ name }) => name))];
-}
-
-/** Returns the evaluation of the same step with the best of the metric that counts, among those of the same list. */
-export function findBest({ source }: Pick<RunView, 'source'>): Evaluation {
-  const { evaluation, evaluations } = source;
-  const metric = mainMetric(evaluation.result);
-  const own = evaluations.filter(({ name }) => /^step-\d+$/.test(name));
-  return own.reduce((a, b) => ((b.result[metric] ?? 0) > (a.result[metric] ?? 0) ? b : a), own[0] ?? evaluation);
 }
