@@ -38,6 +38,7 @@ ${styles}</style>
 <noscript><p class="warning">This page needs its script. Without it: <code>curl -F video=@FILE</code> to <code>/predict</code> here.</p></noscript>
 <form id="access" hidden>
 <label for="token">This server asks for its token</label>
+<input type="text" autocomplete="username" value="coldframe" hidden>
 <div class="row"><input id="token" type="password" autocomplete="current-password" required><button>Use it</button></div>
 <p id="refused" class="warning" hidden>That is not the token.</p>
 </form>
