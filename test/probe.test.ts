@@ -17,7 +17,7 @@ import { ProbeCache, type ProbeRules, type SeenClip } from '../src/data/probe/ca
 import { ProbeFindings } from '../src/data/probe/findings.ts';
 import { findKnown, keepKnown } from '../src/data/probe/known.ts';
 import { describeDistribution, Tally } from '../src/data/probe/tables.ts';
-import type { Facts, Probe, Sampling } from '../src/runtime/replies.ts';
+import type { Facts, Probe, Sampling } from '../src/runtime/probe-replies.ts';
 import { CLIPS, checkEvent, coldframe, type Event, makeClips, writeConfig } from './support.ts';
 
 jest.setTimeout(240_000); // on a machine that others keep busy

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { analysisSchema, picturesSchema } from './analysis-replies.ts';
 import { pairedSchema } from './pair-reply.ts';
 import { explainSchema, predictSchema, timelineOpenedSchema, timelineSchema } from './prediction-replies.ts';
+import { probedSchema, type Sampling } from './probe-replies.ts';
 import {
   advanceSchema,
   clipsForecastSchema,
@@ -21,8 +22,6 @@ import {
   inspectSchema,
   memorySchema,
   openSchema,
-  probedSchema,
-  type Sampling,
 } from './replies.ts';
 import type { Runtime } from './runtime.ts';
 

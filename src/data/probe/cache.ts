@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PROJECT } from '../../base/paths.ts';
-import type { Facts, Probe, Problem, Sampling } from '../../runtime/replies.ts';
+import type { Facts, Probe, Problem, Sampling } from '../../runtime/probe-replies.ts';
 import { nameClip, type Part } from '../line.ts';
 import { findKeptFolder, KeptTexts, type SeenVideo } from './kept.ts';
 

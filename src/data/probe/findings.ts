@@ -1,6 +1,6 @@
 /** What a probe found in the videos of a list, as findings with their lines. */
 import { plural } from '../../base/words.ts';
-import type { Facts, Probe, Sampling } from '../../runtime/replies.ts';
+import type { Facts, Probe, Sampling } from '../../runtime/probe-replies.ts';
 import type { Code, Finding, Findings, Severity } from '../check/findings.ts';
 import { nameClip } from '../line.ts';
 import { countAllowed } from '../list.ts';

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { writeWhole } from '../../base/files.ts';
-import type { Sampling } from '../../runtime/replies.ts';
+import type { Sampling } from '../../runtime/probe-replies.ts';
 import { nameClip } from '../line.ts';
 import { findProbeFolder, type ProbeRules, type SeenClip } from './cache.ts';
 import { countSpan, type Distribution } from './tables.ts';

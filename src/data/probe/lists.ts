@@ -5,7 +5,7 @@ import type { Report } from '../../base/printer.ts';
 import { stoppable } from '../../base/stop.ts';
 import { plural } from '../../base/words.ts';
 import type { Config } from '../../config/schema.ts';
-import type { Sampling } from '../../runtime/replies.ts';
+import type { Sampling } from '../../runtime/probe-replies.ts';
 import type { Findings } from '../check/findings.ts';
 import { type CheckedLists, rootOf, type Which } from '../checks.ts';
 import type { ListReport } from '../list.ts';

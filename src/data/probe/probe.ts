@@ -2,7 +2,7 @@
 import { Interrupted } from '../../base/errors.ts';
 import { countCores } from '../../base/processes.ts';
 import type { Stop } from '../../base/stop.ts';
-import type { Probe } from '../../runtime/replies.ts';
+import type { Probe } from '../../runtime/probe-replies.ts';
 import type { Session, VideoToProbe } from '../../runtime/session.ts';
 import { withSession } from '../../runtime/with-session.ts';
 import { nameClip } from '../line.ts';

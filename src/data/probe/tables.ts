@@ -1,7 +1,7 @@
 /** How the videos of a list are distributed, and what the sampling does with them. */
 import { formatTable } from '../../base/format.ts';
 import { plural } from '../../base/words.ts';
-import type { Facts, Sampling } from '../../runtime/replies.ts';
+import type { Facts, Sampling } from '../../runtime/probe-replies.ts';
 
 /** Returns frames from the first to the last of a clip. */
 export const countSpan = ({ num_frames, stride }: Sampling): number =>

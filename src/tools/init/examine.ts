@@ -10,7 +10,7 @@ import { groupSameContent } from '../../data/check/contents.ts';
 import type { LaidOut, Layout, LeftOut } from '../../data/layouts/layout.ts';
 import { type Part, partOfSeconds } from '../../data/line.ts';
 import { probeClips } from '../../data/probe/probe.ts';
-import type { Facts } from '../../runtime/replies.ts';
+import type { Facts } from '../../runtime/probe-replies.ts';
 
 /** How long a clip may take, as `check --probe` has it. */
 export const LIMIT_SECONDS = 20;

@@ -2,7 +2,7 @@
 
 import { formatBytes } from '../../base/format.ts';
 import { plural } from '../../base/words.ts';
-import type { Facts } from '../../runtime/replies.ts';
+import type { Facts } from '../../runtime/probe-replies.ts';
 
 const NUM_FRAMES = 8; // as the released recipes of ViT-B/16
 const MAX_STRIDE = 16;
