@@ -107,19 +107,16 @@ function parseTasks(file: string): Task[] {
   let isCvat = false;
   let task: Task | undefined;
   let track: Track | undefined;
-  const begin = (line: number): Task => {
-    const begun = { id: '', source: '', line, step: 1, size: 0, numListed: 0, tags: [], isTracked: false };
-    tasks.push(begun);
-    return begun;
-  };
   parser.on('opentag', (tag: SaxesTagPlain) => {
     words = '';
     path.push(tag.name);
     const { attributes } = tag;
     const above = path.at(-2) ?? '';
     if (tag.name === 'annotations') isCvat = true;
-    else if (['task', 'job'].includes(tag.name) && ['meta', 'tasks'].includes(above)) task = begin(parser.line);
-    else if (tag.name === 'image' || tag.name === 'track') {
+    else if (['task', 'job'].includes(tag.name) && ['meta', 'tasks'].includes(above)) {
+      task = beginTask(parser.line);
+      tasks.push(task);
+    } else if (tag.name === 'image' || tag.name === 'track') {
       task = tasks.find(({ id }) => id === attributes.task_id) ?? tasks[0];
       if (tag.name === 'track') track = { label: attributes.label ?? '', line: parser.line, shapes: [] };
       else if (task !== undefined) task.numListed += 1;
@@ -158,6 +155,10 @@ function parseTasks(file: string): Task[] {
     );
   return named;
 }
+
+const beginTask = (line: number): Task => ({
+  ...{ id: '', source: '', line, step: 1, size: 0, numListed: 0, tags: [], isTracked: false },
+});
 
 /** What is followed through a video, and where it is seen. */
 interface Track {
