@@ -28,7 +28,7 @@ test.each([
 test.each([
   ['train', 2, ['train', '--config', config, '--run-dir', join(folder, 'stuck')]],
   ['evaluate', 1, ['evaluate', '--config', config, '--checkpoint', join(folder, 'checkpoint')]],
-  ['predict', 1, ['predict', '--checkpoint', join(folder, 'checkpoint'), config]],
+  ['predict', 1, ['predict', '--checkpoint', join(folder, 'checkpoint'), join(CLIPS, 'train.txt')]],
   ['features build', 2, ['features', 'build', '--config', config, '--set', `data.features=${join(folder, 'cache')}`]],
   ['clips prepare', 2, ['clips', 'prepare', '--config', config, '--output', join(folder, 'ready')]],
 ])('a closed terminal stops a long call of %s', async (name, times, args) => {
