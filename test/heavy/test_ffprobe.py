@@ -35,7 +35,7 @@ def probing() -> Iterator[Probing]:
 
 
 def ask_ours(probing: Probing, path: Path) -> dict[str, Any]:
-    (told,) = probing.advance([str(path)], "pyav", None, 120, 1, 60)["videos"]
+    (told,) = probing.advance([{"path": str(path), "parts": None}], "pyav", None, 120, 1, 60)["clips"]
     return told
 
 
