@@ -67,6 +67,7 @@ UNCHANGING: dict[str, Any] = {
     "eval__batch_size": 1,
     "eval__every": 3,
     "eval__thresholds": "result.json",
+    "eval__temperature": 2.0,
     "model__decoder__num_layers": 1,
     "train__batch_size": 8,
 }

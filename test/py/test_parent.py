@@ -9,6 +9,7 @@ import pytest
 
 PY = Path(__file__).parents[2] / "py"
 # The child asks to die with its parent when that is dead already: it sees the end of a pipe that only the parent holds.
+# A parent that dies closes its pipes first, and is still there for a moment.
 PROGRAM = """
 import os, sys
 from coldframe.machine.parent import die_with_parent
@@ -18,6 +19,8 @@ if os.fork():
     sys.stdin.read()
 os.close(ends[1])
 os.read(ends[0], 1)
+while os.getppid() == parent:
+    pass
 {how}
 print("it lives")
 """
