@@ -137,7 +137,7 @@ test-trackers: setup .cache/trackers-venv/.done ## run.wandb and run.mlflow on t
 docs: setup ## what of docs/ is made from the sources
 	node --import tsx scripts/make_docs.ts
 
-mutants: setup ## plants some 120 small bugs, one at a time: fails when a test does not notice its own
+mutants: setup ## plants some 200 small bugs, one at a time: fails when a test does not notice its own
 	.venv/bin/python scripts/mutants.py $(ARGS)
 
 mutants-check: setup # that each of them can still be planted

@@ -45,6 +45,15 @@ def test_an_error_of_the_dataset_in_a_worker_is_its_own():
         next(loader._tell_deaths(parts()))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there workers have to be forked")
+def test_workers_are_children_of_the_main_process_whatever_starts_processes_as_a_rule(monkeypatch):
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
+    multiprocessing.set_start_method("forkserver")  # as from Python 3.14 on
+    clips = DummyClips(4, num_frames=2, size=16, num_classes=2, seed=0)
+    (batch,) = loader.eval_loader(clips, batch_size=4, num_workers=2)
+    assert batch.indices.tolist() == [0, 1, 2, 3]
+
+
 def test_shared_memory_that_will_not_do_is_told_before_a_worker_starts():
     with pytest.raises(UserError, match=r"/dev/shm  has .* free.*--shm-size=2g .*data\.num_workers: 0"):
         sharing.refuse_small(10**15)

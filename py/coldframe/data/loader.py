@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -34,6 +35,8 @@ from coldframe.video.frames import BadVideo
 
 T = TypeVar("T")
 DEATH_SECONDS = 1.0
+# Where the kernel ends workers with their parent, the main process has to be it. Python 3.14 starts them from a server.
+FORKS = "fork" if sys.platform == "linux" else None
 
 
 def train_loader(
@@ -124,6 +127,7 @@ def _load(
         num_workers=num_workers,
         collate_fn=partial(_collate, dataset.shape, dataset.num_labels),
         worker_init_fn=_start_worker,
+        multiprocessing_context=FORKS if num_workers else None,
         generator=torch.Generator(),  # else the loader draws from the global one, and a trial's dropout would follow
     )
     if num_workers == 0:
