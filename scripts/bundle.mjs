@@ -5,8 +5,9 @@
 import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import { SERVER_BUILD, SERVER_SCRIPT } from '../src/inference/server/page/build.ts';
-import { describeBuild, nameScript, PAGES } from '../src/results/report-page/build.ts';
+import { describeBuild } from '../src/base/page/script.ts';
+import { SERVER_SCRIPT } from '../src/inference/server/page/page.ts';
+import { REPORT_SCRIPTS } from '../src/results/report-page/build.ts';
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 rmSync('dist', { recursive: true, force: true });
@@ -27,5 +28,5 @@ await build({
   sourcemap: true,
   logLevel: 'warning',
 });
-for (const page of PAGES) await build({ ...describeBuild(page), outfile: `dist/${nameScript(page)}` });
-await build({ ...SERVER_BUILD, outfile: `dist/${SERVER_SCRIPT}` });
+for (const script of [...REPORT_SCRIPTS, SERVER_SCRIPT])
+  await build({ ...describeBuild(script), outfile: `dist/${script.name}` });

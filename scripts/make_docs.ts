@@ -48,6 +48,8 @@ const FOLDERS: Record<string, string> = {
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',
   'src/base/events': 'Events: their kinds with all fields, and how people read them.',
+  'src/base/process': 'Processes: which live, signals that ask one to stop, locks of one writer.',
+  'src/base/page': 'What every HTML page is made in: the document, colours and type, how its script is built.',
   'src/base': 'What everything stands on: errors, events, printing, files, locks, signals.',
   'py/coldframe': 'The Python runtime: computes.',
   'py/coldframe/session': 'The verbs, and what is running while they are asked.',

@@ -4,7 +4,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
 import { UserError } from '../src/base/errors.ts';
-import { findBirth, findByVariable, signal } from '../src/base/processes.ts';
+import { findBirth, findByVariable, signal } from '../src/base/process/processes.ts';
 import type { Job, JobState } from '../src/executors/executor.ts';
 import { LocalExecutor, leaseSlot } from '../src/executors/local.ts';
 import { until } from './support.ts';

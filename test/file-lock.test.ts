@@ -5,8 +5,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync,
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from '@jest/globals';
-import { tryLock } from '../src/base/lock.ts';
-import { findBirth } from '../src/base/processes.ts';
+import { tryLock } from '../src/base/process/lock.ts';
+import { findBirth } from '../src/base/process/processes.ts';
 import { fill, testOnDisk, tinyDisk, unmount } from './tiny-disk.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'lock-test-'));

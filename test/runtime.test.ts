@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { signal } from '../src/base/processes.ts';
+import { signal } from '../src/base/process/processes.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
 import { bundle, FIXTURES, until } from './support.ts';
 

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
 import { RuntimeFailure, UserError } from '../src/base/errors.ts';
-import { findByVariable, signal } from '../src/base/processes.ts';
+import { findByVariable, signal } from '../src/base/process/processes.ts';
 import { readSweep } from '../src/sweep/definition/file.ts';
 import { showPlan } from '../src/sweep/show-plan.ts';
 import { folder, runners, Silent, Sweep, undisturbed } from './fake-sweeps.ts';

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, wr
 import { hostname, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterAll, expect, test } from '@jest/globals';
-import { findBirth } from '../src/base/processes.ts';
+import { findBirth } from '../src/base/process/processes.ts';
 import { RunFolder } from '../src/run/folder.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'aside-test-'));

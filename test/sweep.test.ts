@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { findByVariable, signal } from '../src/base/processes.ts';
+import { findByVariable, signal } from '../src/base/process/processes.ts';
 import { loadConfig } from '../src/config/load.ts';
 import type { TimedEntry } from '../src/sweep/journal.ts';
 import {

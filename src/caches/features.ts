@@ -4,7 +4,7 @@ import { Interrupted, UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
 import { formatBytes, formatDuration } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
-import { stoppable } from '../base/stop.ts';
+import { stoppable } from '../base/process/stop.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { checkLists, filesOf, rootOf, type Which } from '../data/checks.ts';

@@ -1,5 +1,5 @@
 /** Loader workers: more than there are processors would only take turns, and memory. */
-import { countCores, shareCores } from '../base/processes.ts';
+import { countCores, shareCores } from '../base/process/processes.ts';
 import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
 

@@ -6,7 +6,7 @@ import { closeSync, openSync, readdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
-import { findBirth, findByVariable, shareCores, signal } from '../base/processes.ts';
+import { findBirth, findByVariable, shareCores, signal } from '../base/process/processes.ts';
 import type { Executor, Job, JobState } from './executor.ts';
 
 /** In the environment of a job and of all that it starts: `KEY SLOT`. */

@@ -1,7 +1,7 @@
 /** A session that is opened with one trial of a finished checkpoint. */
 
 import type { Report } from '../base/printer.ts';
-import { type Stop, type StopRules, stoppable } from '../base/stop.ts';
+import { type Stop, type StopRules, stoppable } from '../base/process/stop.ts';
 import type { Config } from '../config/load.ts';
 import type { Opened } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';

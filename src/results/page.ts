@@ -6,9 +6,9 @@ import { formatDuration } from '../base/format.ts';
 import { plural } from '../base/words.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { shortenKeys } from '../sweep/leaderboard.ts';
-import { renderDocument, renderFacts, renderTile } from './document.ts';
 import { renderEffects } from './effects-html.ts';
 import { day, LABELS, MAX_ROWS, percent, showChance, showValue } from './html.ts';
+import { renderFacts, renderReport, renderTile } from './page-parts.ts';
 import type { CurveData, PageData } from './report-page/sweep-data.ts';
 import { findTies, type Pruning, renderCost, renderIncidents, renderLeaderboard, renderPrunings } from './tables.ts';
 
@@ -41,7 +41,7 @@ export function renderPage(page: Page): string {
     renderIncidents(view),
     renderMethod(page),
   ];
-  return renderDocument({ title, parts, data: gatherData(page), script: page.script });
+  return renderReport({ title, parts, data: gatherData(page), script: page.script });
 }
 
 function gatherData({ view, curves }: Page): PageData {

@@ -7,8 +7,8 @@ import { plural } from '../base/words.ts';
 import type { Value } from '../config/schema.ts';
 import { type SweepView, sumCost } from '../sweep/folder.ts';
 import { type PointView, shortenKeys } from '../sweep/leaderboard.ts';
-import { renderTable } from './document.ts';
 import { day, LABELS, MAX_ROWS, percent, showChance, showSummary, showValue } from './html.ts';
+import { renderTable } from './page-parts.ts';
 
 export interface Pruning {
   step: number;

@@ -3,7 +3,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { findBirth } from '../base/processes.ts';
+import { findBirth } from '../base/process/processes.ts';
 
 /** Who wrote a status, and when. */
 export interface Writer {

@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { PythonBug, RuntimeFailure, UserError } from '../base/errors.ts';
 import { PROJECT } from '../base/paths.ts';
-import { countMemoryKills } from '../base/processes.ts';
+import { countMemoryKills } from '../base/process/processes.ts';
 import { type Ending, Log, Supervisor, type Transport } from './supervisor.ts';
 
 const SETTLE_SECONDS = 1; // between losing the channel (or SIGKILL) and giving the process up; errors are due within 2 s

@@ -1,7 +1,7 @@
 /** A session for one piece of work: Python is started before it and leaves after it, whatever happens. */
 
 import { Interrupted, RuntimeFailure } from '../base/errors.ts';
-import type { Stop } from '../base/stop.ts';
+import type { Stop } from '../base/process/stop.ts';
 import { type Runtime, type RuntimeOptions, startRuntime } from './runtime.ts';
 import { Session } from './session.ts';
 

@@ -3,7 +3,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
-import { tryLock } from '../base/lock.ts';
+import { tryLock } from '../base/process/lock.ts';
 import { describeChanges } from '../config/effects.ts';
 import type { Sweep } from './definition/types.ts';
 import { compareSweeps } from './extend.ts';

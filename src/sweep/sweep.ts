@@ -8,7 +8,7 @@ import { Interrupted, showPath, UserError } from '../base/errors.ts';
 import { makeFolder, writeWhole } from '../base/files.ts';
 import { PROGRAM } from '../base/paths.ts';
 import type { Report } from '../base/printer.ts';
-import { onStop } from '../base/stop.ts';
+import { onStop } from '../base/process/stop.ts';
 import { plural } from '../base/words.ts';
 import { FORMAT } from '../config/stored-format.ts';
 import type { Executor } from '../executors/executor.ts';

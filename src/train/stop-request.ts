@@ -1,6 +1,6 @@
 /** What may end a run from outside: signals, and a later attempt at the same work. */
 
-import { onStop } from '../base/stop.ts';
+import { onStop } from '../base/process/stop.ts';
 
 /** What is looked at and kept alive: the run folder. */
 interface Fence {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { UserError } from '../../src/base/errors.ts';
-import { findByVariable, signal } from '../../src/base/processes.ts';
+import { findByVariable, signal } from '../../src/base/process/processes.ts';
 import { RayExecutor } from '../../src/executors/ray.ts';
 import { folder, runners, Sweep, undisturbed } from '../fake-sweeps.ts';
 import { PROJECT, until } from '../support.ts';

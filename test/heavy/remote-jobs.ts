@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { findByVariable, signal } from '../../src/base/processes.ts';
+import { findByVariable, signal } from '../../src/base/process/processes.ts';
 import type { Executor, Job, JobState } from '../../src/executors/executor.ts';
 
 export const own = mkdtempSync(join(tmpdir(), 'remote-test-'));

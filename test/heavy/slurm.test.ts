@@ -4,7 +4,7 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { RuntimeFailure, UserError } from '../../src/base/errors.ts';
-import { signal } from '../../src/base/processes.ts';
+import { signal } from '../../src/base/process/processes.ts';
 import type { Job } from '../../src/executors/executor.ts';
 import { SlurmExecutor } from '../../src/executors/slurm.ts';
 import { readSweep } from '../../src/sweep/definition/file.ts';

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { showPath } from '../../base/errors.ts';
 import type { Report } from '../../base/printer.ts';
-import { stoppable } from '../../base/stop.ts';
+import { stoppable } from '../../base/process/stop.ts';
 import { plural } from '../../base/words.ts';
 import type { Config } from '../../config/schema.ts';
 import type { Sampling } from '../../runtime/probe-replies.ts';

@@ -1,7 +1,7 @@
 /** Probes clips: what is known of them from the last time, and the rest through the runtime, several side by side. */
 import { Interrupted } from '../../base/errors.ts';
-import { countCores } from '../../base/processes.ts';
-import type { Stop } from '../../base/stop.ts';
+import { countCores } from '../../base/process/processes.ts';
+import type { Stop } from '../../base/process/stop.ts';
 import type { Probe } from '../../runtime/probe-replies.ts';
 import type { Session, VideoToProbe } from '../../runtime/session.ts';
 import { withSession } from '../../runtime/with-session.ts';

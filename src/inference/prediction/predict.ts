@@ -3,7 +3,7 @@
 import { Interrupted, showPath, UserError } from '../../base/errors.ts';
 import { makeFolder, writeWhole } from '../../base/files.ts';
 import type { Report } from '../../base/printer.ts';
-import type { Stop } from '../../base/stop.ts';
+import type { Stop } from '../../base/process/stop.ts';
 import { plural } from '../../base/words.ts';
 import type { Session } from '../../runtime/session.ts';
 import { type CheckpointArguments, openCheckpoint } from '../checkpoint-config.ts';

@@ -1,15 +1,13 @@
 /** The page of `predict --timeline FILE.html`: for each video a bar of segments a class, the surest class over time, and a table. */
 
-import { readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { html, type SafeHtml } from '@remix-run/html-template';
 import { formatPlace, percent } from '../../base/format.ts';
-import { PROJECT } from '../../base/paths.ts';
+import { renderDocument } from '../../base/page/document.ts';
 import { plural } from '../../base/words.ts';
 import type { TimelineSegment } from '../../runtime/prediction-replies.ts';
 import type { Failed, Timeline, Timelines } from './timeline.ts';
 
-const STYLES = join(PROJECT, 'src', 'inference', 'prediction', 'timeline-page.css');
 const HEIGHT = 100;
 const NUM_TICKS = 5;
 
@@ -19,29 +17,18 @@ export function renderTimelines({ checkpoint, options, videos }: Timelines): str
   const title = `Timeline of ${videos.length === 1 && only !== undefined ? basename(only.path) : plural(videos.length, 'video')}`;
   const threshold =
     options.threshold === null ? 'its threshold (50 % where none was chosen)' : percent(options.threshold);
-  return String(html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>${title}</title>
-<style>
-${html.raw`${readFileSync(STYLES, 'utf8')}`}</style>
-</head>
-<body>
-<header>
+  return renderDocument({
+    title,
+    styles: 'inference/prediction/timeline-page.css',
+    body: html`<header>
 <h1>${title}</h1>
 <p class="quiet">Seen by <code>${checkpoint}</code>. A segment is where a class reaches ${threshold}; its probability is the
 mean there. Borders are as exact as the step from one window to the next.</p>
 </header>
 <main>
 ${videos.map((video, index) => ('error' in video ? renderFailed(video) : renderVideo(video, index)))}
-</main>
-</body>
-</html>
-`);
+</main>`,
+  });
 }
 
 const renderFailed = ({ path, error }: Failed): SafeHtml => html`<section>

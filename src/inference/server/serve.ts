@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { Interrupted, showPath, UserError } from '../../base/errors.ts';
 import { parseBytes } from '../../base/format.ts';
 import type { Report } from '../../base/printer.ts';
-import { type Stop, stoppable } from '../../base/stop.ts';
+import { type Stop, stoppable } from '../../base/process/stop.ts';
 import { plural } from '../../base/words.ts';
 import type { Opened } from '../../runtime/replies.ts';
 import { type CheckpointArguments, openCheckpoint } from '../checkpoint-config.ts';

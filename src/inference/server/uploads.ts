@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises';
 import type { MultipartFile } from '@fastify/multipart';
 import type { FastifyRequest } from 'fastify';
 import { formatBytes } from '../../base/format.ts';
-import { tryLock } from '../../base/lock.ts';
+import { tryLock } from '../../base/process/lock.ts';
 import { Refusal } from './refusal.ts';
 
 const PREFIX = `coldframe-serve-${process.getuid?.() ?? ''}-`;

@@ -4,8 +4,8 @@ import { basename } from 'node:path';
 import { html, type SafeHtml } from '@remix-run/html-template';
 import { plural } from '../../base/words.ts';
 import type { Clip, LabelError } from '../../runtime/analysis-replies.ts';
-import { renderTable } from '../document.ts';
 import { percent } from '../html.ts';
+import { renderTable } from '../page-parts.ts';
 import { NUM_CARDS, nameClass, type RunView } from './view.ts';
 
 const MAX_LISTED = 300;

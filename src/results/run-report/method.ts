@@ -6,8 +6,8 @@ import { showPath } from '../../base/errors.ts';
 import { formatBytes } from '../../base/format.ts';
 import { getAt } from '../../base/objects.ts';
 import { quoteWord } from '../../base/words.ts';
-import { renderFacts } from '../document.ts';
 import { day } from '../html.ts';
+import { renderFacts } from '../page-parts.ts';
 import type { RunView } from './view.ts';
 
 export function renderMethod({ source, written }: RunView): SafeHtml {

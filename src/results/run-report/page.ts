@@ -6,8 +6,8 @@ import { showPath } from '../../base/errors.ts';
 import { formatDuration } from '../../base/format.ts';
 import { findInterval, type Metric, mainMetric, showInterval } from '../../base/intervals.ts';
 import { plural } from '../../base/words.ts';
-import { renderDocument, renderTable, renderTile } from '../document.ts';
 import { day, LABELS, percent } from '../html.ts';
+import { renderReport, renderTable, renderTile } from '../page-parts.ts';
 import type { RunPageData } from '../report-page/run-data.ts';
 import { renderClasses } from './classes.ts';
 import { renderClips, renderLabelErrors } from './clips.ts';
@@ -35,7 +35,7 @@ export function renderRunPage(view: RunView, script: string): string {
     renderFaults(view),
     renderMethod(view),
   ];
-  return renderDocument({ title: `${name}: report`, parts, data: gatherData(view), script });
+  return renderReport({ title: `${name}: report`, parts, data: gatherData(view), script });
 }
 
 function gatherData({ source, analysis, history }: RunView): RunPageData {

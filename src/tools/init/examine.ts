@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { FINDING_CODES } from '../../base/events/codes.ts';
 import type { Report } from '../../base/printer.ts';
-import type { Stop } from '../../base/stop.ts';
+import type { Stop } from '../../base/process/stop.ts';
 import { quote } from '../../base/words.ts';
 import { groupSameContent } from '../../data/check/contents.ts';
 import type { LaidOut, Layout, LeftOut } from '../../data/layouts/layout.ts';

@@ -5,7 +5,7 @@ import { basename, dirname, extname, join, relative, resolve } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
 import { formatTable } from '../../base/format.ts';
 import type { Report } from '../../base/printer.ts';
-import { type Stop, stoppable } from '../../base/stop.ts';
+import { type Stop, stoppable } from '../../base/process/stop.ts';
 import { plural, quoteWord } from '../../base/words.ts';
 import { checkClips } from '../../data/check/check.ts';
 import { numberClasses } from '../../data/layouts/classes.ts';

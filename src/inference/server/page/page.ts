@@ -1,15 +1,12 @@
 /** The server's page as HTML: a place to drop videos on, and what its script fills. It knows no secret and loads nothing. */
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { html } from '@remix-run/html-template';
 import { formatBytes, formatDuration } from '../../../base/format.ts';
-import { PROJECT } from '../../../base/paths.ts';
-import { readServerScript } from './build.ts';
+import { renderDocument } from '../../../base/page/document.ts';
+import { type PageScript, readScript } from '../../../base/page/script.ts';
 
-const STYLES = join(PROJECT, 'src', 'inference', 'server', 'page', 'page.css');
-const POLICY =
-  "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src blob:; connect-src 'self'; form-action 'none'; base-uri 'none'";
+export const SERVER_SCRIPT: PageScript = { name: 'server-page.js', entry: 'inference/server/page/script.ts' };
+const ALLOWED = ['media-src blob:', "connect-src 'self'", "form-action 'none'", "base-uri 'none'"];
 
 /** Returns the page of a server with these limits. */
 export async function renderPage({
@@ -19,20 +16,12 @@ export async function renderPage({
   maxBytes: number;
   maxDuration: number;
 }): Promise<string> {
-  const [styles, script] = [html.raw`${readFileSync(STYLES, 'utf8')}`, html.raw`${await readServerScript()}`];
-  return String(html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="${POLICY}">
-<link rel="icon" href="data:,">
-<title>coldframe: what is in a video</title>
-<style>
-${styles}</style>
-</head>
-<body>
-<main>
+  return renderDocument({
+    title: 'coldframe: what is in a video',
+    styles: 'inference/server/page/page.css',
+    script: await readScript(SERVER_SCRIPT),
+    allowed: ALLOWED,
+    body: html`<main>
 <h1>What is in a video</h1>
 <p class="quiet">Up to ${formatBytes(maxBytes)} and ${formatDuration(maxDuration)} (h:m:s) each. A video is looked at and then forgotten.</p>
 <noscript><p class="warning">This page needs its script. Without it: <code>curl -F video=@FILE</code> to <code>/predict</code> here.</p></noscript>
@@ -62,10 +51,6 @@ ${styles}</style>
 </div>
 </div>
 </article>
-</template>
-<script>
-${script}</script>
-</body>
-</html>
-`);
+</template>`,
+  });
 }

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, linkSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { withPath, writeAll } from './files.ts';
+import { withPath, writeAll } from '../files.ts';
 import { findBirth } from './processes.ts';
 
 const POLL_SECONDS = 0.2;

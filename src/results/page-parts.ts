@@ -1,52 +1,25 @@
-/** What the pages of both reports are made in: one HTML file with its styles, data and script, that loads nothing. */
+/** What the pages of both reports are made of: tiles, facts, tables. */
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { html, type SafeHtml } from '@remix-run/html-template';
-import { PROJECT } from '../base/paths.ts';
+import { renderDocument } from '../base/page/document.ts';
 import { MAX_ROWS } from './html.ts';
 
-export interface Document {
+export interface Report {
   title: string;
   parts: (SafeHtml | null)[];
-  /** What the script finds in `#data`. */
   data: unknown;
   /** report-page/build.ts */
   script: string;
 }
 
-/** Returns the whole page. `default-src 'none'`: the browser itself sees to it that nothing is loaded from anywhere. */
-export function renderDocument({ title, parts, data, script }: Document): string {
-  return String(html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>${title}</title>
-<style>
-${trust(readFileSync(STYLES, 'utf8'))}</style>
-</head>
-<body>
-<main>
+export const renderReport = ({ parts, ...page }: Report): string =>
+  renderDocument({
+    ...page,
+    styles: 'results/report-page/page.css',
+    body: html`<main>
 ${parts}
-</main>
-<script type="application/json" id="data">${trust(toJson(data))}</script>
-<script>
-${trust(script)}</script>
-</body>
-</html>
-`);
-}
-
-/** Our own scripts, styles and data go into the page as they are. */
-const trust = (text: string): SafeHtml => html.raw`${text}`;
-
-const STYLES = join(PROJECT, 'src', 'results', 'report-page', 'page.css');
-
-/** JSON for a script element: no `<` can end it. */
-const toJson = (value: unknown): string => JSON.stringify(value).replaceAll('<', '\\u003c');
+</main>`,
+  });
 
 /** One number that counts, with its name and what is to be known of it. */
 export const renderTile = (name: string, value: string | SafeHtml, about: string): SafeHtml =>

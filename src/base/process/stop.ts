@@ -1,6 +1,6 @@
 /** The signals that ask a command to stop: the same for every command. */
 
-import { Interrupted, UserError } from './errors.ts';
+import { Interrupted, UserError } from '../errors.ts';
 
 /** Calls `handler` at SIGINT, SIGTERM and, but under nohup, SIGHUP (the terminal was closed); returns what ends that. */
 export function onStop(handler: () => void): () => void {
