@@ -20,10 +20,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coldframe.errors import UserError, describe
+from coldframe.evaluate.accuracy import accuracy
 from coldframe.session import Session
 from coldframe.train.cohort import StepResult
 from coldframe.train.curves.metrics import Metrics
-from coldframe.train.curves.picture import count_confusions, draw_confusions
+from coldframe.train.curves.picture import draw_confusions, spread_confusions
 from coldframe.train.curves.trackers import start_trackers
 from small import settings_json
 
@@ -39,7 +40,7 @@ def write(folder: Path, start: int, *steps: int) -> None:
 
 def write_on(metrics: Metrics) -> None:
     for step in range(1, 1000):
-        metrics.write_evaluation(step, {"main": {"top1": 0.5, "top5": 0.5}})
+        metrics.write_evaluation(step, {"main": {"top1": 0.5, "top5": 0.5}}, ["a", "b"])
 
 
 def test_a_resume_hides_the_points_after_its_step_and_no_other(tmp_path: Path) -> None:
@@ -118,8 +119,8 @@ def test_a_disk_that_is_full_before_wandb_begins_is_named(wandb: Path) -> None:
 
 def test_confusions_are_counted_by_class_and_what_it_was_taken_for() -> None:
     scores_NK = torch.eye(3)[[0, 2, 2, 1, 2]]
-    counts_KK = count_confusions(scores_NK, torch.tensor([0, 0, 2, 1, 0]))
-    assert counts_KK.tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 1]]
+    found = accuracy(scores_NK, torch.tensor([0, 0, 2, 1, 0]))
+    assert spread_confusions(found["confusion"], 3).tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 1]]
 
 
 @pytest.mark.parametrize(("num_classes", "cell"), [(3, 32), (400, 2)])
@@ -148,7 +149,8 @@ def test_an_evaluation_in_training_leaves_a_picture_of_its_confusions(tmp_path: 
     [found] = shown.Images("val/confusions")
     assert found.step == 2
     with np.load(tmp_path / "run" / "evaluations" / "scores.npz") as scores:
-        counts = count_confusions(torch.from_numpy(scores["scores"]), torch.from_numpy(scores["labels"]))
+        told = accuracy(torch.from_numpy(scores["scores"]), torch.from_numpy(scores["labels"]))
+        counts = spread_confusions(told["confusion"], 5)
     decoded = np.asarray(Image.open(io.BytesIO(found.encoded_image_string)))
     np.testing.assert_array_equal(decoded, draw_confusions(counts, [str(label) for label in range(5)]))
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from coldframe.errors import UserError
+from coldframe.evaluate.analysis import count_confusions
 
 NO_CHOICE = 0.5  # of a class of which a list shows no video
 Numbers = npt.NDArray[np.float64]
@@ -38,14 +38,8 @@ def accuracy(scores_NK: Tensor, labels: Tensor, thresholds: Sequence[float] | No
     totals = labels.bincount(minlength=num_classes)
     correct = labels[hits_NK[:, 0]].bincount(minlength=num_classes)
     per_class = [[label, int(totals[label]), int(correct[label])] for label in totals.nonzero().flatten().tolist()]
-    return {**_count_hits(hits_NK), "per_class": per_class, "confusion": _count_pairs(labels, ranked_NK[:, 0])}
-
-
-def _count_pairs(labels_N: Tensor, best_N: Tensor) -> list[list[int]]:
-    pairs, counts = np.unique(torch.stack([labels_N, best_N], dim=1).numpy(), axis=0, return_counts=True)
-    return [
-        [label, best, num_videos] for (label, best), num_videos in zip(pairs.tolist(), counts.tolist(), strict=True)
-    ]
+    confusion = count_confusions(labels.numpy(), ranked_NK[:, 0].numpy())
+    return {**_count_hits(hits_NK), "per_class": per_class, "confusion": confusion}
 
 
 def _count_hits(hits_NK: Tensor) -> dict[str, float]:

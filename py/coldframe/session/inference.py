@@ -8,9 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe import heartbeat
@@ -23,7 +21,6 @@ from coldframe.evaluate.evaluation import Evaluation, explain_broken
 from coldframe.evaluate.export import Comparison, write_onnx, write_torch
 from coldframe.machine.environment import count_workers
 from coldframe.session.running import Running
-from coldframe.train.curves.picture import MOST_CLASSES, count_confusions
 from coldframe.train.targets import thresholds
 from coldframe.train.targets.thresholds import Thresholds
 from coldframe.video.frames import BadVideo
@@ -53,8 +50,8 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
             _keep_thresholds(running, results)
         evaluation.write_scores(output, alone=running.mode == "evaluate")
         if running.metrics is not None:
-            confusions = _count_confusions(running, evaluation) if running.metrics.draws else {}
-            running.metrics.write_evaluation(running.step, results, confusions, running.classes)
+            names = running.classes or [str(label) for label in range(running.settings.data.num_classes)]
+            running.metrics.write_evaluation(running.step, results, names)
     return {
         "done": done,
         "num_seen": evaluation.num_seen,
@@ -63,15 +60,6 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
         "dropped": [{"trial": name, "step": running.step, "why": why} for name, why in dropped.items()],
         "results": results,
     }
-
-
-def _count_confusions(running: Running, evaluation: Evaluation) -> dict[str, NDArray[np.int64]]:
-    """Returns how often each class was taken for which, by trial; nothing where a video has several labels, or where
-    there are too many classes to see anything."""
-    if running.settings.data.labels == "multi" or running.settings.data.num_classes > MOST_CLASSES:
-        return {}
-    labels_N = torch.cat(evaluation.labels)
-    return {name: count_confusions(torch.cat(parts), labels_N) for name, parts in evaluation.scores.items()}
 
 
 def _refuse_bad(running: Running, unreadable: list[dict[str, str]]) -> None:

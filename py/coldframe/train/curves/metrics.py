@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from coldframe.train.curves.picture import draw_confusions
+from coldframe.train.curves.picture import MOST_CLASSES, draw_confusions, spread_confusions
 from coldframe.train.curves.trackers import Tracker
 from coldframe.train.trial import StepResult
 
@@ -48,29 +45,17 @@ class Metrics:
             }
             self._write(step, name, values)
 
-    def write_evaluation(
-        self,
-        step: int,
-        results: dict[str, dict[str, Any]],
-        confusions: Mapping[str, NDArray[np.int64]] | None = None,
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        """Adds what one pass over the validation list found; of videos with several labels mAP and F1. Counts (K, K) of
-        which class was taken for which become a picture in TensorBoard."""
+    def write_evaluation(self, step: int, results: dict[str, dict[str, Any]], names: Sequence[str]) -> None:
+        """Adds what one pass over the validation list found; of videos with several labels mAP and F1. Which class was
+        taken for which becomes a picture in TensorBoard, where there are not too many to see anything."""
         for name, result in results.items():
             shown = ("map", "f1") if "map" in result else ("top1", "top5")
             self._write(step, name, {f"val/{key}": result[key] for key in shown})
-        for name, counts_KK in (confusions or {}).items():
-            if name in self._writers:
-                picture = draw_confusions(counts_KK, classes or [str(label) for label in range(len(counts_KK))])
+            if name in self._writers and "confusion" in result and len(names) <= MOST_CLASSES:
+                picture = draw_confusions(spread_confusions(result["confusion"], len(names)), names)
                 with self._named():
                     self._writers[name].add_image("val/confusions", picture, step, dataformats="HWC")
         self.flush()
-
-    @property
-    def draws(self) -> bool:
-        """Whether pictures go anywhere."""
-        return bool(self._writers)
 
     def _write(self, step: int, name: str, values: dict[str, float]) -> None:
         if name in self._writers:

@@ -1,6 +1,6 @@
 """The confusion matrix as a picture, for TensorBoard.
 
-Shapes: N videos; K classes; H, W pixels
+Shapes: K classes; H, W pixels
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 MOST_CLASSES = 1000  # a picture of more is no use, and its counts take memory
 _MOST_NAMED = 60  # beyond, names would be larger than their rows
@@ -21,12 +19,12 @@ _TEXT_PIXELS = 12
 _DARK = np.array([16, 78, 139])  # of a share of one; none is white
 
 
-def count_confusions(scores_NK: Tensor, labels_N: Tensor) -> NDArray[np.int64]:
-    """Returns how many videos of each class (rows) were taken for each (columns)."""
-    num_classes = scores_NK.shape[1]
-    places_N = labels_N * num_classes + scores_NK.argmax(dim=1)
-    counts: NDArray[np.int64] = torch.bincount(places_N, minlength=num_classes**2).view(-1, num_classes).numpy()
-    return counts
+def spread_confusions(confusion: Sequence[Sequence[int]], num_classes: int) -> NDArray[np.int64]:
+    """Returns how many videos of each class (rows) were taken for each (columns), from (true, predicted, count)."""
+    counts_KK = np.zeros((num_classes, num_classes), np.int64)
+    for true, predicted, count in confusion:
+        counts_KK[true, predicted] = count
+    return counts_KK
 
 
 def draw_confusions(counts_KK: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
