@@ -116,20 +116,10 @@ class Session:
         """Returns the `top` classes of each video with their probabilities, or the reason why it cannot be read."""
         return inference.predict(self.running, paths, top, parts)
 
-    def open_timeline(
-        self,
-        path: str,
-        is_stream: bool,
-        part: list[int] | None,
-        window_seconds: float | None,
-        overlap: float,
-        smooth_seconds: float,
-        threshold: float | None,
-    ) -> dict[str, Any]:
-        """Returns how a video will be gone through, or the reason why it cannot be; one at a time is open."""
-        return watching.open_timeline(
-            self.running, path, is_stream, part, window_seconds, overlap, smooth_seconds, threshold
-        )
+    def open_timeline(self, path: str, *choices: Any, **named: Any) -> dict[str, Any]:
+        """Returns how a video will be gone through, or the reason why it cannot be; one at a time is open. The choices
+        are those of `watching.open_timeline`."""
+        return watching.open_timeline(self.running, path, *choices, **named)
 
     def advance_timeline(self, seconds: float, top: int) -> dict[str, Any]:
         """Returns what of that video is found in about `seconds` more; when it is through, of all of it, too."""

@@ -52,3 +52,14 @@ export function nameChart(chart: Element, name: string): void {
   chart.setAttribute('role', 'img');
   chart.setAttribute('aria-label', name);
 }
+
+/** Draws, and draws again where the page gets another width: on a phone its height alone comes and goes with the address bar. */
+export function keepDrawn(draw: () => void): void {
+  draw();
+  let width = document.body.clientWidth;
+  addEventListener('resize', () => {
+    if (document.body.clientWidth === width) return;
+    width = document.body.clientWidth;
+    draw();
+  });
+}

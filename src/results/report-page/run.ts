@@ -2,7 +2,7 @@
 
 import * as Plot from '@observablehq/plot';
 import * as d3 from 'd3';
-import { copyText, find, findAll, nameChart, sortRows } from './elements.ts';
+import { copyText, find, findAll, keepDrawn, nameChart, sortRows } from './elements.ts';
 import { startMatrix } from './matrix.ts';
 import type { Bin, RunPageData } from './run-data.ts';
 
@@ -113,12 +113,6 @@ document.documentElement.classList.add('js');
 const matrix = document.querySelector('#matrix') === null ? null : startMatrix(data);
 listenToClasses();
 find('#copy').addEventListener('click', () => copyText(find('#config-yaml'), find('#copy')));
-draw();
-let width = document.body.clientWidth;
-addEventListener('resize', () => {
-  if (document.body.clientWidth === width) return; // a phone's address bar comes and goes
-  width = document.body.clientWidth;
-  draw();
-});
+keepDrawn(draw);
 for (const query of ['(prefers-color-scheme: dark)', 'print'])
   matchMedia(query).addEventListener('change', () => matrix?.draw());

@@ -2,7 +2,7 @@
 
 import * as Plot from '@observablehq/plot';
 import * as d3 from 'd3';
-import { copyText, find, findAll, nameChart, percent, sortRows } from './elements.ts';
+import { copyText, find, findAll, keepDrawn, nameChart, percent, sortRows } from './elements.ts';
 import type { CurveData, PageData, PointData } from './sweep-data.ts';
 
 const data: PageData = JSON.parse(find('#data').textContent ?? '');
@@ -286,11 +286,5 @@ function draw(): void {
 
 document.documentElement.classList.add('js');
 listen();
-draw();
-let width = document.body.clientWidth;
-addEventListener('resize', () => {
-  if (document.body.clientWidth === width) return; // a phone's address bar comes and goes
-  width = document.body.clientWidth;
-  draw();
-});
+keepDrawn(draw);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
