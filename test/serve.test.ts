@@ -9,14 +9,15 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { type IncomingMessage, request } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { createServer, type IncomingMessage, request } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, afterEach, describe, expect, test } from '@jest/globals';
 import { chooseToken } from '../src/inference/server/access.ts';
 import { type Answer, App, type Serving } from '../src/inference/server/app.ts';
+import { watchConnections } from '../src/inference/server/connections.ts';
 import { REFUSALS } from '../src/inference/server/refusal.ts';
 import { makeUploadFolder } from '../src/inference/server/uploads.ts';
 import { Worker } from '../src/inference/server/worker.ts';
@@ -242,6 +243,27 @@ describe('limits', () => {
     await Promise.all(closed);
     await until(() => readdirSync(made.folder).length === 0, 20);
   });
+});
+
+test('what is cut is halves and silence, and not who waits for an answer', async () => {
+  const [waiting, numBefore]: [string[], number] = [[], sockets.length];
+  const server = createServer(({ url = '' }) => waiting.push(url));
+  const cut = watchConnections(server);
+  const theirs: Socket[] = [];
+  server.on('connection', (socket) => theirs.push(socket));
+  await new Promise<void>((settle) => server.listen(0, '127.0.0.1', settle));
+  for (const text of ['GET /whole HTTP/1.1', 'POST /half HTTP/1.1\r\ncontent-length: 9', '']) {
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    socket.write(text === '' ? '' : `${text}\r\nhost: localhost\r\n\r\n`);
+    sockets.push(socket.on('error', () => {}));
+    await until(() => theirs.length === sockets.length - numBefore, 20);
+  }
+  await until(() => waiting.length === 2, 20);
+  cut();
+  const areCut = theirs.map(({ destroyed }) => destroyed);
+  server.closeAllConnections();
+  server.close();
+  expect(areCut).toEqual([false, true, true]);
 });
 
 describe('who may ask', () => {
