@@ -124,6 +124,7 @@ test('a trained run is reported from beginning to end, in the terminal, too', as
   expect(stdout).toMatch(/^run +.*trained, step 2, on 12 videos of .*val\.txt, 1 view$/m);
   expect(stdout).toMatch(/^result +top-1 \d+\.\d\d % \(95 %: /m);
   expect(stdout).toContain(join(dir, 'report.html'));
+  expect(stdout).not.toMatch(/^frames /m);
   const page = readFileSync(join(dir, 'report.html'), 'utf8');
   expect(page.match(/<img /g)?.length).toBeGreaterThanOrEqual(24);
   expect(page).not.toContain('no frame can be read here');
@@ -231,6 +232,9 @@ describe('what is honest', () => {
     plant(join(dir, 'evaluations', 'step-200-1x3-0'), { ...made, list: select });
     const { code, stdout } = await coldframe(['report', dir]);
     expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /^frames +of (\d+) of \1 videos to look at none can be read here, such as \/clips\/\d+\.mp4: /m,
+    );
     expect(stdout).toMatch(/with a temperature of \d+\.\d+ \(fitted on .*select\.txt\)/);
     expect(readJson<Metrics>(dir, 'metrics.json').calibration.fitted_on).toBe('/lists/select.txt');
   });

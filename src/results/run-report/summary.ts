@@ -5,7 +5,7 @@ import { formatTable, percent } from '../../base/format.ts';
 import { findInterval, showInterval } from '../../base/intervals.ts';
 import { keepLine, plural, quoteWord } from '../../base/words.ts';
 import { describeChoice } from './honesty.ts';
-import { listWorst, nameClass, type RunView } from './view.ts';
+import { listPictured, listWorst, nameClass, type RunView } from './view.ts';
 
 const NUM_TOLD = 5;
 
@@ -21,6 +21,7 @@ export function summarizeRun(view: RunView): string {
       ['calibration', describeCalibration(view)],
       ['labels', describeLabels(view)],
     ],
+    ...listRows('frames', tellFrames(view)),
     ...listRows('training', tellTraining(view)),
     ...listRows('other', tellOthers(view)),
   ];
@@ -91,6 +92,17 @@ function tellTraining({ history, badVideos }: RunView): string[] {
 }
 
 /** Other evaluations can be reported, too. */
+/** Of a run whose clips lie elsewhere now the page has names alone. */
+function tellFrames({ analysis, pictures }: RunView): string[] {
+  const shown = listPictured(analysis);
+  const missing = shown.filter((name) => !pictures.has(name));
+  if (missing[0] === undefined) return [];
+  const many = `${missing.length} of ${plural(shown.length, 'video')}`;
+  return [
+    `of ${many} to look at none can be read here, such as ${showPath(missing[0])}: the page has their names alone`,
+  ];
+}
+
 function tellOthers({ source }: RunView): string[] {
   const { evaluation, evaluations, name } = source;
   const last = evaluations.findLast((one) => one.folder !== evaluation.folder);
