@@ -57,7 +57,8 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/train/curves': 'Training curves: TensorBoard, Weights & Biases, MLflow.',
   'py/coldframe/train/targets':
     'What labels ask of a trial: its loss, mixed clips, and from which score on a class is there.',
-  'py/coldframe/evaluate': 'Evaluation and its scores; timelines, attention; exported models.',
+  'py/coldframe/evaluate': 'Evaluation and its scores, and what is looked at in them; timelines, attention.',
+  'py/coldframe/evaluate/export': 'Exported models, the example beside them, and features for other programs.',
   'py/coldframe/assembly': 'From settings to models, loaders and what they will cost.',
   'py/coldframe/cache': 'The feature cache: computed once, read in the place of the backbone.',
   'py/coldframe/prepare': '`clips prepare`: re-encoding.',

@@ -70,7 +70,7 @@ export async function exportCheckpoint(args: ExportArguments, report: Report): P
           stem(file),
         );
         if (args.format === 'onnx')
-          copyFileSync(join(PYTHON_FOLDER, 'coldframe/evaluate/example.py'), `${stem(file)}.py`);
+          copyFileSync(join(PYTHON_FOLDER, 'coldframe/evaluate/export/example.py'), `${stem(file)}.py`);
         return describeFile(args, exported, compared, output);
       });
       report.event(event);

@@ -175,8 +175,8 @@ def test_older_scores_are_named_by_their_list(tmp_path: Path) -> None:
     np.savez(tmp_path / "old.npz", scores=[[0.1, 0.9], [0.2, 0.8]], labels=[0, 1], indices=[0, 2])
     listed = tmp_path / "val.tsv"
     listed.write_text("a.mp4\t0\nbad.mp4\t1\nb.mp4\t1\t2\t3.5\n")
-    assert analysis.read_scores(tmp_path / "old.npz", listed).names == ["a.mp4", "b.mp4#t=2,3.5"]
-    assert analysis.read_scores(tmp_path / "old.npz", None).names == ["video 1 of the list", "video 3 of the list"]
+    assert analysis.load_scores(tmp_path / "old.npz", listed).names == ["a.mp4", "b.mp4#t=2,3.5"]
+    assert analysis.load_scores(tmp_path / "old.npz", None).names == ["video 1 of the list", "video 3 of the list"]
 
 
 def test_pictures_are_strips_of_frames(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from coldframe.assembly.models import build_backbone
-from coldframe.evaluate.export import Comparison, shrink, write_onnx, write_torch
+from coldframe.evaluate.export.model import Comparison, shrink, write_onnx, write_torch
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import build_trial
 from small import settings

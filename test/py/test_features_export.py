@@ -17,7 +17,7 @@ from torch import Tensor
 from coldframe.assembly.models import build_backbone
 from coldframe.data.clips import Batch, normalize_
 from coldframe.errors import UserError
-from coldframe.evaluate.features import Choice, FeatureExport
+from coldframe.evaluate.export.features import Choice, FeatureExport
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import build_trial

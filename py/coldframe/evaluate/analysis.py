@@ -6,7 +6,6 @@ Shapes: N videos; K classes
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from coldframe.errors import UserError
 from coldframe.evaluate.calibration import calibrate
+from coldframe.evaluate.scores import read_scores
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -45,8 +45,8 @@ def analyse(file: str, listed: str | None, fit: str | None, num_clips: int) -> d
     `listed`: the normalised list that the videos stand in, for files without names. `fit`: scores of another list, on
     which the temperature is fitted. `num_clips`: how many videos each list of them has at most.
     """
-    table = read_scores(Path(file), None if listed is None else Path(listed))
-    other = None if fit is None else read_scores(Path(fit), None)
+    table = load_scores(Path(file), None if listed is None else Path(listed))
+    other = None if fit is None else load_scores(Path(fit), None)
     if other is not None and (other.is_multi or other.scores.shape[1:] != table.scores.shape[1:]):
         raise UserError(f"{fit}  has other classes than {file}: the temperature cannot be fitted on it.")
     if table.is_multi:
@@ -76,18 +76,15 @@ def analyse(file: str, listed: str | None, fit: str | None, num_clips: int) -> d
     }
 
 
-def read_scores(file: Path, listed: Path | None) -> Scores:
+def load_scores(file: Path, listed: Path | None) -> Scores:
     """Returns a file of scores. Raises UserError where it is none; rows that are not finite are a broken run's."""
-    try:
-        with np.load(file, allow_pickle=False) as table:
-            scores, labels, indices = (table[key] for key in ("scores", "labels", "indices"))
-            names = table["paths"].tolist() if "paths" in table else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error
+    table = read_scores(file)
+    scores, labels = table["scores"], table["labels"]
     if not len(scores) or not np.isfinite(scores).all():
         what = "holds scores that are not finite" if len(scores) else "holds the scores of no video"
         raise UserError(f"{file}  {what}. Evaluate again with a sound checkpoint.")
-    return Scores(scores, labels, names or _name_by_list(listed, indices))
+    names = table["paths"].tolist() if "paths" in table else _name_by_list(listed, table["indices"])
+    return Scores(scores, labels, names)
 
 
 def _name_by_list(listed: Path | None, indices: Integers) -> list[str]:

@@ -6,7 +6,6 @@ Shapes: N videos, V views a video, C channels, T frames, H, W pixels; K classes
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from coldframe.data.clips import Batch, Listed
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import accuracy
+from coldframe.evaluate.scores import read_scores
 from coldframe.machine.files import writing
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import Trial
@@ -108,7 +108,7 @@ class Evaluation:
 def ensemble(files: list[str]) -> dict[str, Any]:
     """Returns the accuracy of each file of scores (`members`) and of their mean. Raises UserError when the videos or
     classes of two files differ."""
-    tables = [_read_scores(file) for file in files]
+    tables = [read_scores(file) for file in files]
     broken = [_describe_broken(file, table) for file, table in zip(files, tables, strict=True)]
     if any(broken):
         raise UserError("\n".join(filter(None, broken)))
@@ -140,11 +140,3 @@ def _describe_broken(file: str, table: dict[str, Any]) -> str | None:
     num_broken = int((~np.isfinite(table["scores"])).any(axis=1).sum())
     found = f"holds scores that are not finite, of {num_broken} of {len(table['scores'])} videos"
     return f"{file}  {found}. Evaluate again with a sound checkpoint." if num_broken else None
-
-
-def _read_scores(file: str) -> dict[str, Any]:
-    try:
-        with np.load(file, allow_pickle=False) as table:
-            return {key: table[key] for key in ("scores", "labels", "indices")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}  is no file of scores that `evaluate` wrote: {error}") from error

@@ -5,13 +5,11 @@ Without torch, so that `compare` need not wait for it. Shapes: N videos; K class
 
 from __future__ import annotations
 
-import zipfile
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from coldframe.errors import UserError
+from coldframe.evaluate.scores import read_scores
 
 
 def pair(first: str, other: str, is_same_list: bool) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def pair(first: str, other: str, is_same_list: bool) -> dict[str, Any]:
 
     Videos of the same list are known by their places in it, others by their paths, and must have the same labels.
     """
-    tables = [_read(file) for file in (first, other)]
+    tables = [read_scores(file) for file in (first, other)]
     if any(table["labels"].ndim > 1 for table in tables):
         return {"reason": "videos with several labels are not right or wrong as a whole"}
     key = "indices" if is_same_list else "paths"
@@ -57,11 +55,3 @@ def mcnemar(only_first: int, only_other: int) -> float:
         term = term * (num_different - i) // (i + 1)  # the binomial coefficient of i + 1
         total += term
     return min(1.0, 2 * total / (1 << num_different))
-
-
-def _read(file: str) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(file, allow_pickle=False) as table:
-            return {key: table[key] for key in ("scores", "labels", "indices", "paths") if key in table}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}  is no file of scores that an evaluation wrote: {error}") from error

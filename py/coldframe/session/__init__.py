@@ -16,7 +16,7 @@ from coldframe import heartbeat
 from coldframe.assembly import batches, forecast
 from coldframe.cache.write import Extraction
 from coldframe.evaluate.evaluation import ensemble
-from coldframe.evaluate.features import Choice, FeatureExport
+from coldframe.evaluate.export.features import Choice, FeatureExport
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision
 from coldframe.prepare.clips import Preparation

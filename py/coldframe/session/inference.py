@@ -18,7 +18,7 @@ from coldframe.data.loader import read_together
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
-from coldframe.evaluate.export import Comparison, write_onnx, write_torch
+from coldframe.evaluate.export.model import Comparison, write_onnx, write_torch
 from coldframe.machine.environment import count_workers
 from coldframe.session.running import Running
 from coldframe.train.targets import thresholds

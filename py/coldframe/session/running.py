@@ -17,7 +17,7 @@ from coldframe.data.clips import Batch, normalize_, read_list
 from coldframe.data.loader import to_device
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation
-from coldframe.evaluate.export import Comparison
+from coldframe.evaluate.export.model import Comparison
 from coldframe.evaluate.timeline import Timeline
 from coldframe.machine import environment, lock
 from coldframe.machine.device import choose_device, choose_precision

@@ -14,7 +14,7 @@ from coldframe.assembly import batches, models
 from coldframe.cache.read import open_cache
 from coldframe.cache.write import Extraction
 from coldframe.data.labels import stack_labels
-from coldframe.evaluate.features import Choice, FeatureExport
+from coldframe.evaluate.export.features import Choice, FeatureExport
 from coldframe.session.running import Running
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
