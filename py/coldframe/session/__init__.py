@@ -129,18 +129,10 @@ class Session:
         """Returns the same of what was seen so far, and lets go of the video: a stream has no end of its own."""
         return watching.close_timeline(self.running, top)
 
-    def explain(
-        self,
-        path: str,
-        part: list[int] | None,
-        layer: int | None,
-        head: int | None,
-        strip: str | None,
-        overlay: str | None,
-    ) -> dict[str, Any]:
-        """Returns where the decoder looks in the clip in the middle of a video, or the reason why it cannot be read;
-        `strip` is then a PNG of it and `overlay` an MP4. Layer and head count from 1; of none the mean of all."""
-        return watching.explain_video(self.running, path, part, layer, head, strip, overlay)
+    def explain(self, path: str, *choices: Any, **named: Any) -> dict[str, Any]:
+        """Returns where the decoder looks in the clip in the middle of a video, or the reason why it cannot be read.
+        The choices are those of `watching.explain_video`."""
+        return watching.explain_video(self.running, path, *choices, **named)
 
     def export(self, file: str, precision: str, about: dict[str, Any]) -> dict[str, Any]:
         """Returns what was written: the only trial with its backbone, as a `.onnx` or `.pt2` file, `about` in it."""

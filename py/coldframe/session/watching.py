@@ -159,7 +159,8 @@ def explain_video(
     strip: str | None,
     overlay: str | None,
 ) -> dict[str, Any]:
-    """Returns where the decoder looks in the clip in the middle of a video, or the reason why it cannot be read."""
+    """Returns where the decoder looks in the clip in the middle of a video, or the reason why it cannot be read;
+    `strip` is then a PNG of it and `overlay` an MP4. Layer and head count from 1; of none the mean of all."""
     listed = None if part is None else Part(*part)
     files = (None if file is None else Path(file) for file in (strip, overlay))
     try:
