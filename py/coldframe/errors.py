@@ -27,6 +27,10 @@ class WorkerDied(RuntimeError):  # noqa: N818 (it tells what happened)
     """A loader worker is gone. Mostly the kernel killed it for lack of memory, so that starting again may help."""
 
 
+class PeerLost(RuntimeError):  # noqa: N818 (it tells what happened)
+    """Another rank of the training is gone, or stands still. Never the cause: that is how the other one ended."""
+
+
 # What is found, and what to do. Any other number gives the system's own words.
 _FOUND = {
     errno.ENOSPC: "the disk is full. Free some room there; the same command goes on.",
@@ -61,6 +65,8 @@ def describe(error: BaseException) -> dict[str, str]:
     """Returns kind, code and message."""
     if (death := _find_death(error)) is not None:
         return {"kind": "bug", "code": "worker_died", "message": death}
+    if isinstance(error, PeerLost):
+        return {"kind": "bug", "code": "peer_lost", "message": str(error)}
     if _is_out_of_memory(error):
         advice = (
             "Raise train.micro_batches, or lower train.batch_size (eval.batch_size during evaluation) "
