@@ -272,7 +272,9 @@ describe('values', () => {
     ['data: {root: ""}', '1:14  data.root: found "". Allowed: text or null.'],
     ['eval: {spatial_views: 2}', '1:23  eval.spatial_views: found 2. Allowed: 1 or 3.'],
     ['eval: {every: 0}', '1:15  eval.every: found 0. Allowed: a whole number from 1 or null.'],
-    ['launch: {devices: 2}', '1:19  launch.devices: found 2. More than 1 is not supported yet.'],
+    ['launch: {devices: all}', '1:19  launch.devices: found "all". Allowed: a whole number from 1 or auto.'],
+    ['launch: {rendezvous: login}', '1:22  launch.rendezvous: found "login". Allowed: text of the form'],
+    ['launch: {rendezvous: "a:0", nodes: 2}', '1:22  launch.rendezvous: found "a:0". Allowed: a port from 1 to 65535.'],
   ])('%s is an error', (text, problem) => {
     expect(fail(`${text}\n`, { set: ['model.backbone.preset=tiny'] })).toEqual(
       [`my.yaml:${problem}`].map(expect.stringContaining),

@@ -162,7 +162,9 @@ class Launch:
     device: str
     devices: int
     nodes: int
+    rendezvous: str | None
     max_restarts: int
+    hang_seconds: float
     stall_seconds: float
     cuda_graphs: bool
 

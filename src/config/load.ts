@@ -51,7 +51,7 @@ export function openConfig(file: string, options: LoadOptions & { changes?: Map<
   const config = resolveDraft(draft, checker, notes);
   for (const key of options.required ?? []) checkRequired(key, config, checker);
   if (problems.length > 0) throw new UnfitConfig([...new Set(problems)], config, checker.refused);
-  return { config, notes, draft, entries };
+  return { config, notes, draft: { ...draft, launch: config.launch }, entries }; // a sweep stores its draft
 }
 
 /** Keys that follow from others: a stored configuration holds them, and a change of those others replaces them. */

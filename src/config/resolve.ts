@@ -7,6 +7,7 @@
 import { existsSync } from 'node:fs';
 import { showPath, UserError } from '../base/errors.ts';
 import { flatten, replaceKeys } from '../base/objects.ts';
+import { findDevices } from '../base/process/devices.ts';
 import { plural } from '../base/words.ts';
 import { explainPolicy } from './augment-policy.ts';
 import { readClasses } from './class-names.ts';
@@ -17,6 +18,7 @@ import { adviseFetch } from './weights-file.ts';
 import type { Entry } from './yaml.ts';
 
 const NUM_CLASSES = 400; // of the released scripts
+const MAX_PORT = 65_535;
 const DEFAULTS = flatten(fileSchema.parse({}));
 
 /** Parts that were resolved without a problem, and what they were made from: 5,000 trials mostly have the same data. */
@@ -94,9 +96,11 @@ export function resolveDraft(draft: Draft, checker: Checker, notes: string[]): C
   const parts = resolveDecoder(draft, backbone, checker);
   const size = backbone.input_size;
   const data = checker.keep('data', [given, size, train.seed], () => resolveData(draft, size, checker, notes));
+  const launch = resolveLaunch(draft.launch, checker, notes);
+  checkShares(draft, launch, checker);
   checkTraining(draft, checker);
   checkCached(draft, checker);
-  return { ...draft, data, model: { backbone, ...parts } };
+  return { ...draft, data, model: { backbone, ...parts }, launch };
 }
 
 function resolveBackbone(draft: Draft, checker: Checker): Config['model']['backbone'] {
@@ -280,11 +284,6 @@ function checkTraining({ data, train, launch, eval: evaluation }: Draft, checker
     const cited = checker.cite('data.labels', data.labels);
     checker.fail(['eval.temperature', 'data.labels'], `${cited} has thresholds and no temperature. Set it to 1.`);
   }
-  if (train.batch_size % train.micro_batches !== 0) {
-    const cited = checker.cite('train.batch_size', train.batch_size);
-    const keys = ['train.micro_batches', 'train.batch_size'];
-    checker.fail(keys, `${train.micro_batches} does not divide ${cited}. Give a divisor of it.`);
-  }
   if (train.warmup_steps >= train.steps) {
     const cited = checker.cite('train.steps', train.steps);
     checker.fail(
@@ -309,11 +308,52 @@ function checkTraining({ data, train, launch, eval: evaluation }: Draft, checker
       `found "fp16", and ${cited} has none. Allowed there: fp32, bf16, auto.`,
     );
   }
-  for (const name of ['devices', 'nodes'] as const) {
-    if (launch[name] !== 1)
-      checker.fail([`launch.${name}`], `found ${launch[name]}. More than 1 is not supported yet.`);
+}
+
+/** `auto` is what this machine shows, here and now: what is stored holds the number. */
+function resolveLaunch(given: Draft['launch'], checker: Checker, notes: string[]): Config['launch'] {
+  const port = Number(given.rendezvous?.split(':').at(-1) ?? 1);
+  if (port < 1 || port > MAX_PORT)
+    checker.fail(['launch.rendezvous'], `found ${show(given.rendezvous)}. Allowed: a port from 1 to ${MAX_PORT}.`);
+  if (given.rendezvous !== null && given.nodes === 1) {
+    const where = checker.locate(['launch.rendezvous']);
+    notes.push(`${where}  launch.rendezvous: has no effect with launch.nodes 1.`);
+  }
+  if (given.devices !== 'auto') return { ...given, devices: given.devices };
+  const found = given.device === 'cpu' ? [] : findDevices();
+  return { ...given, devices: Math.max(1, found.length) };
+}
+
+/** Every device has the same share of each batch, and cuts it in the same parts. */
+function checkShares(draft: Draft, { devices, nodes }: Config['launch'], checker: Checker): void {
+  const { batch_size: batch, micro_batches: parts } = draft.train;
+  const numRanks = devices * nodes;
+  if (batch % parts !== 0) {
+    const cited = checker.cite('train.batch_size', batch);
+    const keys = ['train.micro_batches', 'train.batch_size'];
+    checker.fail(keys, `${parts} does not divide ${cited}. Give a divisor of it.`);
+  } else if (batch % (numRanks * parts) !== 0) {
+    const others = [
+      checker.cite('train.batch_size', batch),
+      ...(nodes === 1 ? [] : [checker.cite('launch.nodes', nodes)]),
+      ...(parts === 1 ? [] : [checker.cite('train.micro_batches', parts)]),
+    ];
+    const shares = numRanks * parts;
+    const fitting = listDivisors(batch / (nodes * parts)).filter((number) => number <= 2 * devices);
+    const below = Math.floor(batch / shares) * shares;
+    const sizes = [below, below + shares].filter((size) => size > 0).join(' or ');
+    const repair = fitting.length === 0 ? '' : `launch.devices ${fitting.join(', ')}, or `;
+    const found = draft.launch.devices === 'auto' ? `auto is ${devices} here` : `found ${devices}`;
+    checker.fail(
+      ['launch.devices', 'launch.nodes', 'train.batch_size', 'train.micro_batches'],
+      `${found}, but ${others.join(' and ')} cannot be cut into ${shares} equal parts. What fits: ${repair}train.batch_size ${sizes}.`,
+    );
   }
 }
+
+/** Returns the divisors of a number, in order; none of one that is not whole. */
+const listDivisors = (number: number): number[] =>
+  Array.from({ length: Math.floor(number) }, (_, index) => index + 1).filter((each) => number % each === 0);
 
 /** A feature cache holds neither pixels nor what a backbone in training would make of them. */
 function checkCached({ data, model, train }: Draft, checker: Checker): void {

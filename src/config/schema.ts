@@ -185,6 +185,35 @@ const modelShape = {
   head: section({ dropout: share.default(0.5).describe('Dropout before the classifier [--cls_dropout].') }),
 };
 
+const launchShape = {
+  device: z.enum(['auto', 'cpu', 'cuda']).default('auto').describe('Where to compute; auto: cuda if there is one.'),
+  devices: z
+    .union([count, z.literal('auto')])
+    .default(1)
+    .describe(
+      'Devices of each node, a process each; on a CPU so many processes. auto: the GPUs that CUDA_VISIBLE_DEVICES shows, on a CPU 1 [--nproc_per_node].',
+    ),
+  nodes: count.default(1).describe('Machines that train together [--nnodes].'),
+  rendezvous: z
+    .stringFormat('address', /^[^\s/]+:\d{1,5}$/)
+    .nullable()
+    .default(null)
+    .describe(
+      'Of several nodes, HOST:PORT of the first one, the same on all; null: what Slurm says. One node needs none.',
+    ),
+  max_restarts: z.int().min(0).default(0).describe('Starts again after a failure of the runtime.'),
+  hang_seconds: size
+    .default(30)
+    .describe('Of several processes: one that the others wait for so long, without progress of its own, has hung.'),
+  stall_seconds: size.default(600).describe('Without progress for so long the run ends with an error.'),
+  cuda_graphs: z
+    .boolean()
+    .default(true)
+    .describe(
+      'On CUDA record what a step launches and replay it: faster, for the memory of a gradient a trial. Needs micro_batches: 1, compile: false and a frozen backbone.',
+    ),
+};
+
 const otherShapes = {
   features: section({
     form: z
@@ -219,7 +248,9 @@ const otherShapes = {
   train: section({
     steps: count.default(50_000).describe('Optimizer steps [--num_steps].'),
     batch_size: count.default(256).describe('Clips a step, over all devices [--batch_size].'),
-    micro_batches: count.default(1).describe('Parts a batch is computed in, to save memory [--batch_split].'),
+    micro_batches: count
+      .default(1)
+      .describe('Parts that each device computes its share of a batch in, to save memory [--batch_split].'),
     lr: size.default(4e-4).describe('Peak learning rate of AdamW [--lr].'),
     backbone_lr: size
       .nullable()
@@ -308,19 +339,7 @@ const otherShapes = {
       .default(null)
       .describe('MLflow experiment, in the store that MLFLOW_TRACKING_URI names; null: off.'),
   }),
-  launch: section({
-    device: z.enum(['auto', 'cpu', 'cuda']).default('auto').describe('Where to compute; auto: cuda if there is one.'),
-    devices: count.default(1).describe('Devices a node.'),
-    nodes: count.default(1).describe('Nodes.'),
-    max_restarts: z.int().min(0).default(0).describe('Starts again after a failure of the runtime.'),
-    stall_seconds: size.default(600).describe('Without progress for so long the run ends with an error.'),
-    cuda_graphs: z
-      .boolean()
-      .default(true)
-      .describe(
-        'On CUDA record what a step launches and replay it: faster, for the memory of a gradient a trial. Needs micro_batches: 1, compile: false and a frozen backbone.',
-      ),
-  }),
+  launch: section(launchShape),
 };
 
 /** What a file may say. */
@@ -346,6 +365,7 @@ export const resolvedSchema = z.strictObject({
     decoder: z.strictObject({ ...decoderShape, qkv_dim: count, num_heads: count }),
   }),
   ...otherShapes,
+  launch: z.strictObject({ ...launchShape, devices: count }),
 });
 
 export type Draft = z.output<typeof fileSchema>;

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
@@ -18,14 +18,6 @@ export interface LocalOptions {
   /** CUDA devices to share out among the slots; none on a CPU. */
   devices: string[];
   graceSeconds?: number;
-}
-
-/** Returns the CUDA devices that this process may use. */
-export function findDevices(): string[] {
-  const visible = process.env.CUDA_VISIBLE_DEVICES;
-  if (visible !== undefined) return visible.split(',').filter((name) => name !== '' && name !== '-1');
-  const names = readdirSync('/dev').filter((name) => /^nvidia\d+$/.test(name));
-  return names.map((name) => name.slice('nvidia'.length)).sort((a, b) => Number(a) - Number(b));
 }
 
 /** Returns what gives a slot its share of the machine. One slot alone has all of it: numbers on a CPU depend on the threads. */

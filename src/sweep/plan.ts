@@ -5,13 +5,13 @@ import { UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
 import { type Metric, mean } from '../base/intervals.ts';
 import type { Report } from '../base/printer.ts';
+import { findDevices } from '../base/process/devices.ts';
 import type { Config } from '../config/schema.ts';
 import { Findings } from '../data/check/findings.ts';
 import { type Compared, compareLists, filesOf, type Which } from '../data/checks.ts';
 import { findShared } from '../data/leaks.ts';
 import { tellKnown } from '../data/probe/lists.ts';
 import { describeWorkers } from '../data/workers.ts';
-import { findDevices } from '../executors/local.ts';
 import type { Trial } from '../run/cohort-types.ts';
 import { withSession } from '../runtime/with-session.ts';
 import {

@@ -5,6 +5,7 @@ import { basename, extname } from 'node:path';
 import { RuntimeFailure, UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
+import type { Config } from '../config/schema.ts';
 import { type CheckedList, type CheckedLists, checkLists, loadInputs } from '../data/checks.ts';
 import { findKnownLists } from '../data/probe/lists.ts';
 import { describeWorkers } from '../data/workers.ts';
@@ -68,6 +69,7 @@ export async function readWork(args: WorkArguments, note: (text: string) => void
 /** Trains until done. Throws Interrupted when asked to stop, after saving. */
 export async function train(request: TrainRequest, report: Report): Promise<void> {
   const { cohort } = request;
+  refuseSeveral(firstSettings(cohort).launch);
   const folder = new RunFolder(request.runDir, request.attempt);
   checkPlace(folder.dir);
   folder.refuseFenced();
@@ -94,6 +96,15 @@ export async function train(request: TrainRequest, report: Report): Promise<void
     report.endProgress();
     stop.release();
   }
+}
+
+/** Raises UserError where more than one process would have to train. */
+function refuseSeveral({ devices, nodes }: Config['launch']): void {
+  const found = Object.entries({ devices, nodes }).filter(([, number]) => number !== 1);
+  if (found.length === 0) return;
+  throw new UserError(
+    found.map(([name, number]) => `launch.${name}  found ${number}. More than 1 is not supported yet.`),
+  );
 }
 
 async function prepareAndRun(run: Training, resume: string): Promise<void> {

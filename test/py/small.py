@@ -107,7 +107,10 @@ BASE: dict[str, Any] = {
         "wandb": None,
         "mlflow": None,
     },
-    "launch": {"device": "cpu", "devices": 1, "nodes": 1, "max_restarts": 0, "stall_seconds": 60, "cuda_graphs": True},
+    "launch": {
+        **{"device": "cpu", "devices": 1, "nodes": 1, "rendezvous": None, "max_restarts": 0},
+        **{"hang_seconds": 30, "stall_seconds": 60, "cuda_graphs": True},
+    },
 }
 
 
