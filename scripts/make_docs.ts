@@ -38,7 +38,8 @@ const FOLDERS: Record<string, string> = {
   'src/tools/init': '`init`: what a folder holds, what of it can be trained on, and a configuration that fits.',
   'src/tools': '`doctor`, `bench`, `keys`, `import-command`.',
   'src/run': 'The run folder: what lies there, who may write there, and what may change when a run goes on.',
-  'src/executors': 'Where the cohorts of a sweep run: this machine, Slurm or Ray.',
+  'src/executors':
+    'Where jobs run, such as the cohorts of a sweep: this machine, Slurm or Ray; and which job runs when.',
   'src/data': 'Lists of clips, read and checked.',
   'src/data/check': '`check`: what is found in lists and how it is told; training uses the quick part of it.',
   'src/data/probe': 'Clips that cannot be used: looked for by `check --probe`, kept, and counted while work goes on.',

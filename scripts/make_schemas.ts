@@ -3,7 +3,8 @@
 import { z } from 'zod';
 import { KEYS } from '../src/config/keys.ts';
 import { fileSchema } from '../src/config/schema.ts';
-import { spaceKeySchema, sweepSchema, text, value } from '../src/sweep/definition/schema.ts';
+import { text } from '../src/executors/schema.ts';
+import { spaceKeySchema, sweepSchema, value } from '../src/sweep/definition/schema.ts';
 
 const basesOf = (about: string) => z.union([text, z.array(text)]).describe(about);
 

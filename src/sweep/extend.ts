@@ -9,12 +9,13 @@ import { show } from '../config/keys.ts';
 import { readStoredConfig, readStoredDraft } from '../config/migrate.ts';
 import type { Params } from '../config/schema.ts';
 import { readFormat } from '../config/stored-format.ts';
+import { parseLines } from '../executors/journal-file.ts';
 import { hashFile, isSameFile } from '../run/changes.ts';
 import { describeParams, makeTrials, planPoints } from './definition/file.ts';
 import { sweepSchema } from './definition/schema.ts';
 import { identifyParams, isActive } from './definition/space.ts';
 import type { Point, SpaceKey, Sweep } from './definition/types.ts';
-import { emptyState, parseLines, reduce, type SweepState } from './journal.ts';
+import { type Entry, emptyState, reduce, type SweepState } from './journal.ts';
 
 export interface SweepChanges {
   /** What keeps the folder's sweep from going on as this one; `why` says what could be otherwise. */
@@ -58,7 +59,8 @@ export function readState(dir: string): SweepState {
   const state = emptyState();
   const file = join(dir, 'journal.jsonl');
   const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
-  for (const entry of parseLines(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file))) reduce(state, entry);
+  for (const entry of parseLines<Entry>(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file)))
+    reduce(state, entry);
   return state;
 }
 

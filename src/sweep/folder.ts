@@ -5,14 +5,14 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { showPath, UserError } from '../base/errors.ts';
 import { pickAccuracy } from '../base/intervals.ts';
+import type { Attempt, Outcome } from '../executors/attempts.ts';
+import { parseLines } from '../executors/journal-file.ts';
 import { isWriterAlive, judgeRun, readSavedStep } from '../run/liveness.ts';
 import { readStatus, type StoredStatus } from '../run/status.ts';
 import {
-  type Attempt,
+  type Entry,
   emptyState,
   type FinalResult,
-  type Outcome,
-  parseLines,
   reduce,
   type SweepLine,
   type SweepState,
@@ -114,7 +114,7 @@ function readEntries(dir: string): TimedEntry[] {
     throw new UserError(`${showPath(dir)}  ${what}. Give the folder of a sweep, such as runs/NAME.`);
   }
   const text = readFileSync(file, 'utf8');
-  return parseLines(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file)); // the runner may be writing the last one
+  return parseLines<Entry>(text.slice(0, text.lastIndexOf('\n') + 1), showPath(file)); // the runner may be writing the last one
 }
 
 /** Of cohorts that began; of thousands that wait no file is looked for. */

@@ -1,12 +1,10 @@
 /** The journal of a sweep: an append-only file, synced line by line, and the state that follows from it alone. */
 
-import { closeSync, existsSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { type FailureClass, UserError } from '../base/errors.ts';
-import { appendTo, syncFolder } from '../base/files.ts';
 import type { Accuracy, Metric } from '../base/intervals.ts';
 import type { Params } from '../config/schema.ts';
 import { readFormat } from '../config/stored-format.ts';
+import { type Attempt, type AttemptEntry, takeAttempt } from '../executors/attempts.ts';
+import { JournalFile, type Timed } from '../executors/journal-file.ts';
 import type { Bracket } from '../run/cohort-types.ts';
 
 export interface TrialLine {
@@ -24,18 +22,6 @@ export interface CohortLine {
   cost: { together: number; alone: number } | null;
   /** Set where a trial did not fit into memory otherwise; its numbers may differ in the last digits. */
   micro_batches?: number;
-}
-
-/** A run of one command; what is not a cohort is the evaluation of the best trial, `final`. */
-export type Outcome = 'finished' | 'retry' | 'failed' | 'cancelled';
-
-export interface Ending {
-  outcome: Outcome;
-  class: FailureClass | 'cancelled' | null;
-  why: string | null;
-  seconds: number;
-  /** That the next attempt goes on from; none where nothing is saved. */
-  step?: number;
 }
 
 export interface TrialResult extends Accuracy {
@@ -79,24 +65,16 @@ export type Entry =
   | ({ kind: 'sweep' } & SweepLine)
   | { kind: 'trials'; round: number; trials: TrialLine[] }
   | ({ kind: 'cohort' } & CohortLine)
-  | { kind: 'attempt'; cohort: string; attempt: number; key: string }
-  | { kind: 'launched'; cohort: string; attempt: number; handle: string }
-  | ({ kind: 'ended'; cohort: string; attempt: number } & Ending)
+  | AttemptEntry
   | { kind: 'split'; cohort: string; into: string[]; why: string }
   | ({ kind: 'result' } & TrialResult)
   | ({ kind: 'final' } & FinalResult)
   | { kind: 'finished'; seconds: number };
 /** What is told, too, when it is written down. */
 export type ToldEntry = Exclude<Entry, { kind: 'sweep' | 'trials' | 'finished' }>;
-export type TimedEntry = { time: string } & Entry;
-
-export interface Attempt {
-  attempt: number;
-  key: string;
-  began: string;
-  handle?: string;
-  ended?: Ending;
-}
+/** The same without attempts, which every scheduler writes down. */
+export type OwnEntry = Exclude<ToldEntry, AttemptEntry>;
+export type TimedEntry = Timed<Entry>;
 
 export interface SweepState {
   sweep: SweepLine | undefined;
@@ -139,7 +117,7 @@ export function reduce(state: SweepState, entry: TimedEntry): void {
   } else if (kind === 'result') state.results.set(entry.trial, line as TrialResult);
   else if (kind === 'final') state.final = line as FinalResult;
   else if (kind === 'finished') state.finished = true;
-  else reduceAttempt(state, entry);
+  else takeAttempt(state.attempts, entry);
 }
 
 /** The first line begins a sweep; a later one extends it, so that it is no longer finished. */
@@ -157,65 +135,22 @@ function admit(state: SweepState, names: string[]): void {
   state.announced.clear();
 }
 
-function reduceAttempt(state: SweepState, entry: TimedEntry & { kind: 'attempt' | 'launched' | 'ended' }): void {
-  const attempts = state.attempts.get(entry.cohort) ?? [];
-  state.attempts.set(entry.cohort, attempts);
-  if (entry.kind === 'attempt') {
-    attempts.push({ attempt: entry.attempt, key: entry.key, began: entry.time });
-    return;
-  }
-  const attempt = attempts.find((one) => one.attempt === entry.attempt);
-  if (attempt === undefined) return;
-  if (entry.kind === 'launched') attempt.handle = entry.handle;
-  else {
-    const { outcome, class: failure, why, seconds, step } = entry;
-    attempt.ended = { outcome, class: failure, why, seconds, ...(step === undefined ? {} : { step }) };
-  }
-}
-
 /** An open journal; one process writes it. */
 export class Journal {
-  readonly state: SweepState;
-  readonly #file: string;
-  readonly #descriptor: number;
+  readonly state = emptyState();
+  readonly #file: JournalFile<Entry>;
 
   /** Opens or begins a journal; a line torn by a kill is cut off. */
   constructor(file: string) {
-    const isNew = !existsSync(file);
-    this.state = emptyState();
-    this.#file = file;
-    this.#descriptor = openSync(file, 'a+');
-    if (isNew) syncFolder(dirname(file)); // else a power failure may take the name of a file whose lines are safe
-    const bytes = readFileSync(file);
-    const end = bytes.lastIndexOf(0x0a) + 1;
-    if (end < bytes.length) ftruncateSync(this.#descriptor, end);
-    for (const entry of parseLines(bytes.toString('utf8', 0, end), file)) reduce(this.state, entry);
+    this.#file = new JournalFile(file, (entry) => reduce(this.state, entry));
   }
 
   /** Appends entries; when it returns they are on the disk. */
   append(...entries: Entry[]): void {
-    const time = new Date().toISOString();
-    const timed = entries.map((entry): TimedEntry => ({ time, ...entry }));
-    const lines = timed.map((entry) => `${JSON.stringify(entry)}\n`).join('');
-    appendTo(this.#descriptor, this.#file, lines, true);
-    for (const entry of timed) reduce(this.state, entry);
+    this.#file.append(entries);
   }
 
   close(): void {
-    closeSync(this.#descriptor);
+    this.#file.close();
   }
-}
-
-export function parseLines(text: string, file: string): TimedEntry[] {
-  const lines = text.split('\n').slice(0, -1);
-  return lines.map((line, index) => {
-    try {
-      return JSON.parse(line) as TimedEntry;
-    } catch (error) {
-      throw new UserError(
-        `${file}:${index + 1}  is not valid JSON: ${(error as Error).message}. Only the last line may be torn, and the ` +
-          'file is never edited. Restore it, or choose another --run-dir.',
-      );
-    }
-  });
 }

@@ -8,21 +8,18 @@ import { Interrupted, showPath, UserError } from '../base/errors.ts';
 import { makeFolder, writeWhole } from '../base/files.ts';
 import { PROGRAM } from '../base/paths.ts';
 import type { Report } from '../base/printer.ts';
-import { findDevices } from '../base/process/devices.ts';
-import { onStop } from '../base/process/stop.ts';
+import { StopCount } from '../base/process/stop.ts';
 import { plural } from '../base/words.ts';
 import { FORMAT } from '../config/stored-format.ts';
 import type { Executor } from '../executors/executor.ts';
-import { Heartbeat } from '../executors/heartbeat.ts';
-import { LocalExecutor } from '../executors/local.ts';
-import { RayExecutor } from '../executors/ray.ts';
-import { SlurmExecutor } from '../executors/slurm.ts';
+import { openExecutor, openHeartbeat } from '../executors/open.ts';
+import { Scheduler } from '../executors/scheduler.ts';
 import type { Trial } from '../run/cohort-types.ts';
 import { describeSweepNext, guessDevice } from '../run/outcome.ts';
 import { finalConfig, makeTrials, planPoints } from './definition/file.ts';
 import type { Sweep } from './definition/types.ts';
 import { compareSweeps, describeExtension, refuseChanges } from './extend.ts';
-import { Journal, type SweepLine, type TrialResult } from './journal.ts';
+import { Journal, type OwnEntry, type SweepLine, type ToldEntry, type TrialResult } from './journal.ts';
 import { rankFinished } from './leaderboard.ts';
 import { lockSweep, refuseForeign } from './lock.ts';
 import {
@@ -35,7 +32,6 @@ import {
   planRound,
   sumPlan,
 } from './plan.ts';
-import { Scheduler } from './scheduler.ts';
 import { Pulse, sumSeconds } from './status-file.ts';
 import { CohortTask, FinalTask, type TaskContext, writeJson } from './tasks.ts';
 
@@ -62,7 +58,8 @@ export async function runSweep(request: SweepRequest, report: Report): Promise<v
     const extension = describeExtension(dir, changes);
     if (extension !== undefined) report.note(extension);
     const journal = new Journal(join(dir, 'journal.jsonl'));
-    const executor = openExecutor(sweep, dir, stop, report);
+    const about = { dir, device: sweep.config.launch.device, stop, note: (text: string) => report.note(text) };
+    const executor = openExecutor(sweep.executor, about);
     try {
       await new SweepRun({ ...request, dir }, journal, executor, stop, report).run();
     } finally {
@@ -82,25 +79,6 @@ export async function runSweep(request: SweepRequest, report: Report): Promise<v
 /** What a sweep leaves that was refused before its first trial: nothing, so that it may be corrected and started again. */
 const BEGINNING = ['sweep.json', 'journal.jsonl', 'status.json'];
 
-function openExecutor(sweep: Sweep, dir: string, stop: StopCount, report: Report): Executor {
-  const { kind, slots, poll_seconds: pollSeconds, slurm, ray } = sweep.executor;
-  if (kind === 'local') {
-    const devices = sweep.config.launch.device === 'cpu' ? [] : findDevices();
-    return new LocalExecutor({ slots, devices });
-  }
-  const remote = { slots, stop, pollSeconds, note: (text: string) => report.note(text) };
-  if (kind === 'slurm') return new SlurmExecutor({ ...remote, dir: join(dir, 'slurm'), settings: slurm });
-  return new RayExecutor({ ...remote, settings: ray });
-}
-
-/** Counts the requests to stop. */
-class StopCount {
-  requested = 0;
-  readonly release = onStop(() => {
-    this.requested += 1;
-  });
-}
-
 class SweepRun {
   readonly #sweep: Sweep;
   readonly #dir: string;
@@ -108,7 +86,7 @@ class SweepRun {
   readonly #report: Report;
   readonly #pulse: Pulse;
   readonly #context: TaskContext;
-  readonly #scheduler: Scheduler;
+  readonly #scheduler: Scheduler<OwnEntry>;
   readonly #forecast: AskForecasts;
   readonly #stop: StopCount;
 
@@ -130,11 +108,12 @@ class SweepRun {
       newNames: (count) => this.#newNames(count),
     };
     this.#scheduler = new Scheduler({
-      ...{ journal, executor, report, stop, tell: () => this.#tell() },
+      ...{ executor, stop, attempts: journal.state.attempts, tell: () => this.#tell() },
+      record: (entries) => this.#record(entries),
       id: journal.state.sweep?.id ?? '',
       maxAttempts: sweep.executor.max_attempts,
       failure: sweep.executor.failure,
-      heartbeat: openHeartbeat(sweep),
+      heartbeat: openHeartbeat(sweep.executor, sweep.config.launch),
     });
   }
 
@@ -218,6 +197,13 @@ class SweepRun {
     return Array.from({ length: count }, (_, index) => `c${String(size + index + 1).padStart(4, '0')}`);
   }
 
+  /** Writes entries of the scheduler down, then tells them. */
+  #record(entries: ToldEntry[]): void {
+    this.#journal.append(...entries);
+    this.#report.events(entries.filter(({ kind }) => kind === 'result'));
+    for (const entry of entries) if (entry.kind !== 'result') this.#report.event(entry);
+  }
+
   async #evaluateBest(): Promise<void> {
     const { state } = this.#journal;
     const best = rankFinished(state)[0]?.trials[0];
@@ -264,12 +250,6 @@ class SweepRun {
     this.#report.event({ kind: 'finished', ...about, ...more, seconds: sumSeconds(state) });
     this.#report.say(describeSweepNext(this.#dir, first?.trials[0]));
   }
-}
-
-/** Of a process of this machine it is known whether it lives, and it watches its own progress. */
-function openHeartbeat({ executor, config }: Sweep): Heartbeat | null {
-  if (executor.kind === 'local') return null;
-  return new Heartbeat(executor.stall_seconds ?? config.launch.stall_seconds);
 }
 
 function describeSweep(sweep: Sweep, id?: string): SweepLine {

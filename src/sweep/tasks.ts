@@ -6,14 +6,15 @@ import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { writeWhole } from '../base/files.ts';
 import { type Accuracy, pickAccuracy } from '../base/intervals.ts';
+import type { Ending } from '../executors/attempts.ts';
+import { type Ended, explainEnd, type Smaller, type Task, type Verdict } from '../executors/scheduler.ts';
 import type { CohortFile, Trial } from '../run/cohort-types.ts';
 import { readSavedStep } from '../run/liveness.ts';
 import { readStatus, type StoredStatus } from '../run/status.ts';
 import { splitCohort } from './cohorts.ts';
-import type { CohortLine, Ending, FinalResult, ToldEntry, TrialResult } from './journal.ts';
-import { type Ended, logOf, type Smaller, type Task, type Verdict } from './scheduler.ts';
+import type { CohortLine, FinalResult, OwnEntry, TrialResult } from './journal.ts';
 
-const NUM_LOG_LINES = 20;
+const LOG = 'cohort.log';
 
 const accuracy = { top1: z.number().nullable(), top5: z.number().nullable(), map: z.number().optional() };
 const resultSchema = z.object({
@@ -43,7 +44,7 @@ export interface TaskContext {
   newNames(count: number): string[];
 }
 
-export class CohortTask implements Task {
+export class CohortTask implements Task<OwnEntry> {
   readonly name: string;
   readonly dir: string;
   readonly #line: CohortLine;
@@ -57,7 +58,11 @@ export class CohortTask implements Task {
   }
 
   get signs(): string[] {
-    return ['attempt.json', 'status.json', 'events.jsonl', 'cohort.log'].map((name) => join(this.dir, name));
+    return ['attempt.json', 'status.json', 'events.jsonl', LOG].map((name) => join(this.dir, name));
+  }
+
+  get logFile(): string {
+    return join(this.dir, LOG);
   }
 
   command(attempt: number): string[] {
@@ -83,7 +88,7 @@ export class CohortTask implements Task {
     });
   }
 
-  async judge(ended: Ended, attempt: number): Promise<Verdict> {
+  async judge(ended: Ended, attempt: number): Promise<Verdict<OwnEntry>> {
     const status = readCohortStatus(this.dir, attempt);
     const endedAt = ended.code === null && status?.updated ? { endedAt: Date.parse(status.updated) } : {};
     const states = Object.values(status?.trials ?? {}).map(({ state }) => state);
@@ -93,13 +98,13 @@ export class CohortTask implements Task {
       return { outcome: 'finished', class: null, why: null, entries, ...endedAt };
     }
     const failure = classify(ended, status);
-    const why = (ended.class === undefined && status?.message) || explain(ended, logOf(this));
+    const why = (ended.class === undefined && status?.message) || explainEnd(ended, this);
     const outcome = failure === 'user' || failure === 'bug' ? 'failed' : 'retry';
     const step = readSavedStep(this.dir) ?? 0;
     return { outcome, class: failure, why, entries: [], step, ...endedAt };
   }
 
-  async #gatherResults(status: StoredStatus): Promise<ToldEntry[]> {
+  async #gatherResults(status: StoredStatus): Promise<OwnEntry[]> {
     const evaluations = readEvaluations(join(this.dir, 'evaluations'));
     const reasons = await readDrops(join(this.dir, 'events.jsonl'));
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
@@ -118,11 +123,11 @@ export class CohortTask implements Task {
     about: Pick<TrialResult, 'trial' | 'point' | 'state' | 'step'>,
     found: Accuracy,
     more: Pick<TrialResult, 'rungs' | 'why'>,
-  ): ToldEntry {
+  ): OwnEntry {
     return { kind: 'result', cohort: this.name, ...about, ...pickAccuracy(found), ...more };
   }
 
-  abandon(why: string): ToldEntry[] {
+  abandon(why: string): OwnEntry[] {
     return this.#context.trialsOf(this.#line.trials).map(({ name, point }) => {
       const about = { trial: name, point, state: 'failed' as const, step: null };
       return this.#result(about, NOTHING, { rungs: [], why });
@@ -130,7 +135,7 @@ export class CohortTask implements Task {
   }
 
   /** Halves the cohort, which changes no number; a single trial computes its batch in more parts, which may. */
-  shrink(): Smaller | undefined {
+  shrink(): Smaller<OwnEntry> | undefined {
     const trials = this.#trials();
     const { forecast_bytes: _, cost: __, ...line } = this.#line;
     const unknown = { forecast_bytes: null, cost: null };
@@ -151,12 +156,12 @@ export class CohortTask implements Task {
     return this.#become([{ ...line, ...unknown, cohort: name, micro_batches: parts }], why);
   }
 
-  #become(lines: CohortLine[], why: string): Smaller {
+  #become(lines: CohortLine[], why: string): Smaller<OwnEntry> {
     const into = lines.map(({ cohort }) => cohort);
     return {
       tasks: lines.map((line) => new CohortTask(line, this.#context)),
       entries: [
-        ...lines.map((line): ToldEntry => ({ kind: 'cohort', ...line })),
+        ...lines.map((line): OwnEntry => ({ kind: 'cohort', ...line })),
         { kind: 'split', cohort: this.name, into, why },
       ],
     };
@@ -179,11 +184,6 @@ function classify({ code, class: known }: Ended, status: StoredStatus | undefine
   return code === 1 || code === 0 ? 'bug' : 'lost'; // 0 without a result is none of ours
 }
 
-function explain(ended: Ended, log: string): string {
-  const lines = existsSync(log) ? readFileSync(log, 'utf8').trimEnd().split('\n').slice(-NUM_LOG_LINES) : [];
-  return [`the command ${ended.why}`, ...lines.filter(Boolean)].join('\n');
-}
-
 function readEvaluations(folder: string): z.output<typeof resultSchema>[] {
   const names = existsSync(folder) ? readdirSync(folder) : [];
   const found = names.flatMap((name) => readChecked(join(folder, name, 'result.json'), resultSchema) ?? []);
@@ -203,7 +203,7 @@ async function readDrops(file: string): Promise<Map<string, string>> {
 }
 
 /** The evaluation of one trial on the validation list. */
-export class FinalTask implements Task {
+export class FinalTask implements Task<OwnEntry> {
   readonly name = 'final';
   readonly signs = [];
   readonly dir: string;
@@ -218,6 +218,10 @@ export class FinalTask implements Task {
     this.#context = context;
   }
 
+  get logFile(): string {
+    return join(this.dir, LOG);
+  }
+
   command(): string[] {
     const config = join(this.#context.dir, 'best.yaml');
     const which = ['--checkpoint', this.#checkpoint, '--trial', this.#trial.name];
@@ -226,7 +230,7 @@ export class FinalTask implements Task {
 
   prepare(): void {}
 
-  async judge(ended: Ended): Promise<Verdict> {
+  async judge(ended: Ended): Promise<Verdict<OwnEntry>> {
     const found = readChecked(join(this.dir, 'result.json'), resultSchema);
     const result = found?.results[this.#trial.name];
     if (found !== undefined && result !== undefined) {
@@ -237,7 +241,7 @@ export class FinalTask implements Task {
     }
     const failure = classify(ended, undefined);
     const outcome = failure === 'lost' ? 'retry' : 'failed';
-    return { outcome, class: failure, why: explain(ended, logOf(this)), entries: [] };
+    return { outcome, class: failure, why: explainEnd(ended, this), entries: [] };
   }
 
   abandon(): undefined {}

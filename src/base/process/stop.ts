@@ -11,6 +11,14 @@ export function onStop(handler: () => void): () => void {
   };
 }
 
+/** Counts the requests to stop. */
+export class StopCount {
+  requested = 0;
+  readonly release = onStop(() => {
+    this.requested += 1;
+  });
+}
+
 /** What a stoppable piece of work knows of the signals. */
 export interface Stop {
   /** Aborted by the first signal. */

@@ -4,7 +4,6 @@
  */
 import { basename } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
-import { parseBytes } from '../../base/format.ts';
 import { nest } from '../../base/objects.ts';
 import { plural } from '../../base/words.ts';
 import { checkKeys, describeAllowed, formatProblem, refuseOtherKind, show } from '../../config/keys.ts';
@@ -13,6 +12,7 @@ import { type Kept, resolveWith } from '../../config/resolve.ts';
 import type { Config, Params } from '../../config/schema.ts';
 import { FORMAT } from '../../config/stored-format.ts';
 import { type Entry, readSource } from '../../config/yaml.ts';
+import { readExecutor } from '../../executors/schema.ts';
 import type { Trial } from '../../run/cohort-types.ts';
 import { SWEEP_KEYS, type SweepDraft, sweepSchema } from './schema.ts';
 import { checkSelection, type Selection } from './selection.ts';
@@ -147,7 +147,6 @@ function makeSweep(
   selection: Selection,
   fail: Fail,
 ): Sweep {
-  const { memory, ...executor } = draft.executor;
   const { draft: drafted, config } = base;
   if (draft.objective === 'map' && config.data.labels !== 'multi')
     fail('objective', 'found "map", which is of data.labels: multi. Allowed with one label a clip: top1, top5.');
@@ -167,7 +166,7 @@ function makeSweep(
     ...{ objective: draft.objective ?? (config.data.labels === 'multi' ? 'map' : 'top1'), ...selection },
     bracket: draft.bracket.rungs.length === 0 ? null : draft.bracket,
     tpe: draft.tpe,
-    executor: { ...executor, memory_bytes: memory === null ? null : (parseBytes(memory) ?? null) },
+    executor: readExecutor(draft.executor),
     cohort: draft.cohort,
     space,
     draft: drafted,

@@ -4,48 +4,11 @@
  * docs/sweeps.md and configs/sweeps/sweep.schema.json, for editors, are made from this file: `make docs`.
  */
 import { z } from 'zod';
-import { BYTES } from '../../base/format.ts';
 import { collectKeys } from '../../config/keys.ts';
 import { section } from '../../config/schema.ts';
+import { count, executorSchema, optional, text } from '../../executors/schema.ts';
 
-const count = z.int().min(1);
-export const text = z.string().min(1);
 const seed = z.int().min(0);
-
-const optional = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().default(null);
-
-const executor = section({
-  kind: z.enum(['local', 'slurm', 'ray']).default('local').describe('Where cohorts run.'),
-  slots: count.default(1).describe('Cohorts at once.'),
-  memory: z
-    .union([z.stringFormat('size', BYTES), z.number().positive()])
-    .nullable()
-    .default(null)
-    .describe('Memory of a slot, as in 8GiB; a cohort that needs more is split. null: what the machine has.'),
-  max_attempts: count.default(3).describe('Times a cohort is started whose worker was lost.'),
-  failure: z
-    .enum(['no-new', 'continue', 'kill'])
-    .default('no-new')
-    .describe('After a cohort has failed: start no new ones, go on with the others, or stop all.'),
-  stall_seconds: optional(z.number().positive()).describe(
-    'A cohort without progress for so long is lost; null: launch.stall_seconds of the configuration.',
-  ),
-  poll_seconds: z.number().positive().default(5).describe('Between two questions to Slurm or Ray.'),
-  slurm: section({
-    partition: optional(text).describe('sbatch --partition.'),
-    account: optional(text).describe('sbatch --account.'),
-    time: optional(z.union([text, count])).describe('sbatch --time.'),
-    gres: optional(text).describe('sbatch --gres, as in gpu:1.'),
-    cpus_per_task: optional(count).describe('sbatch --cpus-per-task.'),
-    memory: optional(text).describe('sbatch --mem, as in 16G.'),
-    extra: z.array(text).default([]).describe('Further options of sbatch, a list.'),
-  }),
-  ray: section({
-    address: text.default('http://127.0.0.1:8265').describe("Address of Ray's dashboard."),
-    num_cpus: optional(z.number().positive()).describe('CPUs a cohort reserves.'),
-    num_gpus: optional(z.number().min(0)).describe('GPUs a cohort reserves.'),
-  }),
-});
 
 export const sweepSchema = z.strictObject({
   base: text.describe('Training configuration whose keys are varied.'),
@@ -79,7 +42,7 @@ export const sweepSchema = z.strictObject({
     keep: z.number().gt(0).max(1).default(0.5).describe('Share of the points that go on from a rung.'),
   }),
   tpe: section({ round: optional(count).describe('Points asked at once; null: as many as a cohort holds, else 8.') }),
-  executor,
+  executor: executorSchema,
   cohort: section({ max_trials: optional(count).describe('Most trials in one cohort; null: what memory holds.') }),
 });
 

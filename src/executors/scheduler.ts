@@ -1,53 +1,59 @@
 /** Which job runs when: first in, first out over an executor's slots, again after a loss, smaller after running out of memory. */
 
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Interrupted, RuntimeFailure, UserError } from '../base/errors.ts';
 import { writeWhole } from '../base/files.ts';
-import type { Report } from '../base/printer.ts';
-import type { Executor, Job, JobState } from '../executors/executor.ts';
-import type { Heartbeat } from '../executors/heartbeat.ts';
-import type { Attempt, Ending, Journal, ToldEntry } from './journal.ts';
+import type { Attempt, AttemptEntry, Ending } from './attempts.ts';
+import type { Executor, Job, JobState } from './executor.ts';
+import type { Heartbeat } from './heartbeat.ts';
 
 const POLL_SECONDS = 0.25;
+const NUM_LOG_LINES = 20;
 
 export type FailureMode = 'no-new' | 'continue' | 'kill';
 export type Ended = Extract<JobState, { state: 'ended' }>;
 
 /** What became of an attempt, and what the journal is to keep of it. */
-export interface Verdict extends Omit<Ending, 'seconds'> {
-  entries: ToldEntry[];
+export interface Verdict<Entry = never> extends Omit<Ending, 'seconds'> {
+  entries: Entry[];
   /** When it ended, where that was not now: nobody may have watched. */
   endedAt?: number;
 }
 
-/** A command that is run until it is done: the training of a cohort, or the evaluation of the best trial. */
-export interface Task {
+/** A command that is run until it is done: of a sweep the training of a cohort, or the evaluation of its best trial; a part
+ * of a large job. `Entry`: what else than its attempts a journal keeps of it. */
+export interface Task<Entry = never> {
   /** c0001 ..., or `final`. */
   name: string;
   dir: string;
+  /** Takes what the command prints. */
+  readonly logFile: string;
   /** Files that change while its command lives; none where it gives no such sign. */
   readonly signs: string[];
   command(attempt: number): string[];
   /** Writes what the command reads. */
   prepare(): void;
-  judge(ended: Ended, attempt: number): Promise<Verdict>;
+  judge(ended: Ended, attempt: number): Promise<Verdict<Entry>>;
   /** What the journal keeps of a task that is given up while others go on; undefined where nothing can go on without it. */
-  abandon(why: string): ToldEntry[] | undefined;
+  abandon(why: string): Entry[] | undefined;
   /** Returns smaller tasks that do the same, undefined when it cannot be smaller. */
-  shrink(): Smaller | undefined;
+  shrink(): Smaller<Entry> | undefined;
 }
 
-export interface Smaller {
-  tasks: Task[];
+export interface Smaller<Entry> {
+  tasks: Task<Entry>[];
   /** Their lines in the journal, the `split` last. */
-  entries: ToldEntry[];
+  entries: Entry[];
 }
 
-export interface SchedulerOptions {
-  journal: Journal;
+export interface SchedulerOptions<Entry> {
+  /** What is known of the attempts at the tasks, by name. */
+  attempts: ReadonlyMap<string, Attempt[]>;
+  /** Writes entries down, before anything follows from them, and takes them into `attempts`. */
+  record: (entries: (Entry | AttemptEntry)[]) => void;
   executor: Executor;
-  report: Report;
   /** Part of every key. */
   id: string;
   maxAttempts: number;
@@ -60,8 +66,10 @@ export interface SchedulerOptions {
   tell: () => void;
 }
 
-export function logOf(task: { dir: string }): string {
-  return join(task.dir, 'cohort.log');
+/** Returns how a command ended, and the last that it printed. */
+export function explainEnd(ended: Ended, { logFile }: { logFile: string }): string {
+  const lines = existsSync(logFile) ? readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-NUM_LOG_LINES) : [];
+  return [`the command ${ended.why}`, ...lines.filter(Boolean)].join('\n');
 }
 
 /** Attempts lost in a row since the task was last given up, or since one moved its saved step on: a time limit is no fault
@@ -76,20 +84,20 @@ function countLost(endings: Omit<Ending, 'seconds'>[]): number {
   return numLost;
 }
 
-export class Scheduler {
-  readonly #options: SchedulerOptions;
-  readonly #running = new Map<Task, Attempt>();
-  #waiting: Task[] = [];
+export class Scheduler<Entry = never> {
+  readonly #options: SchedulerOptions<Entry>;
+  readonly #running = new Map<Task<Entry>, Attempt>();
+  #waiting: Task<Entry>[] = [];
   /** Why nothing new is started. */
   #halt: Error | undefined;
   #numCancelled = 0;
 
-  constructor(options: SchedulerOptions) {
+  constructor(options: SchedulerOptions<Entry>) {
     this.#options = options;
   }
 
   /** Runs tasks to their ends. Throws Interrupted, or the error that stopped it: UserError or RuntimeFailure. */
-  async run(tasks: Task[]): Promise<void> {
+  async run(tasks: Task<Entry>[]): Promise<void> {
     this.#waiting = [];
     for (const task of tasks) await this.#resume(task);
     for (;;) {
@@ -105,7 +113,7 @@ export class Scheduler {
   }
 
   /** Takes up a task where an earlier runner left it: its command may be running still. */
-  async #resume(task: Task): Promise<void> {
+  async #resume(task: Task<Entry>): Promise<void> {
     const last = this.#attemptsOf(task).at(-1);
     if (last === undefined || last.ended !== undefined) {
       // Killed between the end and the split.
@@ -136,7 +144,7 @@ export class Scheduler {
     }
   }
 
-  async #start(tasks: Task[]): Promise<void> {
+  async #start(tasks: Task<Entry>[]): Promise<void> {
     const starts = tasks.map((task) => this.#announce(task));
     try {
       const handles = await this.#launch(starts.map(({ job }) => job));
@@ -147,7 +155,7 @@ export class Scheduler {
     } catch (error) {
       const failure = error instanceof UserError ? 'user' : 'lost';
       const outcome = failure === 'user' ? 'failed' : 'retry';
-      const verdict: Verdict = { outcome, class: failure, why: (error as Error).message, entries: [] };
+      const verdict: Verdict<Entry> = { outcome, class: failure, why: (error as Error).message, entries: [] };
       for (const { task, attempt } of starts) this.#settle(task, attempt, verdict);
     }
   }
@@ -160,7 +168,7 @@ export class Scheduler {
   }
 
   /** Writes a new attempt down, before its start. */
-  #announce(task: Task): { task: Task; attempt: Attempt; job: Job } {
+  #announce(task: Task<Entry>): { task: Task<Entry>; attempt: Attempt; job: Job } {
     const number = (this.#attemptsOf(task).at(-1)?.attempt ?? 0) + 1;
     const key = `${this.#options.id}-${task.name}-${number}`;
     task.prepare();
@@ -169,7 +177,7 @@ export class Scheduler {
     this.#record({ kind: 'attempt', cohort: task.name, attempt: number, key });
     const attempt = this.#attemptsOf(task).at(-1);
     if (attempt === undefined) throw new Error('the journal lost an attempt');
-    const job = { key, command: task.command(number), cwd: process.cwd(), env: {}, logFile: logOf(task) };
+    const job = { key, command: task.command(number), cwd: process.cwd(), env: {}, logFile: task.logFile };
     return { task, attempt, job };
   }
 
@@ -186,7 +194,11 @@ export class Scheduler {
   }
 
   /** A job that is said to run, and gives no sign of life, is ended: its next attempt goes on. */
-  async #checkPulse(task: Task, { key, handle }: Attempt, state: JobState | undefined): Promise<JobState | undefined> {
+  async #checkPulse(
+    task: Task<Entry>,
+    { key, handle }: Attempt,
+    state: JobState | undefined,
+  ): Promise<JobState | undefined> {
     const { heartbeat, executor } = this.#options;
     if (heartbeat === null || handle === undefined || state?.state !== 'running' || task.signs.length === 0)
       return state;
@@ -195,7 +207,7 @@ export class Scheduler {
     return { state: 'ended', code: null, why: 'gave no sign of life for too long (executor.stall_seconds)' };
   }
 
-  #settle(task: Task, attempt: Attempt, verdict: Verdict): void {
+  #settle(task: Task<Entry>, attempt: Attempt, verdict: Verdict<Entry>): void {
     const { outcome } = verdict;
     if (outcome === 'finished') this.#end(task, attempt, verdict);
     else if (this.#numCancelled > 0)
@@ -214,7 +226,7 @@ export class Scheduler {
     }
   }
 
-  #replace(task: Task, attempt: Attempt, verdict: Verdict): void {
+  #replace(task: Task<Entry>, attempt: Attempt, verdict: Verdict<Entry>): void {
     const smaller = task.shrink();
     if (smaller === undefined) this.#fail(task, attempt, { ...verdict, outcome: 'failed' });
     else {
@@ -224,30 +236,27 @@ export class Scheduler {
     }
   }
 
-  /** A user's error stops the sweep in every mode: what one cohort cannot read, the next will not either. */
-  #fail(task: Task, attempt: Attempt, verdict: Verdict): void {
+  /** A user's error stops all in every mode: what one command cannot read, the next will not either. */
+  #fail(task: Task<Entry>, attempt: Attempt, verdict: Verdict<Entry>): void {
     const { why } = verdict;
     const { failure } = this.#options;
     const given = failure === 'continue' && verdict.class !== 'user' ? task.abandon(why ?? '') : undefined;
     this.#end(task, attempt, { ...verdict, entries: [...verdict.entries, ...(given ?? [])] });
     if (given !== undefined) return;
     const message = `${task.name}  ${why}`;
-    const advice = `Its log is ${logOf(task)}. The same command tries it again.`;
+    const advice = `Its log is ${task.logFile}. The same command tries it again.`;
     this.#halt ??=
       verdict.class === 'user' ? new UserError([message, advice]) : new RuntimeFailure(`${message}\n${advice}`);
   }
 
-  #end(task: Task, attempt: Attempt, { entries, endedAt, ...ending }: Verdict): void {
+  #end(task: Task<Entry>, attempt: Attempt, { entries, endedAt, ...ending }: Verdict<Entry>): void {
     const seconds = Math.max(0, ((endedAt ?? Date.now()) - Date.parse(attempt.began)) / 1000);
     this.#record(...entries, { kind: 'ended', ...this.#about(task, attempt), ...ending, seconds });
   }
 
-  #record(...entries: ToldEntry[]): void {
+  #record(...entries: (Entry | AttemptEntry)[]): void {
     if (entries.length === 0) return;
-    this.#options.journal.append(...entries);
-    const results = entries.filter(({ kind }) => kind === 'result');
-    this.#options.report.events(results);
-    for (const entry of entries) if (entry.kind !== 'result') this.#options.report.event(entry);
+    this.#options.record(entries);
   }
 
   /** The first request to stop, or a failure under `kill`, lets the commands save and end; a second one does not. */
@@ -264,11 +273,11 @@ export class Scheduler {
     return this.#halt !== undefined || this.#options.stop.requested > 0;
   }
 
-  #attemptsOf(task: Task): Attempt[] {
-    return this.#options.journal.state.attempts.get(task.name) ?? [];
+  #attemptsOf(task: Task<Entry>): Attempt[] {
+    return this.#options.attempts.get(task.name) ?? [];
   }
 
-  #about(task: Task, attempt: Attempt): { cohort: string; attempt: number } {
+  #about(task: Task<Entry>, attempt: Attempt): { cohort: string; attempt: number } {
     return { cohort: task.name, attempt: attempt.attempt };
   }
 }
