@@ -35,6 +35,9 @@ process.stderr.on('error', () => {}); // there is no third place to say so
 // Started by nohup (scripts/coldframe): the terminal may go.
 if (process.env.COLDFRAME_IGNORE_HUP) process.on('SIGHUP', () => {});
 
+// What schedulers send some time before a limit. By itself Node would open a debugger; where nothing is to be saved it ends.
+process.on('SIGUSR1', () => process.listenerCount('SIGUSR1') > 1 || process.kill(process.pid, 'SIGTERM'));
+
 try {
   await main(args);
 } catch (caught) {

@@ -156,4 +156,14 @@ describe('the machine is shared out', () => {
     expect(Object.keys(lease)).toEqual(['OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'COLDFRAME_CPUS']);
     expect(lease.COLDFRAME_CPUS).toBe(String(Math.max(1, Math.floor(availableParallelism() / 2))));
   });
+  test('several processes of a slot share its cores', () => {
+    const before = process.env;
+    process.env = { ...before, COLDFRAME_CPUS: undefined, OMP_NUM_THREADS: undefined };
+    delete process.env.COLDFRAME_CPUS;
+    delete process.env.OMP_NUM_THREADS;
+    const threads = (processes: number) => leaseSlot(0, 2, ['0', '1', '2', '3'], processes).OMP_NUM_THREADS;
+    const cores = Math.max(1, Math.floor(availableParallelism() / 2));
+    expect([1, 2, 99].map(threads)).toEqual([cores, Math.max(1, Math.floor(cores / 2)), 1].map(String));
+    process.env = before;
+  });
 });

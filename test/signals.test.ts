@@ -11,6 +11,22 @@ const config = writeConfig(folder);
 beforeAll(makeClips);
 afterAll(() => rmSync(folder, { recursive: true }));
 
+test("a scheduler's SIGUSR1 saves the run and ends it, and a second one hurries nothing", async () => {
+  const [video = ''] = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split(' ');
+  const gate = new Gate(join(folder, 'limit'), video);
+  const runDir = join(folder, 'limit-run');
+  const args = ['train', '--config', config, '--run-dir', runDir, '--set', 'train.steps=6', '--json'];
+  const running = new Running(args, { env: gate.env });
+  await gate.reached();
+  process.kill(running.pid, 'SIGUSR1');
+  await running.said(/Stopping/);
+  process.kill(running.pid, 'SIGUSR1');
+  gate.open();
+  expect((await running.ended).code).toBe(130);
+  const { kind, step } = running.events.at(-1) ?? {};
+  expect([kind, existsSync(join(runDir, 'checkpoints', `step-${step}`))]).toEqual(['interrupted', true]);
+});
+
 test.each([
   ['saves the run and ends', 'saved', [], 130],
   ['changes nothing under nohup', 'kept', ['nohup'], 0],

@@ -9,6 +9,9 @@ export interface Job {
   env: Record<string, string>;
   /** Takes what the command prints. */
   logFile: string;
+  /** Machines that run the command together, and devices it uses on each; one where none are named. */
+  nodes?: number;
+  devices?: number;
 }
 
 export type JobState =

@@ -20,12 +20,15 @@ export interface LocalOptions {
   graceSeconds?: number;
 }
 
-/** Returns what gives a slot its share of the machine. One slot alone has all of it: numbers on a CPU depend on the threads. */
-export function leaseSlot(slot: number, slots: number, devices: string[]): Record<string, string> {
+/**
+ * Returns what gives a slot its share of the machine, whose cores the processes of a job share. One slot alone has all of
+ * it: numbers on a CPU depend on the threads.
+ */
+export function leaseSlot(slot: number, slots: number, devices: string[], processes = 1): Record<string, string> {
   if (slots === 1) return {};
-  const cores = String(shareCores(slots));
-  const threads = process.env.OMP_NUM_THREADS ?? cores;
-  const lease: Record<string, string> = { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: threads, COLDFRAME_CPUS: cores };
+  const cores = shareCores(slots);
+  const threads = process.env.OMP_NUM_THREADS ?? String(Math.max(1, Math.floor(cores / processes)));
+  const lease = { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: threads, COLDFRAME_CPUS: String(cores) };
   if (devices.length === 0) return lease;
   const share = Math.floor(devices.length / slots);
   const first = (slot % slots) * share;
@@ -58,7 +61,7 @@ export class LocalExecutor implements Executor {
     const [program = '', ...args] = job.command;
     const slot = this.#freeSlot();
     makeFolder(dirname(job.logFile));
-    const lease = leaseSlot(slot, this.slots, this.#devices);
+    const lease = leaseSlot(slot, this.slots, this.#devices, job.devices);
     const log = openSync(job.logFile, 'a'); // a pipe would break with the runner
     const child = spawn(program, args, {
       cwd: job.cwd,

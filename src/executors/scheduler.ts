@@ -32,6 +32,9 @@ export interface Task<Entry = never> {
   readonly logFile: string;
   /** Files that change while its command lives; none where it gives no such sign. */
   readonly signs: string[];
+  /** Machines that it takes together, and devices of each; one where it says none. */
+  readonly nodes?: number;
+  readonly devices?: number;
   command(attempt: number): string[];
   /** Writes what the command reads. */
   prepare(): void;
@@ -177,7 +180,8 @@ export class Scheduler<Entry = never> {
     this.#record({ kind: 'attempt', cohort: task.name, attempt: number, key });
     const attempt = this.#attemptsOf(task).at(-1);
     if (attempt === undefined) throw new Error('the journal lost an attempt');
-    const job = { key, command: task.command(number), cwd: process.cwd(), env: {}, logFile: task.logFile };
+    const { nodes = 1, devices = 1, logFile } = task;
+    const job = { key, command: task.command(number), cwd: process.cwd(), env: {}, nodes, devices, logFile };
     return { task, attempt, job };
   }
 

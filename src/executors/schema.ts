@@ -17,8 +17,12 @@ export const executorSchema = section({
     .union([z.stringFormat('size', BYTES), z.number().positive()])
     .nullable()
     .default(null)
-    .describe('Memory of a slot, as in 8GiB; a cohort that needs more is split. null: what the machine has.'),
-  max_attempts: count.default(3).describe('Times a cohort is started whose worker was lost.'),
+    .describe(
+      'Memory of a slot, as in 8GiB, on GPUs of each of them; a cohort that needs more is split. null: what the machine has.',
+    ),
+  max_attempts: count
+    .default(3)
+    .describe('Times a cohort is started whose worker was lost, without getting further in between.'),
   failure: z
     .enum(['no-new', 'continue', 'kill'])
     .default('no-new')

@@ -97,7 +97,9 @@ export class SlurmExecutor implements Executor {
 
   /** Returns the number of the job. No answer may come although the job was taken: look before trying again. */
   async #submit(first: Job, count: number, script: string): Promise<string> {
-    const options = describeOptions(this.#settings);
+    const { nodes = 1 } = first;
+    const wide = nodes === 1 ? [] : [`--nodes=${nodes}`, '--ntasks-per-node=1'];
+    const options = [...describeOptions(this.#settings), ...wide];
     const log = count === 1 ? first.logFile : join(this.#dir, `${first.key}.log`);
     const args = ['--parsable', `--job-name=${first.key}`, '--requeue', '--open-mode=append'];
     args.push(`--output=${log.replaceAll('%', '%%')}`, ...(count === 1 ? [] : [`--array=1-${count}`]), ...options);
@@ -192,15 +194,31 @@ function describeOptions({
 
 /** Returns what the nodes run. It becomes the command, which gets Slurm's signals, and whose exit code is the job's. */
 function writeScript(jobs: Job[]): string {
-  const cases = jobs.map((job, index) => `${index + 1}) # ${job.key}\n  ${writeShell(job)} ;;`);
+  const cases = jobs.map((job, index) => `${index + 1}) # ${job.key}\n  ${writeShell(onNodes(job))} ;;`);
+  const { devices = 1 } = jobs[0] ?? {};
   return `#!/bin/sh
 # Slurm starts it again by itself when a node is lost: the later start takes the run folder over.
 export COLDFRAME_RESTART="\${SLURM_RESTART_COUNT:-0}"
-if [ -n "$SLURM_CPUS_PER_TASK" ]; then export OMP_NUM_THREADS="\${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"; fi
+if [ -n "$SLURM_CPUS_PER_TASK" ]; then
+  threads=$((SLURM_CPUS_PER_TASK / ${devices}))
+  export OMP_NUM_THREADS="\${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}"
+fi
 case "\${SLURM_ARRAY_TASK_ID:-1}" in
 ${cases.join('\n')}
 esac
 `;
+}
+
+/** Once on each node. srun takes no cores over by itself, ends all at SIGTERM, and hands SIGUSR1 on, at which commands save. */
+function onNodes(job: Job): Job {
+  const { nodes = 1 } = job;
+  if (nodes === 1) return job;
+  const script = `cores=\${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}
+srun --nodes=${nodes} --ntasks-per-node=1 $cores "$@" & child=$!
+trap 'kill -USR1 $child' TERM USR1
+while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
+exit $code`;
+  return { ...job, command: ['/bin/sh', '-c', script, 'sh', ...job.command] };
 }
 
 const isHeld = (reason: string): boolean => /launch.failed.requeued.held/i.test(reason);

@@ -142,17 +142,19 @@ export async function planRound(
   return { cohorts, lines, forecasts };
 }
 
-/** What a slot may use: as the sweep file says, else its share of this machine or of its GPU; of another machine nothing
- * is known here. */
-async function findMemory(sweep: Sweep): Promise<number | null> {
-  const { kind, slots, memory_bytes: given } = sweep.executor;
-  if (given !== null || kind !== 'local') return given;
-  const { device, stall_seconds: stallSeconds } = sweep.config.launch;
+/** What a process of a slot may use: as the sweep file says, else its share of this machine or of its GPU; of another machine
+ * nothing is known here. Processes on a CPU share the memory of their slot, on GPUs each has that of its own. */
+async function findMemory({ executor, config }: Sweep): Promise<number | null> {
+  const { kind, slots, memory_bytes: given } = executor;
+  const { device, devices, stall_seconds: stallSeconds } = config.launch;
   const numDevices = device === 'cpu' ? 0 : findDevices().length;
+  const isOnGpu = device === 'cuda' || numDevices > 0;
+  if (given !== null) return isOnGpu ? given : Math.floor(given / devices);
+  if (kind !== 'local') return null;
   if (device === 'cuda' && numDevices === 0) return null; // planned here for another machine
-  if (numDevices > 0) return askDeviceMemory(device, stallSeconds, Math.ceil(slots / numDevices));
+  if (numDevices > 0) return askDeviceMemory(device, stallSeconds, Math.ceil((slots * devices) / numDevices));
   const limit = process.constrainedMemory() || totalmem(); // of a container
-  return Math.floor((USABLE_MEMORY * Math.min(limit, totalmem())) / slots);
+  return Math.floor((USABLE_MEMORY * Math.min(limit, totalmem())) / (slots * devices));
 }
 
 /** Throws UserError where the sweep is to run here and needs a GPU that is not there; another machine's can be planned. */

@@ -5,6 +5,7 @@ import { showPath } from '../base/errors.ts';
 import { formatBytes, formatDuration, formatTable } from '../base/format.ts';
 import type { Report } from '../base/printer.ts';
 import { plural } from '../base/words.ts';
+import type { Config } from '../config/schema.ts';
 import type { Trial } from '../run/cohort-types.ts';
 import { findMeasuredStep } from '../run/measured-step.ts';
 import { describeParams } from './definition/file.ts';
@@ -88,9 +89,14 @@ function describePlan(sweep: Sweep, dir: string, numPoints: number, sum: PlanSum
     ['selection', `${objective} on ${where}`],
     ['time', describeTime(sweep, time)],
     ['cost', `${sum.ratio.toFixed(1)} times cheaper than each alone (forecast)`],
-    ['executor', `${executor.kind}, ${executor.slots} at a time`],
+    ['executor', `${executor.kind}, ${executor.slots} at a time${describeWidth(config)}`],
     ['folder', `${showPath(dir)}: sweep.json, journal.jsonl, cohorts/, final/, best.yaml`],
   ]);
+}
+
+function describeWidth({ launch: { nodes, devices } }: Config): string {
+  if (nodes === 1 && devices === 1) return '';
+  return `, each on ${nodes === 1 ? '' : `${plural(nodes, 'node')} with `}${plural(devices, 'device')}`;
 }
 
 interface PlannedTime {

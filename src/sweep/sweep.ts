@@ -106,6 +106,7 @@ class SweepRun {
       cohort: { format: FORMAT, metric: sweep.objective, bracket: sweep.bracket },
       trialsOf: (names) => names.map((name) => this.#makeTrial(name)),
       newNames: (count) => this.#newNames(count),
+      launch: sweep.config.launch,
     };
     this.#scheduler = new Scheduler({
       ...{ executor, stop, attempts: journal.state.attempts, tell: () => this.#tell() },

@@ -42,6 +42,8 @@ export interface TaskContext {
   trialsOf(names: string[]): Trial[];
   /** Names of cohorts that are free. */
   newNames(count: number): string[];
+  /** Machines and devices of a cohort; the evaluation of the best trial has one. */
+  launch: { nodes: number; devices: number };
 }
 
 export class CohortTask implements Task<OwnEntry> {
@@ -55,6 +57,14 @@ export class CohortTask implements Task<OwnEntry> {
     this.dir = join(context.dir, 'cohorts', line.cohort);
     this.#line = line;
     this.#context = context;
+  }
+
+  get nodes(): number {
+    return this.#context.launch.nodes;
+  }
+
+  get devices(): number {
+    return this.#context.launch.devices;
   }
 
   get signs(): string[] {
@@ -148,8 +158,10 @@ export class CohortTask implements Task<OwnEntry> {
       });
       return this.#become(lines, 'out of memory: split in two');
     }
+    const { nodes, devices } = this;
     const train = trials[0]?.settings.train;
-    const parts = train === undefined ? undefined : findMoreParts(train.micro_batches, train.batch_size);
+    const parts =
+      train === undefined ? undefined : findMoreParts(train.micro_batches, train.batch_size / (nodes * devices));
     if (train === undefined || parts === undefined) return undefined;
     const [name = ''] = this.#context.newNames(1);
     const why = `out of memory: train.micro_batches ${train.micro_batches} -> ${parts}, which may change the last digits`;
@@ -170,9 +182,9 @@ export class CohortTask implements Task<OwnEntry> {
 
 const NOTHING: Accuracy = { top1: null, top5: null };
 
-/** Returns the next divisor of the batch that at least doubles the parts it is computed in. */
-export function findMoreParts(parts: number, batchSize: number): number | undefined {
-  for (let more = 2 * parts; more <= batchSize; more++) if (batchSize % more === 0) return more;
+/** Returns the next divisor of a process's share of the batch that at least doubles the parts it is computed in. */
+export function findMoreParts(parts: number, share: number): number | undefined {
+  for (let more = 2 * parts; more <= share; more++) if (share % more === 0) return more;
   return undefined;
 }
 

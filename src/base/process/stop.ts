@@ -2,12 +2,23 @@
 
 import { Interrupted, UserError } from '../errors.ts';
 
-/** Calls `handler` at SIGINT, SIGTERM and, but under nohup, SIGHUP (the terminal was closed); returns what ends that. */
+/**
+ * Calls `handler` at SIGINT, SIGTERM, SIGUSR1 (a scheduler's, before a time limit) and, but under nohup, SIGHUP (the terminal
+ * was closed); returns what ends that.
+ */
 export function onStop(handler: () => void): () => void {
   const names = ['SIGINT', 'SIGTERM', ...(process.env.COLDFRAME_IGNORE_HUP ? [] : (['SIGHUP'] as const))] as const;
-  for (const name of names) process.on(name, handler);
+  let isAsked = false;
+  const ask = (): void => {
+    isAsked = true;
+    handler();
+  };
+  const remind = (): void => (isAsked ? undefined : ask()); // of one cancelled job both may come: that is one request
+  for (const name of names) process.on(name, ask);
+  process.on('SIGUSR1', remind);
   return () => {
-    for (const name of names) process.off(name, handler);
+    for (const name of names) process.off(name, ask);
+    process.off('SIGUSR1', remind);
   };
 }
 

@@ -16,6 +16,7 @@ import { readExecutor } from '../../executors/schema.ts';
 import type { Trial } from '../../run/cohort-types.ts';
 import { SWEEP_KEYS, type SweepDraft, sweepSchema } from './schema.ts';
 import { checkSelection, type Selection } from './selection.ts';
+import { checkSlots } from './slots.ts';
 import { drawRandom, MAX_POINTS, makeCorners, makeGrid } from './space.ts';
 import { readSpace, splitSpaceKey } from './space-keys.ts';
 import type { Point, SpaceKey, Sweep } from './types.ts';
@@ -148,6 +149,7 @@ function makeSweep(
   fail: Fail,
 ): Sweep {
   const { draft: drafted, config } = base;
+  checkSlots(draft, config, fail);
   if (draft.objective === 'map' && config.data.labels !== 'multi')
     fail('objective', 'found "map", which is of data.labels: multi. Allowed with one label a clip: top1, top5.');
   const first = config.train.seed;

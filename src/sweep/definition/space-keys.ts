@@ -14,6 +14,8 @@ const OWN_KEYS: Record<string, string> = {
   'train.seed': 'Give seeds',
   'data.val_list': 'Give selection_list',
   'data.val_root': 'Give selection_root',
+  'launch.devices': 'Give it in the base or under set: all cohorts have the same',
+  'launch.nodes': 'Give it in the base or under set: all cohorts have the same',
   'eval.every': 'Remove it: trials are evaluated at the rungs of bracket, and at the end',
 };
 
