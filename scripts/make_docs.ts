@@ -46,6 +46,7 @@ const FOLDERS: Record<string, string> = {
   'src/data/layouts': 'Lists made from the layouts that clips come in, and split.',
   'src/data/layouts/annotations': 'Layouts of data sets and of labelling tools: a file each.',
   'src/runtime': 'The bridge to Python: starting it, calling it, watching it. Not a run: that is `run/` and `train/`.',
+  'src/runtime/transports': 'How a request gets to Python: into one process, or to the ranks of torchrun.',
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',
   'src/base/events': 'Events: their kinds with all fields, and how people read them.',
@@ -53,6 +54,7 @@ const FOLDERS: Record<string, string> = {
   'src/base/page': 'What every HTML page is made in: the document, colours and type, how its script is built.',
   'src/base': 'What everything stands on: errors, events, printing, files, locks, signals.',
   'py/coldframe': 'The Python runtime: computes.',
+  'py/coldframe/serve': 'The doors: how requests come from Node, to one process or to the ranks of torchrun.',
   'py/coldframe/session': 'The verbs, and what is running while they are asked.',
   'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics; the search of a sweep.',
   'py/coldframe/train/curves': 'Training curves: TensorBoard, Weights & Biases, MLflow.',

@@ -5,8 +5,8 @@ import { basename } from 'node:path';
 const { default: Sequencer } = createRequire(import.meta.url)('@jest/test-sequencer'); // jest's own
 
 const LONG = [
-  ...['train', 'cohort', 'features', 'prepare', 'predict', 'checkpoints', 'sweep', 'scheduler', 'stored', 'runtime'],
-  ...['main', 'weights', 'fit', 'bench', 'signals', 'memory-kill', 'executors', 'inputs', 'extend'],
+  ...['train', 'cohort', 'features', 'prepare', 'predict', 'checkpoints', 'sweep', 'scheduler', 'stored'],
+  ...['transports', 'ranks', 'runtime', 'main', 'weights', 'fit', 'bench', 'signals', 'memory-kill', 'executors', 'inputs', 'extend'],
 ];
 
 export default class extends Sequencer {

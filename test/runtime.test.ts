@@ -1,95 +1,17 @@
-/** The bridge against a hostile Python: real interpreters over the real channel, each driven by a Node process of its own. */
-import { type ChildProcess, spawn } from 'node:child_process';
+/** The bridge against a hostile Python: real interpreters over the real channel. What holds of several processes, too, is in
+ * transports.test.ts. */
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { signal } from '../src/base/process/processes.ts';
+import { describe, expect, test } from '@jest/globals';
+import { CLOSE, call, drive, folder, isAlive, pidOf, pidsOf, play, START, signalGroup } from './driven.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
-import { bundle, FIXTURES, until } from './support.ts';
-
-const NEXT_SECONDS = 90;
-const START: Step = { do: 'start' };
-const CLOSE: Step = { do: 'close' };
-const call = (verb: string, args: object = {}): Step => ({ do: 'call', verb, args });
-
-let program: string;
-beforeAll(() => {
-  program = bundle('runtime-driver');
-});
-
-let folder: string;
-let leftOver: number[] = []; // what a failing test may have left running
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'runtime-test-'));
-});
-afterEach(() => {
-  for (const pid of leftOver.filter(isAlive)) signal(pid, 'SIGKILL');
-  leftOver = [];
-  rmSync(folder, { recursive: true });
-});
-
-/** A running driver: `next()` is its next line on stdout; every line must be one of its own. */
-function drive(steps: Step[], env: NodeJS.ProcessEnv = {}) {
-  const driver = spawn(process.execPath, [program, JSON.stringify(steps)], {
-    detached: true, // a process group of its own, as a terminal gives it
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, NODE_OPTIONS: '', COLDFRAME_PYTHONPATH: FIXTURES, TMPDIR: folder, ...env },
-  });
-  const lines = createInterface({ input: driver.stdout })[Symbol.asyncIterator]();
-  const next = async (): Promise<Outcome> => {
-    // A call that never settles is the fault that these tests look for: what hangs is ended by `afterEach`.
-    const limit = AbortSignal.timeout(NEXT_SECONDS * 1000);
-    const late = once(limit, 'abort').then(() => Promise.reject(new Error(`nothing within ${NEXT_SECONDS} s`)));
-    const outcome: Outcome = JSON.parse((await Promise.race([lines.next(), late])).value);
-    const { pid, pids = [] } = (outcome.value ?? {}) as { pid?: number; pids?: number[] };
-    leftOver.push(...pids, ...(pid ? [pid] : []));
-    return outcome;
-  };
-  if (driver.pid) leftOver.push(driver.pid);
-  return { driver, next };
-}
-
-/** Plays the steps to the end; the driver leaves by itself, so no handle of the runtime keeps it. */
-async function play(steps: Step[], env: NodeJS.ProcessEnv = {}): Promise<Outcome[]> {
-  const { driver, next } = drive(steps, env);
-  const exit = once(driver, 'exit');
-  const outcomes: Outcome[] = [];
-  for (const _ of steps) outcomes.push(await next());
-  const begin = performance.now();
-  expect(await exit).toEqual([0, null]);
-  expect(performance.now() - begin).toBeLessThan(2000);
-  return outcomes;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8')); // nobody may have reaped it yet
-  } catch {
-    return false;
-  }
-}
-
-function contentOf<T>(outcome: Outcome | undefined): T {
-  if (outcome?.value === undefined) throw new Error(`no value: ${JSON.stringify(outcome)}`);
-  return outcome.value as T;
-}
-const pidOf = (outcome: Outcome | undefined): number => contentOf<{ pid: number }>(outcome).pid;
-const pidsOf = (outcome: Outcome | undefined): number[] => contentOf<{ pids: number[] }>(outcome).pids;
-const signalGroup = (driver: ChildProcess, name: NodeJS.Signals): boolean => process.kill(-(driver.pid ?? 0), name);
+import { until } from './support.ts';
 
 describe('a call', () => {
-  test('gives back what Python answered, in the order asked, and leaves nothing behind', async () => {
-    const both: Step = { do: 'callBoth', verbs: ['echo', 'echo'] };
-    const outcomes = await play([START, call('echo', { path: 'ä\u2028\ud800"', n: [1, 2.5, null] }), both, CLOSE]);
-    expect(outcomes[1]?.value).toEqual({ path: 'ä\u2028\ud800"', n: [1, 2.5, null] });
-    expect(outcomes[2]?.value).toEqual([{ place: 0 }, { place: 1 }]);
-    expect(outcomes[3]?.error).toBeUndefined();
-    expect(isAlive(pidOf(outcomes[0]))).toBe(false);
-    expect(readdirSync(folder).filter((name) => name.startsWith('coldframe-'))).toEqual([]); // the temporary log
+  test('without a log of the run writes a temporary one, which is gone with it', async () => {
+    await play([START, call('shout'), CLOSE]);
+    expect(readdirSync(folder).filter((name) => name.startsWith('coldframe-'))).toEqual([]);
   });
 
   test('that fails in closing is an error, but never in place of an earlier one', async () => {
@@ -118,64 +40,6 @@ describe('a call', () => {
     });
   });
 
-  test('carries 20 MB', async () => {
-    const [, big] = await play([START, call('big', { num_bytes: 20e6 }), CLOSE]);
-    expect(contentOf<{ text: string }>(big).text).toHaveLength(10e6);
-  });
-
-  test('goes by the code of an error: whose it is, and what may be done about it', async () => {
-    const verbs = ['mistake', 'held', 'disk', 'no_memory', 'worker', 'value_error', 'bug', 'not_json', 'system_exit'];
-    const steps = verbs.map((verb) => call(verb));
-    const outcomes = await play([START, ...steps, call('echo', { still: 'there' }), CLOSE]);
-    const [, mistake, held, disk, noMemory, worker, valueError, bug, notJson, systemExit, echo] = outcomes.map(
-      (outcome) => outcome.error ?? outcome.value,
-    );
-    expect(mistake).toMatchObject({
-      name: 'UserError',
-      problems: ['lists/val.txt:118  label 400 is outside 0..399', 'lists/val.txt:119  no label'],
-    });
-    expect(held).toMatchObject({ name: 'InUse', problems: ['runs/a  is in use by process 7'] });
-    expect(disk).toMatchObject({
-      name: 'UserError',
-      problems: ['/proc/nope  does not exist, or cannot be made there. Name another place.'],
-    });
-    expect(noMemory).toMatchObject({ name: 'OutOfMemory', message: expect.stringMatching('train.micro_batches') });
-    expect(worker).toMatchObject({
-      name: 'RuntimeFailure',
-      message: 'python  DataLoader worker is gone. Lower data.num_workers, or give it more (shared) memory.',
-    });
-    expect(valueError).toMatchObject({ name: 'PythonBug', message: expect.stringMatching(/^ValueError: zip/) });
-    expect(bug).toMatchObject({ name: 'PythonBug', message: 'ZeroDivisionError: division by zero' });
-    expect(bug).toMatchObject({ traceback: expect.stringMatching(/hostile_runtime\.py.*line \d+, in bug/) });
-    expect(notJson).toMatchObject({ name: 'PythonBug', message: expect.stringMatching('TypeError') });
-    expect(systemExit).toMatchObject({ name: 'PythonBug', message: 'SystemExit: 3' });
-    expect(echo).toEqual({ still: 'there' });
-  });
-
-  test('gets null for what is not finite, and says so where a number was required', async () => {
-    const [, open, typed] = await play([START, call('non_finite'), { do: 'callTyped', verb: 'non_finite' }, CLOSE]);
-    expect(open?.value).toEqual({
-      steps: [
-        { loss: null, lr: 0.5 },
-        { loss: 1.5, norm: [null, 2] },
-      ],
-    });
-    expect(typed?.error?.name).toBe('PythonBug');
-    expect(typed?.error?.message).toMatch('not finite in Python: steps.0.loss, steps.1.norm.0');
-  });
-
-  test('keeps every print off stdout and in the log, and DEBUG does not change that', async () => {
-    const logFile = join(folder, 'runtime.log');
-    writeFileSync(logFile, 'an earlier run\n');
-    // `play` fails on any line of stdout that is not the driver's.
-    await play([{ do: 'start', options: { logFile } }, call('shout'), CLOSE], { DEBUG: '*' });
-    const log = readFileSync(logFile, 'utf8').trimEnd().split('\n');
-    expect(log[0]).toBe('an earlier run');
-    expect(log.slice(1).sort()).toEqual(
-      ['print', 'puts', 'subprocess', 'system', 'write'].map((how) => `shout: ${how}`),
-    );
-  });
-
   test('may start workers by spawn, and end them by SIGTERM', async () => {
     const [, spawned] = await play([START, call('spawn_worker'), CLOSE]);
     expect(spawned?.value).toEqual({ length: 4 });
@@ -183,27 +47,6 @@ describe('a call', () => {
 });
 
 describe('a runtime that cannot go on', () => {
-  test.each([
-    ['exits', call('leave', { code: 7 }), /left with exit code 7 during `leave`/, []],
-    ['crashes', call('segfault'), /killed by SIGSEGV during `segfault`/, [/in segfault/]],
-    ['answers a bare NaN', call('bare_nan'), /not JSON \(SyntaxError.*NaN.*during `bare_nan`/, []],
-    ['closes its channel', call('close_channel'), /closed its channel during `close_channel`/, []],
-    ['is killed by us', { do: 'killDuring', verb: 'hang' } as Step, /was stopped during `hang`/, []],
-  ])(
-    '%s: an error within 2 s, a second call fails too, and another runtime starts',
-    async (_, step, message, lines) => {
-      const outcomes = await play([START, step, call('echo'), CLOSE, START, call('echo', { back: 1 }), CLOSE]);
-      const [start, failed, again, close, restart, echo] = outcomes;
-      expect(failed?.error).toMatchObject({ name: 'RuntimeFailure', message: expect.stringMatching(message) });
-      expect(failed?.seconds).toBeLessThan(2);
-      for (const line of lines) expect(failed?.error?.lines?.join('\n')).toMatch(line);
-      expect(again?.error).toMatchObject({ name: 'RuntimeFailure', message: failed?.error?.message });
-      expect(close?.error).toBeUndefined();
-      expect(echo?.value).toEqual({ back: 1 });
-      expect([pidOf(start), pidOf(restart)].filter(isAlive)).toEqual([]);
-    },
-  );
-
   test('killed from outside in a call: an error within 2 s that names the signal; its workers go too', async () => {
     const path = join(folder, 'gate');
     const { driver, next } = drive([START, call('fork_workers', { num_workers: 2 }), call('gate', { path }), CLOSE]);

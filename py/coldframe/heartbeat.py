@@ -31,6 +31,11 @@ def progress() -> None:
             os.utime(_log_fd)
 
 
+def last() -> float:
+    """Returns a number that stays as it is while there is no progress."""
+    return _last_progress
+
+
 def keep_on() -> threading.Event:
     """Gives signs of life from now until what is returned is set, or to the end: closing waits for disks and networks
     that report no progress."""

@@ -1,26 +1,17 @@
 /** What every transport to Python shares: calls one by one, the death of the process, the watchdog, the log, the form of replies. */
-import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { fromPython, MemoryKill, PythonBug, RuntimeFailure } from '../base/errors.ts';
+import type { Log } from './log.ts';
+import type { Ending } from './transports/endings.ts';
 
 const DUMP_SECONDS = 1; // for faulthandler to write every thread's stack
-// While Python closes it gives a sign of life every second (serve.py): TensorBoard is flushed, W&B waits for a network.
+// While Python closes it gives a sign of life every second (heartbeat.py): TensorBoard is flushed, W&B waits for a network.
 const CLOSE_SECONDS = 20; // without a sign, or altogether where a call has failed before
 const MOST_CLOSE_SECONDS = 900;
 const LEAVE_SECONDS = 10; // for the interpreter to leave after that
-const NUM_LINES = 40;
 
-/** How a process ended, in words. */
-export interface Ending {
-  how: string;
-  /** The kernel killed it because memory ran out. */
-  lackedMemory?: boolean;
-}
-
-/** A process that answers requests. `request` need not settle when it dies: `ended` does, with how it ended. */
+/** A process that answers requests, or several that do so as one. `request` need not settle when it dies: `ended` does, with how it ended. */
 export interface Transport {
   readonly pid: number;
   readonly ended: Promise<Ending>;
@@ -66,10 +57,11 @@ export class Supervisor {
     this.#transport = transport;
     this.#log = log;
     this.#stallSeconds = stallSeconds;
-    transport.ended.then(({ how, lackedMemory = false }) => {
+    transport.ended.then(({ how, lackedMemory = false, output }) => {
       const when = this.#pending ? `during \`${this.#pending.verb}\`` : 'between two calls';
-      this.#end = `python  ${this.#cause ?? how} ${when}. Its output is in ${log.path}`;
-      this.#lines = log.tail();
+      const { path, lines } = (this.#cause === undefined ? output : undefined) ?? { path: log.path, lines: log.tail() };
+      this.#end = `python  ${this.#cause ?? how} ${when}. Its output is in ${path}`;
+      this.#lines = lines;
       this.#lackedMemory = lackedMemory && this.#cause === undefined; // else it was this side that killed it
       this.#pending?.reject(this.#failure());
     });
@@ -179,37 +171,5 @@ export class Supervisor {
   #failure(): RuntimeFailure {
     const detail = { lines: this.#lines };
     return new (this.#lackedMemory ? MemoryKill : RuntimeFailure)(this.#end ?? '', detail);
-  }
-}
-
-/** Python's output. Its modification time is the heartbeat. */
-export class Log {
-  readonly path: string;
-  readonly #folder: string | undefined;
-  readonly #file: number;
-  readonly #start: number;
-
-  constructor(path: string | undefined) {
-    this.#folder = path === undefined ? mkdtempSync(join(tmpdir(), 'coldframe-')) : undefined;
-    this.path = resolve(path ?? join(this.#folder ?? '', 'runtime.log'));
-    this.#file = openSync(this.path, 'a+');
-    this.#start = fstatSync(this.#file).size;
-  }
-
-  modified(): bigint {
-    return fstatSync(this.#file, { bigint: true }).mtimeNs;
-  }
-
-  /** The last lines that this runtime, not one before it, wrote. */
-  tail(): string[] {
-    const size = fstatSync(this.#file).size;
-    const buffer = Buffer.alloc(Math.min(size - this.#start, 16_384));
-    readSync(this.#file, buffer, 0, buffer.length, size - buffer.length);
-    return buffer.toString().split('\n').filter(Boolean).slice(-NUM_LINES);
-  }
-
-  close(clean: boolean): void {
-    closeSync(this.#file);
-    if (clean && this.#folder !== undefined) rmSync(this.#folder, { recursive: true });
   }
 }

@@ -1,37 +1,59 @@
 /** A run from its first attempt to its last: a runtime that dies is started again. */
 
 import { Interrupted, RuntimeFailure } from '../base/errors.ts';
+import type { Config } from '../config/schema.ts';
 import { type Runtime, startRuntime } from '../runtime/runtime.ts';
 import { Session } from '../runtime/session.ts';
+import type { Ranks } from '../runtime/transports/torchrun.ts';
 import { trainOn } from './loop.ts';
 import type { Training } from './training.ts';
+
+const LONGEST_PAUSE_SECONDS = 60;
+
+/** One process is embedded; for several there is torchrun. */
+function chooseRanks({ launch }: Config): Ranks | undefined {
+  return launch.devices === 1 ? undefined : { devices: launch.devices, hangSeconds: launch.hang_seconds };
+}
 
 export function startPython(run: Training): Promise<Runtime> {
   return startRuntime({
     logFile: run.folder.path('runtime.log'),
     stallSeconds: run.config.launch.stall_seconds,
+    ranks: chooseRanks(run.config),
   });
 }
 
-/** Runs to the end; a runtime that dies is started again, `launch.max_restarts` times, from the last checkpoint. */
+/**
+ * Runs to the end; a runtime that dies is started again from the last checkpoint, `launch.max_restarts` times in a row: what
+ * ended a run once may last for a while, so each pause is twice as long as the one before, and what has moved on since the last
+ * failure begins to count anew.
+ */
 export async function runAttempts(run: Training, first: Promise<Runtime>, resume: string): Promise<void> {
   let starting = first;
-  for (let attempt = 0; ; attempt++) {
+  let [numFailures, failedAt] = [0, -1];
+  for (;;) {
     try {
       await attemptOn(run, await starting, run.savedStep === null ? resume : 'auto');
       return;
     } catch (error) {
       run.folder.refuseFenced(); // whatever it was: it came of losing the folder
-      if (run.stop.requested && error instanceof RuntimeFailure) {
-        if (run.report.journal !== undefined) run.writeStatus('interrupted');
-        throw new Interrupted('stopped at once; the last checkpoint stands');
-      }
-      const again = error instanceof RuntimeFailure && attempt < run.config.launch.max_restarts;
-      if (!again) throw error;
+      if (!(error instanceof RuntimeFailure)) throw error;
+      refuseStopped(run);
+      if (run.step > failedAt) [numFailures, failedAt] = [0, run.step];
+      if (numFailures === run.config.launch.max_restarts) throw error;
       run.report.event({ kind: 'restarted', step: run.step, why: error.message });
     }
+    await run.stop.pause(Math.min(LONGEST_PAUSE_SECONDS, 2 ** numFailures));
+    refuseStopped(run);
+    numFailures += 1;
     starting = startPython(run); // one that dies at its own start is a restart, too
   }
+}
+
+function refuseStopped(run: Training): void {
+  if (!run.stop.requested) return;
+  if (run.report.journal !== undefined) run.writeStatus('interrupted');
+  throw new Interrupted('stopped at once; the last checkpoint stands');
 }
 
 /** What goes wrong in closing is told, and changes nothing in how the attempt ended: a finished run is finished. */

@@ -1,5 +1,6 @@
 /** What may end a run from outside: signals, and a later attempt at the same work. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { onStop } from '../base/process/stop.ts';
 
 /** What is looked at and kept alive: the run folder. */
@@ -21,7 +22,7 @@ const BEATS = 6; // looks at the fence from one sign of life to the next
  * its runtime waits for the lock of the folder, which only goes with this Python.
  */
 export class StopRequest {
-  requested = false;
+  readonly #abort = new AbortController();
   runtime: Killable | undefined;
   readonly #fence: NodeJS.Timeout;
   readonly #release: () => void;
@@ -30,13 +31,22 @@ export class StopRequest {
     this.#release = onStop(() => {
       if (this.requested) this.runtime?.kill();
       else note('Stopping; the state is saved first. Once more ends it at once.');
-      this.requested = true;
+      this.#abort.abort();
     });
     let numLooks = 0;
     this.#fence = setInterval(() => {
       if (isLost(folder)) this.runtime?.kill();
       else if (numLooks++ % BEATS === 0) beat(folder);
     }, FENCE_SECONDS * 1000).unref();
+  }
+
+  get requested(): boolean {
+    return this.#abort.signal.aborted;
+  }
+
+  /** Waits, but no longer than until a stop is asked for. */
+  async pause(seconds: number): Promise<void> {
+    await sleep(seconds * 1000, undefined, { signal: this.#abort.signal }).catch(() => {});
   }
 
   release(): void {

@@ -1,4 +1,4 @@
-"""The session: what TypeScript can ask of the runtime. One session lives in a process; serve.py carries the words (and
+"""The session: what TypeScript can ask of the runtime. One session lives in a process; serve/ carries the words (and
 answers `forecast` and `probe` itself).
 
 Every verb takes and returns plain JSON values and is bounded in time: `advance` by its number of steps, `evaluate` by

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldframe import errors, heartbeat
-from coldframe.machine.parent import die_with_parent
+from coldframe.machine.parent import leave_with
 
 if TYPE_CHECKING:
     from coldframe.data.probe import Probing
@@ -61,6 +60,8 @@ VERBS = (
     "prepare_clips",
     "close",
 )
+# Asked of the first of several processes alone: they need no other one, or come before it is there.
+ALONE = frozenset({"lock", "describe", "forecast", "memory", "probe", "measure"})
 
 _session: Session | None = None
 _probing: Probing | None = None
@@ -124,12 +125,17 @@ def answer(request: str, call: Callable[[str, dict[str, Any]], dict[str, Any]]) 
         _deaths.keep()
         with suppress(OSError):  # the log lies on a disk that may be full
             traceback.print_exc()  # it keeps every traceback, whatever the other side shows
-        return _encode_error(error)
+        return encode_error(error)
+
+
+def is_closed() -> bool:
+    """Returns whether `close` has been answered: nothing will be asked any more."""
+    return _is_closed
 
 
 def start(options: str) -> None:
     """Makes this process a well-behaved child. `options` is JSON: `{parent: process id of Node}`."""
-    _leave_with(json.loads(options)["parent"])
+    leave_with(json.loads(options)["parent"])
     _stay()
     atexit.register(_leave)  # the first to be registered is the last to run
     os.dup2(2, 1)  # Node's stdout may carry JSON lines: no print may reach it, from C or a subprocess neither
@@ -220,15 +226,10 @@ def _join(place: str, key: object) -> str:
     return f"{place}.{key}" if place else str(key)
 
 
-def _encode_error(error: BaseException) -> str:
+def encode_error(error: BaseException) -> str:
+    """Returns the reply that tells an error."""
     text = "".join(traceback.format_exception(error))
     return json.dumps({"ok": False, "error": {**errors.describe(error), "traceback": text}})
-
-
-def _leave_with(parent: int) -> None:
-    """Makes the kernel (elsewhere a thread) kill this process when Node is gone, be it in the middle of a call."""
-    if not die_with_parent(parent):
-        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
 
 
 def _leave() -> None:
@@ -250,12 +251,6 @@ def _stay() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.siginterrupt(signal.SIGTERM, False)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _hide_channel() -> None:

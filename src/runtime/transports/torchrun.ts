@@ -1,0 +1,260 @@
+/**
+ * The transport to several processes, the ranks of one training: torchrun starts them (py/coldframe/serve/agent.py), and the
+ * first of them connects back on loopback with a token that is good once. It hands every request to all of them.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { join, parse } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
+import { PROJECT } from '../../base/paths.ts';
+import { countMemoryKills, findByVariable, signal } from '../../base/process/processes.ts';
+import { tailFrom } from '../log.ts';
+import type { Transport } from '../supervisor.ts';
+import { describeExit, type Ending, nameSignal } from './endings.ts';
+import { HangWatch, stateSchema } from './hang-watch.ts';
+
+export interface Ranks {
+  /** Processes on this machine. */
+  devices: number;
+  /** One that shows no progress for so long, while others wait for it, is given up. */
+  hangSeconds: number;
+}
+
+const MARK = 'COLDFRAME_RANKS'; // in the environment of all processes of a launch
+const HELLO_SECONDS = 10;
+const SETTLE_SECONDS = 15; // from the first rank's end to torchrun's, which ends the others first
+const DUMP_SECONDS = 1; // for every rank to write its stacks
+const GONE_SECONDS = 10; // a process that the kernel kills needs a moment to go
+const ERROR_LINE = /^(\[rank\d+\]: )?[A-Za-z_][\w.]*(Error|Exception|Exit|Lost|Died)\b/; // the last one of a traceback
+const STOPPED = 128 + 15; // how a rank leaves that torchrun ends because of another one
+
+const helloSchema = z.object({ token: z.string(), pid: z.number() });
+const answerSchema = z.object({ id: z.number(), reply: z.string(), rank: z.number(), is_broken: z.boolean() });
+const lineSchema = z.union([answerSchema, z.object({ states: z.array(stateSchema) })]);
+const reportSchema = z.object({
+  failures: z.array(z.object({ rank: z.number(), host: z.string(), pid: z.number(), code: z.number() })),
+});
+type Report = z.infer<typeof reportSchema>;
+
+export async function startTorchrun(python: string, logFile: string, module: string, ranks: Ranks): Promise<Transport> {
+  const server = createServer();
+  await new Promise<void>((settle, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', settle);
+  });
+  const id = randomBytes(8).toString('hex');
+  const token = randomBytes(32).toString('hex');
+  const logs = new RankLogs(logFile, ranks.devices);
+  const killsBefore = countMemoryKills();
+  const agent = spawn(join(PROJECT, 'py', 'python.sh'), ['-P', '-m', 'coldframe.serve.agent'], {
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+    env: {
+      ...process.env,
+      COLDFRAME_PYTHON: python,
+      COLDFRAME_LOG: logFile,
+      COLDFRAME_MODULE: module,
+      COLDFRAME_PORT: String((server.address() as AddressInfo).port),
+      COLDFRAME_TOKEN: token,
+      COLDFRAME_LAUNCH: JSON.stringify({ id, parent: process.pid, devices: ranks.devices }),
+      [MARK]: id,
+    },
+  });
+  return new Torchrun(agent, server, { id, token, logs, killsBefore, hangSeconds: ranks.hangSeconds });
+}
+
+interface Launch {
+  id: string;
+  token: string;
+  logs: RankLogs;
+  killsBefore: number | undefined;
+  hangSeconds: number;
+}
+
+class Torchrun implements Transport {
+  readonly pid: number;
+  readonly ended: Promise<Ending>;
+  readonly #agent: ChildProcess;
+  readonly #launch: Launch;
+  readonly #connected: Promise<Socket>;
+  readonly #watch: HangWatch;
+  #channel: Socket | undefined;
+  #hasHungUp = false;
+  #cause: Ending | undefined;
+  #numRequests = 0;
+  #pending: { id: number; settle: (text: string) => void } | undefined;
+
+  constructor(agent: ChildProcess, server: Server, launch: Launch) {
+    this.#agent = agent;
+    this.#launch = launch;
+    this.pid = agent.pid ?? 0;
+    this.#watch = new HangWatch(launch.hangSeconds, (rank, how) => this.#giveUp(rank, how));
+    this.#connected = acceptRank(server, launch.token);
+    this.ended = this.#end().finally(() => {
+      server.close();
+      this.#watch.stop();
+      this.#channel?.destroy();
+    });
+  }
+
+  async connect(): Promise<void> {
+    const channel = await this.#connected;
+    this.#channel = channel;
+    const lines = createInterface({ input: channel }).on('line', (line) => this.#take(line));
+    for (const one of [channel, lines]) one.on('error', () => {}); // 'close' follows
+    channel.once('close', () => {
+      if (!this.#hasHungUp) setTimeout(() => this.#lose({ how: 'lost its channel' }), SETTLE_SECONDS * 1000).unref();
+    });
+    this.#watch.start();
+  }
+
+  request(text: string): Promise<string> {
+    const id = this.#numRequests++;
+    this.#watch.begin(JSON.parse(text).verb);
+    return new Promise((settle) => {
+      this.#pending = { id, settle };
+      this.#channel?.write(`${JSON.stringify({ id, request: text })}\n`);
+    });
+  }
+
+  hangUp(): void {
+    this.#hasHungUp = true;
+    this.#watch.stop();
+    this.#channel?.end();
+  }
+
+  /** The ranks go with torchrun; what asks for stacks it hands on. */
+  kill(name: NodeJS.Signals): void {
+    this.#agent.kill(name);
+  }
+
+  #take(line: string): void {
+    const told = lineSchema.parse(JSON.parse(line));
+    if ('states' in told) this.#watch.take(told.states);
+    else this.#settle(told);
+  }
+
+  #settle(told: z.infer<typeof answerSchema>): void {
+    const pending = this.#pending;
+    if (pending?.id !== told.id) return;
+    this.#pending = undefined;
+    this.#watch.end();
+    if (told.is_broken) this.#lose({ how: 'was ended because a rank failed', output: this.#launch.logs.of(told.rank) });
+    pending.settle(told.reply);
+  }
+
+  #lose(cause: Ending): void {
+    this.#cause ??= cause;
+    this.kill('SIGKILL');
+  }
+
+  async #giveUp(rank: number, how: string): Promise<void> {
+    this.#cause ??= { how };
+    this.kill('SIGUSR1');
+    await sleep(DUMP_SECONDS * 1000);
+    this.#cause.output ??= this.#launch.logs.of(rank);
+    this.kill('SIGKILL');
+  }
+
+  async #end(): Promise<Ending> {
+    const agent = this.#agent;
+    const report = readAll(agent.stdio[3] as NodeJS.ReadableStream | null);
+    const [code, name] = await new Promise<[number | null, string | null]>((settle) => {
+      agent.once('error', () => settle([null, null]));
+      agent.once('exit', (...how) => settle(how));
+    });
+    await sweep(this.#launch.id);
+    const told = parseReport(await report);
+    return this.#cause ?? this.#describe(told, code, name);
+  }
+
+  #describe(report: Report | undefined, code: number | null, name: string | null): Ending {
+    const { logs, killsBefore } = this.#launch;
+    const failures = report?.failures ?? [];
+    const first = failures.find((one) => one.code !== STOPPED) ?? failures[0];
+    if (first === undefined) {
+      const { how } = describeExit(code, name, undefined);
+      return { how: `torchrun ${how}` };
+    }
+    const output = logs.of(first.rank);
+    const ending = describeExit(first.code, nameSignal(first.code), killsBefore);
+    const error = first.code > 0 ? output.lines.findLast((line) => ERROR_LINE.test(line)) : undefined;
+    const words = error === undefined ? '' : ` (${error})`;
+    return { ...ending, how: `rank ${first.rank} on ${first.host} ${ending.how}${words}`, output };
+  }
+}
+
+/** Where every rank writes; the first one into the log of the runtime. */
+class RankLogs {
+  readonly #logs: { path: string; start: number }[];
+
+  constructor(logFile: string, numRanks: number) {
+    const { dir, name, ext } = parse(logFile);
+    this.#logs = Array.from({ length: numRanks }, (_, rank) => {
+      const path = rank === 0 ? logFile : join(dir, `${name}-rank-${rank}${ext}`);
+      return { path, start: statSync(path, { throwIfNoEntry: false })?.size ?? 0 };
+    });
+  }
+
+  of(rank: number): { path: string; lines: string[] } {
+    const { path, start } = this.#logs[rank] ?? { path: '', start: 0 };
+    return { path, lines: tailFrom(path, start) };
+  }
+}
+
+/** Waits for the rank that knows the token; whoever else connects is sent away. */
+function acceptRank(server: Server, token: string): Promise<Socket> {
+  return new Promise((settle) => {
+    server.on('connection', (socket) => {
+      socket.setTimeout(HELLO_SECONDS * 1000, () => socket.destroy());
+      socket.on('error', () => socket.destroy());
+      let text = '';
+      const listen = (chunk: Buffer): void => {
+        text += chunk.toString('latin1');
+        const end = text.indexOf('\n');
+        if (end < 0 && text.length < 1000) return;
+        socket.off('data', listen);
+        if (!isToken(text.slice(0, end), token)) return void socket.destroy();
+        socket.pause();
+        socket.unshift(Buffer.from(text.slice(end + 1), 'latin1'));
+        socket.setTimeout(0);
+        server.close();
+        settle(socket);
+      };
+      socket.on('data', listen);
+    });
+  });
+}
+
+function isToken(line: string, token: string): boolean {
+  try {
+    const given = Buffer.from(helloSchema.parse(JSON.parse(line)).token);
+    return given.length === token.length && timingSafeEqual(given, Buffer.from(token));
+  } catch {
+    return false;
+  }
+}
+
+/** Waits until no process of a launch is left: they go with torchrun, and what does not is killed. */
+async function sweep(id: string): Promise<void> {
+  const find = () => findByVariable(MARK).filter(({ value }) => value === id);
+  for (let tries = 0; tries < GONE_SECONDS * 20; tries++) {
+    const left = find();
+    if (left.length === 0) return;
+    if (tries === 20) for (const { pid } of left) signal(pid, 'SIGKILL');
+    await sleep(50);
+  }
+}
+
+async function readAll(stream: NodeJS.ReadableStream | null): Promise<string> {
+  const chunks: string[] = [];
+  if (stream !== null) for await (const chunk of stream) chunks.push(String(chunk));
+  return chunks.join('');
+}
+
+/** undefined: torchrun came to no end of its own. */
+function parseReport(text: string): Report | undefined {
+  return text === '' ? undefined : reportSchema.parse(JSON.parse(text));
+}
