@@ -141,6 +141,18 @@ describe('classes', () => {
     ]);
   });
 
+  test('a clip may lie deeper in the folder of its class', () => {
+    const deep = { 'up_right/raw': 0, 'down/raw': 1, 'left/2019/cam 2': 2 };
+    expect(compare(deep)).toEqual([]);
+    expect(compare({ up_right: 0, down: 1, 'left/cam': 2 })).toEqual([]);
+    expect(compare({ up_right: 0, down: 1, 'right/cam': 2 })).toEqual([
+      expect.stringContaining('class-names-differ: 1 label of 3'),
+    ]);
+    expect(compare({ 'up_right/raw': 2, 'down/raw': 1, 'left/2019/cam 2': 0 })).toEqual([
+      expect.stringContaining('labels-permuted: 2 labels of 3'),
+    ]);
+  });
+
   test('are compared with those of the checkpoint that training begins from', () => {
     expect(compare({}, ['up right', 'down', 'left'])).toEqual([]);
     expect(compare({}, ['down', 'up right', 'left'])).toEqual([

@@ -7,6 +7,7 @@ import { Report } from '../src/base/printer.ts';
 import { numberClasses } from '../src/data/layouts/classes.ts';
 import { readFolders } from '../src/data/layouts/folders.ts';
 import { adviseRename, explainName } from '../src/data/layouts/names.ts';
+import { readCsv } from '../src/data/layouts/rows.ts';
 import { countSides, findLacking, findSeed, type Shares, sideOf, splitClips } from '../src/data/layouts/split.ts';
 import { type SplitRequest, splitList } from '../src/data/layouts/split-list.ts';
 import { printList, writeLayout } from '../src/data/layouts/write.ts';
@@ -28,6 +29,29 @@ function make(...names: (string | Buffer)[]): void {
 const list = (dir: string, output: string, classes?: string) =>
   writeLayout(readFolders(at(dir)), { output: at(output), classes }, new Report());
 const read = (...parts: string[]): string => readFileSync(at(...parts), 'utf8');
+
+describe('tables with slips in them', () => {
+  const table = (text: string) => {
+    writeFileSync(at('t.csv'), text);
+    return readCsv({ file: at('t.csv'), videos: folder, frameRate: undefined });
+  };
+
+  test('a cell that was cut at its comma is named: the cells behind it would be taken for others', () => {
+    expect(problemsOf(() => table('path,label\na, b.mp4,run\nc.mp4,jump,,\nd.mp4,,x,y\n'))).toEqual([
+      expect.stringMatching(
+        /:2 {2}has 3 cells for 2 columns \("a", " b\.mp4", "run"\)\. Put a cell that holds "," in quotes/,
+      ),
+      expect.stringMatching(/:4 {2}has 4 cells for 2 columns \("d\.mp4", "", "x", \.\.\.\)/),
+    ]);
+  });
+
+  test('blanks around a path are none of it, unless a file has them', () => {
+    make(' b.mp4');
+    const { clips, notes } = table('label,path\nrun, a.mp4 \nrun, b.mp4\n0,"c .mp4"\nrun,d.mp4 \n');
+    expect(clips.map(({ path }) => path)).toEqual(['a.mp4', ' b.mp4', 'c .mp4', 'd.mp4']);
+    expect(notes).toEqual([expect.stringMatching(/:2 {2}2 paths without the blanks around them: no file has them/)]);
+  });
+});
 
 describe('class folders', () => {
   test('any depth below a class is its own; labels follow the order of code points', () => {
@@ -87,6 +111,17 @@ describe('class folders', () => {
     list('d', 'out');
     expect(read('out/all.txt')).toBe('a/1.mp4 0\na/clip.dat 0\nb/2.mp4 1\n');
     expect(said.join('')).toContain('"a/clip.dat"  taken in');
+  });
+
+  test('a folder keeps its own name where links or a hidden name lead to it too', () => {
+    make('d/.store/run/1.mp4', 'd/a/2.mp4', 'd/b/3.mp4', 'd/b/c.mp4');
+    symlinkSync(at('d/b'), at('d/a/link'));
+    symlinkSync(at('d/.store/run'), at('d/run'));
+    list('d', 'out');
+    expect(read('out/all.txt')).toBe('a/2.mp4 0\nb/3.mp4 1\nb/c.mp4 1\nrun/1.mp4 2\n');
+    const all = said.join('');
+    for (const link of ['a/link', '.store/run'])
+      expect(all).toContain(`d/${link}  is a link to a folder that is read under its own name or another`);
   });
 
   test('names that begin with # or a blank come through', async () => {

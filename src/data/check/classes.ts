@@ -1,5 +1,5 @@
 /** What lists, class names and checkpoints say of the classes, against each other: few clips, none, other names, other labels. */
-import { basename, dirname } from 'node:path';
+import { dirname } from 'node:path';
 import { showPath } from '../../base/errors.ts';
 import { plural, quote } from '../../base/words.ts';
 import { listLabels } from '../line.ts';
@@ -61,16 +61,28 @@ export function findNameFaults(
   findings: Findings,
 ): Mapping[] {
   if (classes !== null && trained !== null) {
-    const own = { list: classes.source, names: toMap(classes.names) };
+    const own = { list: classes.source, names: toMap(classes.names), found: [] };
     compareNames(own, { source: trained.source, names: toMap(trained.names) }, findings);
   }
-  const named = lists.map((list) => ({ list: list.file, names: readNames(list.found) }));
-  const first = named.find(({ names }) => names.size > 0);
+  const named = lists.map(({ file, found }) => ({ list: file, read: readNames(found), found }));
+  const first = named.find(({ read }) => read.length > 0);
   const told = classes ?? trained;
   const target =
-    told === null ? first && { source: first.list, names: first.names } : { ...told, names: toMap(told.names) };
+    told === null
+      ? first && { source: first.list, names: first.read[0] ?? new Map() }
+      : { ...told, names: toMap(told.names) };
   if (target === undefined) return [];
-  return named.flatMap((one) => (one.list === target.source ? [] : (compareNames(one, target, findings) ?? [])));
+  return named.flatMap(({ list, read, found }) => {
+    if (list === target.source) return [];
+    return compareNames({ list, names: chooseNames(read, target.names), found }, target, findings) ?? [];
+  });
+}
+
+/** Returns the names that have most in common with others: above a clip there may be folders of another kind. */
+function chooseNames(read: Names[], others: Names): Names {
+  const known = new Set([...others.values()].map(fold));
+  const count = (names: Names): number => [...names.values()].filter((name) => known.has(fold(name))).length;
+  return read.reduce((best, one) => (count(one) > count(best) ? one : best), read[0] ?? new Map());
 }
 
 const toMap = (names: string[]): Names => new Map(names.entries());
@@ -108,37 +120,64 @@ function countClips(
   findings.add({ code: 'class-skew', severity: 'note', message, ...about });
 }
 
-/** Returns the classes' names as folders have them, by label; none where folders do not tell classes apart. */
-export function readNames(found: FoundClip[]): Names {
+/** Returns what each level of the folders calls the classes, by label; none where it does not tell them apart. */
+function readNames(found: FoundClip[]): Names[] {
   const isSeveral = (label: number): boolean => listLabels(label).length > 1;
-  if (listOnce(found).some(isSeveral)) return new Map(); // a clip lies in one folder alone
-  for (let level = 1; level <= MAX_LEVELS; level++) {
-    const names: Names = new Map();
-    const labels = new Map<string, number>();
-    const isClear = found.every(({ path, label }) => {
-      let folder = path;
-      for (let up = 0; up < level; up++) folder = dirname(folder);
-      const name = basename(folder);
-      if (name === '' || (names.get(label) ?? name) !== name || (labels.get(name) ?? label) !== label) return false;
-      names.set(label, name);
-      labels.set(name, label);
-      return true;
-    });
-    if (isClear && names.size > 1) return names;
+  if (listOnce(found).some(isSeveral)) return []; // a clip lies in one folder alone
+  const folders = readFolders(found);
+  const levels = Array.from({ length: MAX_LEVELS }, (_, level) => level);
+  // The folder that a clip lies in, or one above it; else, where some clips lie deeper in their class, from the top.
+  const places = [...levels.map((level) => -1 - level), ...levels];
+  return places.map((place) => nameBy(found, folders, place)).filter((names) => names.size > 1);
+}
+
+/** Returns each clip's folders, below those that all clips have in common. */
+function readFolders(found: FoundClip[]): string[][] {
+  const folders = found.map(({ path }) => dirname(path).split('/'));
+  const [first = []] = folders;
+  let common = 0;
+  while (common < first.length && folders.every((own) => own[common] === first[common])) common += 1;
+  return folders.map((own) => own.slice(common));
+}
+
+/** Returns what one level of the folders calls each label; none where it does not tell one from another. */
+function nameBy(found: FoundClip[], folders: string[][], place: number): Names {
+  const names: Names = new Map();
+  const labels = new Map<string, number>();
+  for (const [index, { label }] of found.entries()) {
+    const name = folders[index]?.at(place);
+    if (name === undefined || (names.get(label) ?? name) !== name || (labels.get(name) ?? label) !== label)
+      return new Map();
+    names.set(label, name);
+    labels.set(name, label);
   }
-  return new Map();
+  return names;
+}
+
+/** Returns the labels of which each clip lies, at any depth, in a folder with the class's name. */
+function listRight(found: FoundClip[], names: Names): Set<number> {
+  const right = new Set(listOnce(found));
+  for (const [index, folders] of readFolders(found).entries()) {
+    const label = found[index]?.label ?? -1;
+    const name = fold(names.get(label) ?? '');
+    if (!folders.some((folder) => fold(folder) === name)) right.delete(label);
+  }
+  return right;
 }
 
 const listOnce = (found: FoundClip[]): number[] => [...new Set(found.map(({ label }) => label))];
 
 /** Returns how to map labels to the target's, where they are another order of its names. */
 function compareNames(
-  { list, names }: { list: string; names: Names },
+  { list, names, found }: { list: string; names: Names; found: FoundClip[] },
   target: { source: string; names: Names },
   findings: Findings,
 ): Mapping | undefined {
   const labelOf = new Map([...target.names].map(([label, name]) => [fold(name), label]));
-  const moved = [...names].filter(([label, name]) => fold(target.names.get(label) ?? '') !== fold(name));
+  const right = listRight(found, target.names);
+  const moved = [...names].filter(
+    ([label, name]) => !right.has(label) && fold(target.names.get(label) ?? '') !== fold(name),
+  );
   if (moved.length === 0) return undefined;
   const isKnown = ([, name]: [number, string]): boolean => labelOf.has(fold(name));
   if (![...names].some(isKnown)) return undefined; // folders that are named after something else

@@ -25,26 +25,42 @@ export interface FoundFile {
   isHidden: boolean;
 }
 
-/** Returns all files below a folder, links followed, in the order of their names; a folder comes once. `tops` gets the
- * names of the folders directly below. */
-export function walkFiles(root: string, tops: string[] = []): FoundFile[] {
+/** What a walk finds besides files. */
+interface Walked {
+  /** The names of the folders directly below. */
+  tops: string[];
+  /** Links to folders that are read under another name. */
+  again: string[];
+}
+
+/** Returns all files below a folder, links followed, in the order of their names. A folder comes once: under its own
+ * name rather than a link's, and as a hidden one only where it is nothing else. */
+export function walkFiles(root: string, { tops, again }: Walked = { tops: [], again: [] }): FoundFile[] {
   const files: FoundFile[] = [];
   const seen = new Set<string>();
+  const links: Name[] = [];
+  const hidden: Name[] = [];
   const walk = (below: Name, isHidden: boolean): void => {
     const at = under(root, below);
     const real = realpathSync(at);
-    if (seen.has(real)) return; // a link to a folder above it
+    if (seen.has(real)) return void again.push(showName(below));
     seen.add(real);
-    for (const { name, isFolder } of readFolder(at)) {
-      const hides = isHidden || showName(name).startsWith('.') || name === '__MACOSX' || name === '@eaDir';
+    for (const { name, isFolder, isLink } of readFolder(at)) {
+      const hides = showName(name).startsWith('.') || name === '__MACOSX' || name === '@eaDir';
       const path = below === '' ? name : joinNames(below, name);
       if (isFolder && below === '' && !hides) tops.push(showName(name));
-      if (isFolder) walk(path, hides);
-      else files.push({ name: path, isHidden: hides });
+      if (!isFolder) files.push({ name: path, isHidden: isHidden || hides });
+      else if (hides && !isHidden) hidden.push(path);
+      else if (isLink && !isHidden) links.push(path);
+      else walk(path, isHidden);
     }
   };
   try {
     walk('', false);
+    const waited = links.length > 0 || hidden.length > 0;
+    for (let link = links.shift(); link !== undefined; link = links.shift()) walk(link, false);
+    for (const folder of hidden) walk(folder, true);
+    if (waited) sortFiles(files);
   } catch (error) {
     const { path = root, code } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
@@ -56,7 +72,17 @@ export function walkFiles(root: string, tops: string[] = []): FoundFile[] {
   return files;
 }
 
-function readFolder(at: Name): { name: Name; isFolder: boolean }[] {
+/** As a walk by names would have them. */
+function sortFiles(files: FoundFile[]): void {
+  const parts = new Map(files.map((file) => [file, showName(file.name).split('/')]));
+  files.sort((one, other) => {
+    const [a, b] = [parts.get(one) ?? [], parts.get(other) ?? []];
+    const differs = a.findIndex((part, index) => part !== b[index]);
+    return differs < 0 ? 0 : compareNames(a[differs] ?? '', b[differs] ?? '');
+  });
+}
+
+function readFolder(at: Name): { name: Name; isFolder: boolean; isLink: boolean }[] {
   const entries: Dirent[] = readdirSync(at, { withFileTypes: true });
   const isOdd = entries.some(({ name }) => name.includes('\ufffd'));
   const named: [Name, Dirent | Dirent<Buffer>][] = isOdd
@@ -69,7 +95,7 @@ function readFolder(at: Name): { name: Name; isFolder: boolean }[] {
       const isFolder = isLink
         ? (statSync(under(at, name), { throwIfNoEntry: false })?.isDirectory() ?? false)
         : entry.isDirectory();
-      return { name, isFolder };
+      return { name, isFolder, isLink };
     });
 }
 
@@ -88,8 +114,8 @@ export function readFolders(dir: string): Layout {
   const found: string[] = [];
   const odd: string[] = [];
   const pictures: string[] = [];
-  const tops: string[] = [];
-  for (const file of walkFiles(root, tops)) {
+  const walked: Walked = { tops: [], again: [] };
+  for (const file of walkFiles(root, walked)) {
     const kind = sortFile(root, file);
     const path = showName(file.name);
     if (kind === 'picture') pictures.push(path);
@@ -101,7 +127,11 @@ export function readFolders(dir: string): Layout {
   }
   const notes = odd.length > 0 ? [describeOdd(odd)] : [];
   const layout = { root, leftOut, notes, clips: takeClasses(found, root, leftOut, notes) };
-  const empty = tops.filter((top) => !found.some((path) => path.startsWith(`${top}/`)));
+  for (const link of walked.again)
+    notes.push(
+      `${join(showPath(root), link)}  is a link to a folder that is read under its own name or another link's.`,
+    );
+  const empty = walked.tops.filter((top) => !found.some((path) => path.startsWith(`${top}/`)));
   for (const top of empty)
     notes.push(`${join(showPath(root), top)}  holds no clip that a list can take, so it is no class.`);
   if (layout.clips.length === 0) throw new UserError(explainNone(root, pictures, leftOut));

@@ -1,5 +1,6 @@
 /** Tables and JSON lines with a clip in each row: path, label, times, list, group. */
 
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
 import { plural, quote } from '../../base/words.ts';
@@ -32,7 +33,8 @@ export function readCsv(options: RowOptions): Layout {
   const { file } = options;
   const { rows, ignored, separator } = readTable(file, CLIP_COLUMNS, ['path', 'label']);
   const notes = ignored.length === 0 ? [] : [`${showPath(file)}:1  columns that nothing reads: ${ignored.join(', ')}.`];
-  return { ...takeRows(rows, options, separator === ';'), notes };
+  const layout = takeRows(rows, options, separator === ';');
+  return { ...layout, notes: [...notes, ...layout.notes] };
 }
 
 /** Returns the clips of a file with a JSON object on each line. Raises UserError with every bad line. */
@@ -52,10 +54,12 @@ export function readJsonLines(options: RowOptions): Layout {
   }
   if (problems.length === 0 && rows.length === 0) problems.push(`${showPath(file)}  is empty.`);
   const unnamed = rows.filter((row) => row.get('path') === '');
-  if (rows.length > 0 && unnamed.length === rows.length)
-    problems.push(`${showPath(file)}  no line has a key for the path. Allowed: ${CLIP_COLUMNS.path?.join(', ')}.`);
-  if (problems.length > 0) throw new UserError(problems);
-  return takeRows(rows, options, false);
+  if (unnamed.length === rows.length) {
+    if (rows.length > 0)
+      problems.push(`${showPath(file)}  no line has a key for the path. Allowed: ${CLIP_COLUMNS.path?.join(', ')}.`);
+    throw new UserError(problems);
+  }
+  return takeRows(rows, options, false, problems);
 }
 
 function parseObject(text: string): Map<string, string> | undefined {
@@ -74,13 +78,20 @@ function parseObject(text: string): Map<string, string> | undefined {
   }
 }
 
-function takeRows(rows: Row[], { file, videos, frameRate }: RowOptions, hasCommas: boolean): Layout {
-  const problems: string[] = [];
+function takeRows(
+  rows: Row[],
+  { file, videos, frameRate }: RowOptions,
+  hasCommas: boolean,
+  problems: string[] = [],
+): Layout {
+  const blanks: number[] = [];
   const clips: LaidOut[] = [];
   for (const row of rows) {
     const where = `${showPath(file)}:${row.line}`;
     const fail = (text: string): void => void problems.push(`${where}  ${text}`);
-    const path = row.get('path');
+    const cell = row.get('path');
+    const path = isPadded(cell, videos) ? cell.trim() : cell;
+    if (path !== cell) blanks.push(row.line);
     const name = row.get('label').trim();
     if (path.trim() === '') fail('has no path.');
     if (name === '') fail(`${quote(path)} has no label. Give each row one.`);
@@ -105,7 +116,20 @@ function takeRows(rows: Row[], { file, videos, frameRate }: RowOptions, hasComma
     );
   }
   if (problems.length > 0) throw new UserError(problems);
-  return { root: resolve(videos), clips, leftOut: [], notes: [] };
+  const [first] = blanks;
+  const notes =
+    first === undefined
+      ? []
+      : [
+          `${showPath(file)}:${first}  ${plural(blanks.length, 'path')} without the blanks around ${blanks.length > 1 ? 'them' : 'it'}: no file has them.`,
+        ];
+  return { root: resolve(videos), clips, leftOut: [], notes };
+}
+
+/** `run, a.mp4` means a.mp4; a file may have blanks around its name all the same. */
+function isPadded(path: string, videos: string): boolean {
+  const inner = path.trim();
+  return inner !== path && inner !== '' && !/[\n\r\t]/.test(path) && !existsSync(resolve(videos, path));
 }
 
 function readSplit(word: string, fail: (text: string) => void): LaidOut['side'] {

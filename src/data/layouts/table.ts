@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { dsvFormat } from 'd3-dsv';
 import { distance } from 'fastest-levenshtein';
 import { explainReadError, showPath, UserError } from '../../base/errors.ts';
-import { quote } from '../../base/words.ts';
+import { plural, quote } from '../../base/words.ts';
 
 /** Names that a column may have, by what it is to us; the first is ours. */
 export type Columns = Readonly<Record<string, readonly string[]>>;
@@ -58,15 +58,18 @@ export function readTable(file: string, known: Columns, needed: string[]): Table
   const names = header.map((name) => columnOf(name, known));
   refuseHeader(file, header, names, known, needed);
   const rows: Row[] = [];
+  const problems: string[] = [];
   let line = 1 + countFeeds(cells[0] ?? []);
   for (const row of cells.slice(1)) {
     line += 1;
     const at = line;
     line += countFeeds(row);
     if (row.every((cell) => cell.trim() === '')) continue;
+    if (row.slice(header.length).some((cell) => cell.trim() !== ''))
+      problems.push(explainWide(`${showPath(file)}:${at}`, row, header, separator));
     rows.push({ line: at, get: (column) => row[names.indexOf(column)] ?? '' });
   }
-  const problems = rows.flatMap((row) => checkRow(file, row, names));
+  problems.push(...rows.flatMap((row) => checkRow(file, row, names)));
   if (rows.length === 0) problems.push(`${showPath(file)}  has a header and no rows.`);
   if (problems.length > 0) throw new UserError(problems);
   const ignored = header.filter((_, index) => names[index] === undefined);
@@ -74,6 +77,15 @@ export function readTable(file: string, known: Columns, needed: string[]): Table
 }
 
 const countFeeds = (row: string[]): number => row.reduce((sum, cell) => sum + cell.split(/\r\n|\n|\r/).length - 1, 0);
+
+/** A path with a comma in it, without quotes: its cells would be taken for others. */
+function explainWide(where: string, row: string[], header: string[], separator: string): string {
+  const cells = row
+    .slice(0, header.length + 1)
+    .map(quote)
+    .join(', ');
+  return `${where}  has ${row.length} cells for ${plural(header.length, 'column')} (${cells}${row.length > header.length + 1 ? ', ...' : ''}). Put a cell that holds ${quote(separator)} in quotes.`;
+}
 
 /** A quote that nothing closes takes the rows behind it in, and they would be gone without a word. */
 function checkRow(file: string, row: Row, names: (string | undefined)[]): string[] {

@@ -12,7 +12,7 @@ import { Videos } from './videos.ts';
 const clipsSchema = z.array(z.object({ id: z.union([z.string(), z.number()]), template: z.string().optional() }));
 const labelsSchema = z.record(z.string(), z.union([z.string(), z.number()]));
 
-/** `Holding [something] next to [something]` is `Holding something next to something` in the file of labels. */
+/** `Holding [something] next to [something]` is `Holding something next to something` in the file of labels, mostly. */
 const nameTemplate = (template: string): string => template.replace(/[[\]]/g, '').trim();
 
 /** Returns the clips of a folder of annotations. Raises UserError with every clip whose template has no label. */
@@ -72,7 +72,7 @@ function parse<T>(file: string, schema: z.ZodType<T>, wanted: string): T {
 function readLabels(file: string): string[] {
   const entries = Object.entries(parse(file, labelsSchema, 'an object with a label for each template'));
   const names: string[] = [];
-  for (const [name, label] of entries) names[Number(label)] = name;
+  for (const [name, label] of entries) names[Number(label)] = nameTemplate(name);
   const isWhole = names.length === entries.length && Object.keys(names).length === entries.length;
   if (!isWhole) throw new UserError(`${showPath(file)}  its labels are not 0 to ${entries.length - 1}, each once.`);
   return names;
