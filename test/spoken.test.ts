@@ -1,11 +1,15 @@
 /** What a run tells a person: at once, while it goes on, and at its end. */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { percent } from '../src/base/format.ts';
+import { loadConfig } from '../src/config/load.ts';
+import { plainCohort } from '../src/run/cohort-file.ts';
+import { RunFolder } from '../src/run/folder.ts';
+import { describeOutcome } from '../src/run/outcome.ts';
 import { coldframe, ENVIRONMENT, type Ended, makeClips, PROJECT, readJson, writeConfig } from './support.ts';
 
 jest.setTimeout(300_000); // torch is loaded four times, on a machine that others keep busy
@@ -74,4 +78,11 @@ test('the end says result, best step, place and commands that can be pasted; a f
 
   const again = await train('run');
   expect(again.stdout.endsWith(`finished at step 8\n${end}`)).toBe(true);
+
+  expect(end).not.toContain('could not be read');
+  writeFileSync(join(folder, 'run/bad-videos.tsv'), 'a.mp4\tis cut off\ttrain\nb.mp4\tis empty\tval\n');
+  const run = new RunFolder(join(folder, 'run'));
+  expect(describeOutcome(run, plainCohort(loadConfig(config).config))).toMatch(
+    /\nbad +2 videos could not be read: .*run\/bad-videos\.tsv'?\. `coldframe check --probe \S*train\.txt \S*val\.txt` finds the rest\.\n/,
+  );
 });

@@ -7,7 +7,9 @@ import { formatTable, percent } from '../base/format.ts';
 import { findInterval, METRICS, mainMetric, showInterval } from '../base/intervals.ts';
 import { findDevices } from '../base/process/devices.ts';
 import { plural, quoteWord } from '../base/words.ts';
-import type { ListIdentity } from '../data/checks.ts';
+import type { Config } from '../config/schema.ts';
+import { type ListIdentity, listPlaces } from '../data/checks.ts';
+import { describeFinder } from '../data/probe/bad-videos.ts';
 import type { Result } from '../runtime/replies.ts';
 import { firstSettings, isPlain } from './cohort-file.ts';
 import type { CohortFile } from './cohort-types.ts';
@@ -56,16 +58,23 @@ export function describeOutcome(folder: RunFolder, cohort: CohortFile): string {
   const dir = showPath(folder.dir);
   const evaluated = isPlain(cohort) ? readEvaluations(folder) : [];
   const last = evaluated.at(-1);
-  const scores = last === undefined ? 'evaluations' : `evaluations/step-${last.step} (${EVALUATION_FILES.join(', ')})`;
+  const scores = last === undefined ? 'evaluations' : describeFiles(folder, last.step);
   const place = ['place', `${dir}: checkpoints/latest, ${scores}, events.jsonl, metrics`];
   if (!isPlain(cohort)) return formatTable([place]);
   const rows = [
     ['result', last === undefined ? 'not evaluated: data.val_list is not set' : describeResult(last)],
     ...(last === undefined ? [] : [['best', describeBest(folder, evaluated, last)]]),
+    ...describeBad(folder, firstSettings(cohort)),
     place,
   ];
   const steps = listNext(folder).map((command, index) => [index === 0 ? 'next' : '', command]);
   return formatTable([...rows, ...steps]);
+}
+
+/** Several labels a video make no table of confusions. */
+function describeFiles(folder: RunFolder, step: number): string {
+  const place = `evaluations/step-${step}`;
+  return `${place} (${EVALUATION_FILES.filter((name) => existsSync(folder.path(place, name))).join(', ')})`;
 }
 
 function describeResult({ step, result }: Evaluated): string {
@@ -73,6 +82,15 @@ function describeResult({ step, result }: Evaluated): string {
   if (map !== undefined) return `mAP ${percent(map)} on ${plural(num_videos, 'video')}, at step ${step}`;
   const show = (share: number): string => `${percent(share)} (95 %: ${showInterval(findInterval(share, num_videos))})`;
   return `top-1 ${show(top1)}, top-5 ${show(top5)} on ${plural(num_videos, 'video')}, at step ${step}`;
+}
+
+/** Only those that came up are known, and a list may have more. */
+function describeBad(folder: RunFolder, config: Config): string[][] {
+  const { train, val } = folder.badVideos();
+  const count = new Set([...train.keys(), ...val.keys()]).size;
+  if (count === 0) return [];
+  const file = showPath(folder.path('bad-videos.tsv'));
+  return [['bad', `${plural(count, 'video')} could not be read: ${file}.${describeFinder(listPlaces(config))}`]];
 }
 
 /** The best of all, and where its checkpoint is. What was chosen on the list that it is tested on looks better than it is. */

@@ -89,7 +89,7 @@ export function refuseMany(
 }
 
 /** The command that finds the rest, as it can be pasted. */
-function describeFinder(lists: ListPlace[]): string {
+export function describeFinder(lists: ListPlace[]): string {
   const [first] = lists;
   if (first === undefined) return '';
   const files = lists.filter(({ root }) => root === first.root).map(({ file }) => quoteWord(showPath(file)));
