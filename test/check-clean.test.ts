@@ -145,6 +145,7 @@ describe('classes', () => {
     const deep = { 'up_right/raw': 0, 'down/raw': 1, 'left/2019/cam 2': 2 };
     expect(compare(deep)).toEqual([]);
     expect(compare({ up_right: 0, down: 1, 'left/cam': 2 })).toEqual([]);
+    expect(compare({ 'a/up_right': 0, down: 1, 'left/cam': 2 })).toEqual([]); // no level has all of them
     expect(compare({ up_right: 0, down: 1, 'right/cam': 2 })).toEqual([
       expect.stringContaining('class-names-differ: 1 label of 3'),
     ]);
