@@ -1,4 +1,5 @@
 #!/usr/bin/env sh
 # Give as absolute paths: K400_ROOT (train.txt, val.txt and the videos), CLIP_WEIGHTS (ViT-B-16.pt). More: configs/k400/vitb16_16x16.yaml
+# On 8 GPUs, as the original; on another number: --set launch.devices=N, or auto.
 cd "$(dirname "$0")/.." || exit
-exec yarn -s train --config configs/k400/vitb16_16x16.yaml "$@"
+exec yarn -s train --config configs/k400/vitb16_16x16.yaml --set launch.devices=8 "$@"

@@ -73,7 +73,7 @@ describe('the twelve released scripts', () => {
     const flags = writeScript(backbone, frames, stride, split, [...views]);
     const training = ['--checkpoint_dir', 'runs/x', '--auto_resume', '--train_list_path', '/k400/train.txt'];
     const config = load([...launch('8'), ...flags, ...training]);
-    expect(withoutFiles(config)).toEqual(withoutFiles(recipe(name)));
+    expect(withoutFiles(config)).toEqual({ ...withoutFiles(recipe(name)), 'launch.devices': 8 });
     expect(config.model.backbone.weights).toBe(recipe(name).model.backbone.weights);
     expect([config.data.train_list, config.data.val_list]).toEqual(['/k400/train.txt', '/k400/val.txt']);
   });
@@ -210,9 +210,33 @@ describe('what has no key', () => {
       expect.stringMatching(/^# yaml-language-server: \$schema=\S+\/configs\/coldframe\.schema\.json$/),
       expect.stringContaining('Made by `coldframe import-command`'),
       `# Run: yarn train --config ${folder}/a.yaml --run-dir 'runs/a b'`,
-      expect.stringMatching(/^# --nproc_per_node 8: launch\.devices here\. .*train\.micro_batches=16/),
+      expect.stringMatching(
+        /^# On one device `--set launch\.devices=1 --set train\.micro_batches=16` .* each of 8 does\.$/,
+      ),
       '# --backbone_type clip: nothing: the format of the weights file is recognised.',
     ]);
+  });
+
+  test('what the launcher says of devices and nodes becomes keys, and what it cannot say here is told', () => {
+    const launch = (...launcher: string[]) => {
+      const { launch: keys } = load(['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS]);
+      return [keys.devices, keys.nodes, keys.rendezvous];
+    };
+    expect(launch('--nproc-per-node', '4')).toEqual([4, 1, null]);
+    expect(launch('--nproc_per_node=1', '--rdzv_endpoint', 'a:1')).toEqual([1, 1, null]);
+    expect(launch('--nnodes=2', '--nproc_per_node=4', '--rdzv_endpoint=a:29500')).toEqual([4, 2, 'a:29500']);
+    const command = (...launcher: string[]) => ['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS];
+    expect(importCommand(command('--nproc_per_node', 'gpu'))).toContain('devices: auto');
+    expect(header(...command('--nproc_per_node', '$GPUS'))).toContain(
+      '# --nproc_per_node $GPUS: set launch.devices to its value.',
+    );
+    expect(problemsOf(() => importCommand(command('--nproc_per_node', 'cpu', '--nnodes', '1:4')))).toEqual([
+      '--nproc_per_node  found "cpu". Allowed: a whole number from 1 or auto.',
+      '--nnodes  found "1:4". Allowed: a whole number from 1.',
+      expect.any(String),
+    ]);
+    const evaluated = header(...command('--nproc_per_node', '4'), '--eval_only');
+    expect(evaluated).toContain('# --nproc_per_node 4: an evaluation takes one device here.');
   });
 
   test.each([

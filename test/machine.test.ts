@@ -37,6 +37,11 @@ test('loader workers beyond the cores are told, of this machine and of the slots
   expect(describe(12, 2)).toMatch(
     /^data.num_workers {2}12 are asked for, and each of 2 slots has 1 of 1 core: 1 decodes\./,
   );
+  process.env.COLDFRAME_CPUS = '2';
+  expect(describe(12, 1, ['launch.devices=2'])).toMatch(
+    /and each of 2 processes has 1 of (1 core|2 cores): 1 decodes\./,
+  );
+  expect(describe(1, 1, ['launch.devices=2'])).toBeUndefined();
   expect(describe(12, 1, [`data.features=${folder}`])).toBeUndefined(); // nothing is decoded
 });
 

@@ -88,6 +88,9 @@ const recipes: [string, Recipe & { stride?: number; split?: number }][] = Object
 const resolve = (name: string, set: string[] = []) =>
   loadConfig(join(PROJECT, 'configs', `${name}.yaml`), { env, set });
 
+/** As the original ran them. The device is said, so that a machine without a GPU can forecast. */
+const EIGHT = ['launch.devices=8', 'launch.device=cuda'];
+
 /** A configuration of the folder that needs more than the variables, with what a test gives instead. */
 const INSTEAD: Record<string, string[]> = {
   demo: ['data.classes=null', 'data.num_classes=8'],
@@ -142,7 +145,7 @@ describe.each(recipes)('%s', (name, recipe) => {
 
   test('says its command and what was published', () => {
     const text = readFileSync(join(PROJECT, 'configs', `${name}.yaml`), 'utf8');
-    expect(text).toContain(`# command    yarn train --config configs/${name}.yaml\n`);
+    expect(text).toContain(`# command    yarn train --config configs/${name}.yaml --set launch.devices=8\n`);
     expect(text).toContain(recipe.published);
     expect(text).toContain('Not run here');
   });
@@ -151,7 +154,7 @@ describe.each(recipes)('%s', (name, recipe) => {
 interface Description {
   parameters_total: number;
   parameters_trained: number;
-  memory: { training_bytes: number };
+  memory: { training_bytes: number; evaluation_bytes: number };
 }
 
 /** What Python says of the configurations, from models on the meta device, in one process. */
@@ -179,9 +182,7 @@ function countDecoder({ width: C, patch, size, frames, decoder, classes }: Recip
 }
 
 describe('the models', () => {
-  // bf16, because it is as wide as a GPU's fp16 and a CPU may have it; 32 clips are one device's share of eight.
-  const share = ['train.batch_size=32', 'train.precision=bf16'];
-  const described = describeModels(recipes.map(([name]) => resolve(name, share).config));
+  const described = describeModels(recipes.map(([name]) => resolve(name, EIGHT).config));
   const table = recipes.map(([name, recipe], i) => [name, recipe, described[i] as Description] as const);
 
   test.each(table)('%s has as many parameters as its settings make', (_, recipe, model) => {
@@ -189,10 +190,11 @@ describe('the models', () => {
     expect([model.parameters_trained, model.parameters_total]).toEqual([trained, trained + countBackbone(recipe)]);
   });
 
-  test.each(table)('%s says the memory that is forecast', (name, _, model) => {
+  test.each(table)('%s says the memory that is forecast for each of eight GPUs', (name, _, { memory }) => {
     const text = readFileSync(join(PROJECT, 'configs', `${name}.yaml`), 'utf8');
-    const said = Number(/# memory {5}forecast ([\d.]+) GiB/.exec(text)?.[1]) * 2 ** 30;
-    expect(Math.abs(said / model.memory.training_bytes - 1)).toBeLessThan(0.1);
+    const said = /# memory {5}forecast ([\d.]+) GiB to train, ([\d.]+) GiB to evaluate, on each of 8 GPUs/.exec(text);
+    const found = [memory.training_bytes, memory.evaluation_bytes].map((bytes) => (bytes / 2 ** 30).toFixed(1));
+    expect(said?.slice(1)).toEqual(found);
   });
 });
 
@@ -217,11 +219,15 @@ describe('scripts', () => {
     });
   const project = PROJECT.replace(/\/$/, '');
 
-  test.each(scripts)('train_%s.sh trains its recipe, from any folder, and hands options on', (name, config) => {
-    const asked = [project, '-s', 'train', '--config', config, '--set', 'train.seed=1 2', ''];
-    expect(run(`train_${name}.sh`, {})).toBe(asked.join('|'));
-    expect(RECIPES).toHaveProperty([config.slice('configs/'.length, -'.yaml'.length)]);
-  });
+  test.each(scripts)(
+    'train_%s.sh trains its recipe on eight devices, from any folder, and hands options on',
+    (name, config) => {
+      const set = ['--set', 'launch.devices=8', '--set', 'train.seed=1 2'];
+      const asked = [project, '-s', 'train', '--config', config, ...set, ''];
+      expect(run(`train_${name}.sh`, {})).toBe(asked.join('|'));
+      expect(RECIPES).toHaveProperty([config.slice('configs/'.length, -'.yaml'.length)]);
+    },
+  );
 
   test.each(scripts)('eval_%s.sh evaluates CHECKPOINT, and asks for it', (name, config) => {
     const asked = [

@@ -168,6 +168,11 @@ class Launch:
     stall_seconds: float
     cuda_graphs: bool
 
+    @property
+    def num_ranks(self) -> int:
+        """How many processes train together, on all nodes."""
+        return self.devices * self.nodes
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -327,6 +327,7 @@ function resolveLaunch(given: Draft['launch'], checker: Checker, notes: string[]
 /** Every device has the same share of each batch, and cuts it in the same parts. */
 function checkShares(draft: Draft, { devices, nodes }: Config['launch'], checker: Checker): void {
   const { batch_size: batch, micro_batches: parts } = draft.train;
+  const repeats = draft.data.clips_per_video;
   const numRanks = devices * nodes;
   if (batch % parts !== 0) {
     const cited = checker.cite('train.batch_size', batch);
@@ -347,6 +348,12 @@ function checkShares(draft: Draft, { devices, nodes }: Config['launch'], checker
     checker.fail(
       ['launch.devices', 'launch.nodes', 'train.batch_size', 'train.micro_batches'],
       `${found}, but ${others.join(' and ')} cannot be cut into ${shares} equal parts. What fits: ${repair}train.batch_size ${sizes}.`,
+    );
+  } else if (batch % repeats === 0 && batch % (numRanks * repeats) !== 0) {
+    const each = `the ${batch / numRanks} clips of each of ${numRanks} devices`;
+    checker.fail(
+      ['data.clips_per_video', 'launch.devices'],
+      `${repeats} does not divide ${each}. Give a divisor of it.`,
     );
   }
 }

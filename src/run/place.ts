@@ -4,6 +4,9 @@ import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } 
 import { dirname, resolve } from 'node:path';
 import { asUserError, showPath, UserError } from '../base/errors.ts';
 import { formatBytes } from '../base/format.ts';
+import { findDevices } from '../base/process/devices.ts';
+import { plural } from '../base/words.ts';
+import type { Config } from '../config/schema.ts';
 
 /** What a run that was killed at its very start has left, or a scheduler has put there. */
 const OURS = /^(lists|lock|runtime\.log|status\.json|cohort\.json|cohort\.log|checkpoints|evaluations|metrics)$/;
@@ -68,6 +71,18 @@ export function refuseSmallDisk(dir: string, numTrained: number, hasAverage: boo
     `${showPath(dir)}  the disk has ${formatBytes(bavail * bsize)} free, and one checkpoint takes ${formatBytes(bytes)}. ` +
       'Free some room there, or name another place with --run-dir.',
   );
+}
+
+/** Returns why this machine cannot take its part of a run, which asks for more GPUs than it shows; a CPU bears any number. */
+export function explainLack({ train, launch }: Config, there = findDevices()): string | undefined {
+  const { device, devices, nodes } = launch;
+  if (device === 'cpu' || there.length === 0 || devices <= there.length) return undefined;
+  const parts = nodes * train.micro_batches;
+  const fitting = there.map((_, index) => index + 1).filter((number) => train.batch_size % (number * parts) === 0);
+  const visible = process.env.CUDA_VISIBLE_DEVICES;
+  const shown = visible === undefined ? '' : ` (CUDA_VISIBLE_DEVICES=${visible})`;
+  const found = `found ${devices}, and this machine shows ${plural(there.length, 'GPU')}${shown}`;
+  return `launch.devices  ${found}. What fits: ${fitting.join(', ')}.`;
 }
 
 /** The folder itself, or what there is of the way to it. */

@@ -30,7 +30,12 @@ const modelSchema = z.object({
   }),
 });
 
-export const describeSchema = z.object({ environment, model: modelSchema.nullable() });
+export const describeSchema = z.object({
+  environment,
+  model: modelSchema.nullable(),
+  /** Why the device that the configuration names is not here: it is planned for another machine. */
+  lacks: z.string().nullable(),
+});
 
 export const openSchema = z.object({
   step: z.number(),

@@ -134,13 +134,15 @@ export function importCommand(words: string[], output?: string): string {
   }
   const given = parseFlags(words.slice(start + 1), problems);
   const values = convertFlags(given, folder, problems);
+  const launcher = readLauncher(words.slice(0, Math.max(0, start)), !given.has('eval_only'), problems);
+  for (const [key, value] of launcher.values) values.set(key, value);
   if (problems.length > 0) throw new UserError([...problems, 'See `coldframe flags` for all of them.']);
   const document = buildDocument(values, folder);
   document.commentBefore = [
     ` yaml-language-server: $schema=${relative(folder, JSON_SCHEMA)}`,
     " Made by `coldframe import-command` from the original's command line. Relative paths start from this file's folder.",
     ` Run: ${describeRun(given, output ?? 'FILE')}`,
-    ...describeRest(given, words.slice(0, Math.max(0, start))).map((line) => ` ${line}`),
+    ...describeRest(given, launcher).map((line) => ` ${line}`),
   ].join('\n');
   return document.toString({ lineWidth: 0, flowCollectionPadding: false });
 }
@@ -211,6 +213,34 @@ function convertFlags(given: Given, folder: string, problems: string[]): Map<str
   return values;
 }
 
+/** What the launcher in front of main.py was told, by our key. */
+interface Launcher {
+  values: Map<string, unknown>;
+  /** What became no key. */
+  lines: string[];
+}
+
+/** torchrun's options. */
+const LAUNCHER: Record<string, RegExp> = {
+  'launch.devices': /(?:^| )(--nproc[-_]per[-_]node)[ =](\S+)/,
+  'launch.nodes': /(?:^| )(--nnodes)[ =](\S+)/,
+  'launch.rendezvous': /(?:^| )(--rdzv[-_]endpoint)[ =](\S+)/,
+};
+
+function readLauncher(words: string[], isTraining: boolean, problems: string[]): Launcher {
+  const [values, lines] = [new Map<string, unknown>(), [] as string[]];
+  for (const [key, pattern] of Object.entries(LAUNCHER)) {
+    const [, option = '', text] = pattern.exec(words.join(' ')) ?? [];
+    if (text === undefined || text === '1' || (key === 'launch.rendezvous' && !values.has('launch.nodes'))) continue;
+    const value = convert(key, [text === 'gpu' ? 'auto' : text]);
+    if (!isTraining) lines.push(`${option} ${text}: an evaluation takes one device here.`);
+    else if (text.startsWith('$')) lines.push(`${option} ${text}: set ${key} to its value.`);
+    else if (value === undefined) problems.push(`${option}  found ${show(text)}. Allowed: ${describeAllowed(key)}.`);
+    else values.set(key, value);
+  }
+  return { values, lines };
+}
+
 /** Returns the words as text, number, truth value or list of numbers, whichever the key allows; else undefined. */
 function convert(key: string, words: string[]): unknown {
   const text = words.join(' ');
@@ -257,14 +287,17 @@ const quote = (word: string): string =>
   /^[\w@%+=:,./~${}-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
 /** Returns a line for each part of the command that became no key, and for each key that upstream leaves open. */
-function describeRest(given: Given, launcher: string[]): string[] {
-  const lines: string[] = [];
+function describeRest(given: Given, launcher: Launcher): string[] {
+  const lines = [...launcher.lines];
   const isTraining = !given.has('eval_only');
-  const [, processes] = /--nproc[-_]per[-_]node[ =](\S+)/.exec(launcher.join(' ')) ?? [];
-  if (processes !== undefined) {
-    const split = Number(processes) * Number(given.get('batch_split')?.[0] ?? 1);
-    const advice = `. On one device \`--set train.micro_batches=${split}\` computes as many clips at a time as each of those did`;
-    lines.push(`--nproc_per_node ${processes}: launch.devices here${isTraining && split > 1 ? advice : ''}.`);
+  const [devices, nodes] = ['devices', 'nodes'].map((name) => Number(launcher.values.get(`launch.${name}`) ?? 1));
+  const numRanks = (devices ?? 1) * (nodes ?? 1);
+  if (numRanks > 1) {
+    const split = numRanks * Number(given.get('batch_split')?.[0] ?? 1);
+    const alone = `--set launch.devices=1${nodes !== 1 ? ' --set launch.nodes=1' : ''}`;
+    lines.push(
+      `On one device \`${alone} --set train.micro_batches=${split}\` computes as many clips at a time as each of ${numRanks} does.`,
+    );
   }
   for (const [name, words] of given) {
     const flag = UPSTREAM_FLAGS[name];

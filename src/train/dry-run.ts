@@ -12,7 +12,7 @@ import { describeWorkers } from '../data/workers.ts';
 import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import { RunFolder } from '../run/folder.ts';
-import { checkPlace, refuseSmallDisk } from '../run/place.ts';
+import { checkPlace, explainLack, refuseSmallDisk } from '../run/place.ts';
 import type { FeaturesChecked, ModelForecast } from '../runtime/replies.ts';
 import { startRuntime } from '../runtime/runtime.ts';
 import { Session } from '../runtime/session.ts';
@@ -32,6 +32,8 @@ interface Plan {
   /** null: training reads the videos. */
   features: FeaturesChecked | null;
   model: ModelForecast;
+  /** Why this machine cannot do it, and another one can; null: it can. */
+  lacks: string | null;
   /** null: it begins anew. */
   onwards: Onwards | null;
 }
@@ -95,19 +97,20 @@ async function makePlan(
   config: Config,
   runDir: string,
   lists: CheckedLists,
-): Promise<Pick<Plan, 'features' | 'model'>> {
+): Promise<Pick<Plan, 'features' | 'model' | 'lacks'>> {
   const problems: string[] = [];
   const features = await collect(problems, async () =>
     config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
   );
-  const { model } = (await collect(problems, () => session.describe(config, lists.val?.numLines ?? null))) ?? {};
+  const { model, lacks = null } =
+    (await collect(problems, () => session.describe(config, lists.val?.numLines ?? null))) ?? {};
   if (model && problems.length === 0)
     await collect(problems, async () =>
       refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),
     );
   if (problems.length > 0) throw new UserError(problems);
   if (features === undefined || !model) throw new Error('describe gave no model');
-  return { features, model };
+  return { features, model, lacks: lacks ?? explainLack(config) ?? null };
 }
 
 async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {
@@ -131,18 +134,25 @@ function tellBesides({ notes, warnings }: Told, report: Report): void {
 }
 
 function tellPlan(config: Config, folder: RunFolder, plan: Plan, told: Told, report: Report): void {
-  const { lists, features, model, onwards } = plan;
+  const { lists, features, model, lacks, onwards } = plan;
+  const { device, devices, nodes } = config.launch;
+  if (device === 'auto' && devices * nodes > 1 && model.memory.device === 'cpu')
+    told.notes.push(`No GPU is seen here: planned for processes on CPUs. \`--set launch.device=cuda\` plans for GPUs.`);
   const counts = { train: lists.train?.numLines ?? 0, val: lists.val?.numLines ?? 0 };
   if (report.json) {
+    const share = findShare(config);
     const resumed = { resumed_from: onwards?.checkpoint ?? null, start_step: onwards === null ? 0 : onwards.step };
-    report.event({ kind: 'planned', config, model, lists: counts, features, ...resumed });
+    report.event({ kind: 'planned', config, model, share, lacks, lists: counts, features, ...resumed });
     tellBesides(told, report);
     return;
   }
-  const { memory } = model;
   const epochs = (config.train.steps * config.train.batch_size) / Math.max(1, counts.train);
   const besides = told.warnings.length === 0 ? '' : ` (${plural(told.warnings.length, 'warning')})`;
-  report.print(`This can be trained: lists, weights and keys are in order${besides}. Dry run: nothing was written.`);
+  const where = lacks === null ? '' : ' on another machine';
+  report.print(
+    `This can be trained${where}: lists, weights and keys are in order${besides}. Dry run: nothing was written.`,
+  );
+  if (lacks !== null) report.note(`Not here: ${lacks}`);
   tellBesides(told, report);
   report.print(
     [
@@ -150,13 +160,46 @@ function tellPlan(config: Config, folder: RunFolder, plan: Plan, told: Told, rep
       `data      ${plural(counts.train, 'video')} to train on (${epochs.toFixed(1)} epochs), ${counts.val} to evaluate on, ${plural(config.data.num_classes, 'class')}`,
       ...(features === null ? [] : [`features  ${describeFeatures(features)}`]),
       `model     ${formatCount(model.parameters_total)} parameters, ${formatCount(model.parameters_trained)} trained; ${(model.flops_per_view / 1e9).toFixed(1)} GFLOPs a view`,
-      `memory    about ${formatBytes(memory.training_bytes)} to train, ${formatBytes(memory.evaluation_bytes)} to evaluate (Python on ${memory.device}, ${memory.precision}; loader workers and Node come on top)`,
+      `batch     ${describeShare(findShare(config))}`,
+      `memory    ${describeMemory(model, config.launch)}`,
       `resume    ${describeOnwards(onwards, folder, config.train.steps)}`,
       '',
       'The whole configuration:',
       JSON.stringify(config, null, 2),
     ].join('\n'),
   );
+}
+
+/** What each device has of a batch. */
+interface Share {
+  num_devices: number;
+  num_nodes: number;
+  clips: number;
+  micro_batches: number;
+  clips_at_once: number;
+}
+
+function findShare({ train, launch }: Config): Share {
+  const numDevices = launch.devices * launch.nodes;
+  const [clips, parts] = [train.batch_size / numDevices, train.micro_batches];
+  const counts = { num_devices: numDevices, num_nodes: launch.nodes };
+  return { ...counts, clips, micro_batches: parts, clips_at_once: clips / parts };
+}
+
+function describeShare({ num_devices, num_nodes, clips, micro_batches, clips_at_once }: Share): string {
+  const parts = micro_batches === 1 ? 'at once' : `in ${micro_batches} micro-batches of ${clips_at_once}`;
+  if (num_devices === 1) return `${plural(clips, 'clip')} a step, ${parts}`;
+  const nodes = num_nodes === 1 ? '' : ` on ${num_nodes} nodes`;
+  return `${num_devices * clips} clips a step: ${clips} on each of ${num_devices} devices${nodes}, ${parts}`;
+}
+
+function describeMemory({ memory }: ModelForecast, { devices, nodes }: Config['launch']): string {
+  const { device, precision, training_bytes, evaluation_bytes } = memory;
+  const each = devices * nodes === 1 ? '' : ` on each device`;
+  const all =
+    device === 'cpu' && devices > 1 ? `; ${formatBytes(devices * training_bytes)} for ${devices} processes` : '';
+  const what = `Python on ${device}, ${precision}; loader workers and Node come on top`;
+  return `about ${formatBytes(training_bytes)} to train, ${formatBytes(evaluation_bytes)} to evaluate${each} (${what})${all}`;
 }
 
 function describeFeatures({ folder, bytes, ...cache }: FeaturesChecked): string {

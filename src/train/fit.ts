@@ -33,11 +33,12 @@ export interface Measured {
   workers_bytes: number;
 }
 
-export async function fitBatch({ config, budgetBytes }: FitRequest, report: Report): Promise<void> {
+export async function fitBatch({ config: whole, budgetBytes }: FitRequest, report: Report): Promise<void> {
+  const config = takeShare(whole);
   const { cuts, freeBytes } = await forecastCuts(config);
   const budget = budgetBytes ?? freeBytes;
   const most = budgetBytes === null ? 'is free now' : 'were given';
-  report.note(`${formatBytes(budget)} ${most}; ${cuts.length} ways to cut a batch of ${config.train.batch_size}`);
+  report.note(`${formatBytes(budget)} ${most}; ${cuts.length} ways to cut ${describeBatch(whole)}`);
   let workersBytes = 0;
   const found = await searchCut(cuts, budget, async (cut) => {
     const measured = await measureTraining(withCut(config, cut.micro_batches));
@@ -47,7 +48,21 @@ export async function fitBatch({ config, budgetBytes }: FitRequest, report: Repo
     return measured.peak_bytes;
   });
   if (found === undefined) throw new UserError(explainTooSmall(config, cuts.at(-1), budget));
-  tell(config, found, budget, workersBytes, report);
+  tell(whole, found, budget, workersBytes, report);
+}
+
+/** What one device computes, as a training of its own. */
+function takeShare({ train, launch, ...rest }: Config): Config {
+  const share = train.batch_size / (launch.devices * launch.nodes);
+  return { ...rest, train: { ...train, batch_size: share }, launch: { ...launch, devices: 1, nodes: 1 } };
+}
+
+function describeBatch({ train, launch }: Config): string {
+  const numDevices = launch.devices * launch.nodes;
+  const whole = `a batch of ${train.batch_size}`;
+  return numDevices === 1
+    ? whole
+    : `the ${train.batch_size / numDevices} clips that each of ${numDevices} devices has of ${whole}`;
 }
 
 /** Returns the bytes of `--memory`, null without it. */
@@ -138,7 +153,8 @@ function explainTooSmall(config: Config, smallest: Cut | undefined, budget: numb
 function tell(config: Config, cut: Cut, budget: number, workersBytes: number, report: Report): void {
   const { batch_size } = config.train;
   const { micro_batches, forecast_bytes, measured_bytes } = cut;
-  const micro_batch = batch_size / micro_batches;
+  const share = takeShare(config).train.batch_size;
+  const micro_batch = share / micro_batches;
   const set = `--set train.micro_batches=${micro_batches}`;
   if (report.json) {
     const bytes = { forecast_bytes, measured_bytes, workers_bytes: workersBytes, budget_bytes: budget };
@@ -147,7 +163,7 @@ function tell(config: Config, cut: Cut, budget: number, workersBytes: number, re
   }
   report.print(
     [
-      `batch     ${plural(batch_size, 'clip')} in ${plural(micro_batches, 'part')} of ${micro_batch}`,
+      `batch     ${plural(share, 'clip')}${share === batch_size ? '' : ' on each device'} in ${plural(micro_batches, 'part')} of ${micro_batch}`,
       `memory    ${formatBytes(measured_bytes ?? 0)} measured, ${formatBytes(forecast_bytes)} forecast, of ${formatBytes(budget)}`,
       `besides   ${formatBytes(workersBytes)} in the loader workers (made-up clips), about 0.1 GiB in Node`,
       `use       ${set}`,

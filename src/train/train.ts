@@ -13,7 +13,7 @@ import { firstSettings, plainCohort, readCohort } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import { RunFolder } from '../run/folder.ts';
 import { describeOutcome, describeStart } from '../run/outcome.ts';
-import { checkPlace } from '../run/place.ts';
+import { checkPlace, explainLack } from '../run/place.ts';
 import { Session } from '../runtime/session.ts';
 import { endRuntime } from '../runtime/with-session.ts';
 import { runAttempts, startPython } from './restarts.ts';
@@ -70,6 +70,8 @@ export async function readWork(args: WorkArguments, note: (text: string) => void
 export async function train(request: TrainRequest, report: Report): Promise<void> {
   const { cohort } = request;
   refuseSeveral(firstSettings(cohort).launch);
+  const lack = explainLack(firstSettings(cohort));
+  if (lack !== undefined) throw new UserError(lack);
   const folder = new RunFolder(request.runDir, request.attempt);
   checkPlace(folder.dir);
   folder.refuseFenced();

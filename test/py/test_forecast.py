@@ -288,3 +288,15 @@ def test_multiply_adds_of_the_temporal_modules_are_those_of_their_sizes() -> Non
     assert count() - count(conv=False) == 2 * (3 * 3 * 10 * 32)  # three taps a token and channel
     maps, offsets = 2 * 2 * 9 * 9 * 32, 2 * 2 * 9 * 3 * 5 * 32
     assert count() - count(cross_attention=False) == 2 * (maps + offsets)
+
+
+def test_of_several_devices_each_has_its_share_of_the_batch_and_a_gradient_that_goes_round() -> None:
+    def describe(**changes: Any) -> dict[str, Any]:
+        gpu = {"launch__device": "cuda", "train__precision": "fp16"}
+        return forecast.describe_model(small.settings(**gpu, **changes))["memory"]
+
+    alone = describe(train__batch_size=4, train__micro_batches=2)
+    shared = describe(train__batch_size=32, train__micro_batches=2, launch__devices=4, launch__nodes=2)
+    trained = forecast.describe_model(small.settings())["parameters_trained"]
+    assert shared["transient_bytes"] - alone["transient_bytes"] == trained * 4
+    assert {**shared, "transient_bytes": 0, "training_bytes": 0} == {**alone, "transient_bytes": 0, "training_bytes": 0}

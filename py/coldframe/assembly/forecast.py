@@ -39,7 +39,8 @@ def describe_models(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe_model(settings: Settings) -> dict[str, Any]:
-    """Returns parameters (total, trained), multiply-adds a view, and bytes to train and to evaluate on one device.
+    """Returns parameters (total, trained), multiply-adds a view, and bytes to train and to evaluate on each
+    device.
 
     A cohort takes `shared_bytes` once, the most of `features_bytes` and of `transient_bytes` that any trial has, and
     the sum of `trial_bytes`.
@@ -71,8 +72,10 @@ def _describe_memory(settings: Settings) -> dict[str, Any]:
     waiting = trained if train.micro_batches > 1 or replays else 0
     trial = (3 + (train.ema_decay is not None)) * decoder + 2 * (trained - decoder) + waiting
     passing, backward = count_transients(settings, trained - waiting, precision)
+    # One trial's gradients go round among the ranks while the next one learns.
+    passing, backward = (each + (settings.launch.num_ranks > 1) * trained * FLOAT_BYTES for each in (passing, backward))
     parts = {
-        "shared_bytes": round(process + backbone_bytes) + _clip_bytes(settings, train.batch_size),
+        "shared_bytes": round(process + backbone_bytes) + _clip_bytes(settings, _share(settings)),
         "features_bytes": count_features(settings, precision),
         "trial_bytes": trial * FLOAT_BYTES,
         "transient_bytes": passing + backward if on_cpu else max(passing, backward),
@@ -126,8 +129,13 @@ def count_transients(settings: Settings, num_gradients: int, precision: str) -> 
     return passing, _backward_bytes(settings, shard, num_gradients * FLOAT_BYTES, itemsize)
 
 
+def _share(settings: Settings) -> int:
+    """Returns the clips of a batch that each rank has."""
+    return max(1, settings.train.batch_size // settings.launch.num_ranks)
+
+
 def _shard(settings: Settings) -> int:
-    return max(1, settings.train.batch_size // settings.train.micro_batches)
+    return max(1, _share(settings) // settings.train.micro_batches)
 
 
 def _count_tuned(settings: Settings, backbone: BackboneSizes) -> int:

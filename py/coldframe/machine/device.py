@@ -23,8 +23,19 @@ def choose_device(wanted: str) -> str:
         return f"cuda:{torch.cuda.current_device()}"
     if wanted == "auto":
         return "cpu"
+    raise UserError(explain_lack(wanted) or "")
+
+
+def explain_lack(wanted: str) -> str | None:
+    """Returns why this machine cannot be what `launch.device` names, None where it can."""
+    if wanted != "cuda":
+        return None
+    import torch
+
+    if torch.cuda.is_available():
+        return None
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    raise UserError(
+    return (
         f"launch.device is cuda, and PyTorch {torch.__version__} ({built}) sees no GPU. "
         "Set launch.device: cpu, or install a CUDA build: make setup TORCH=..."
     )

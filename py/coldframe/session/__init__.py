@@ -18,7 +18,7 @@ from coldframe.cache.write import Extraction
 from coldframe.evaluate.evaluation import ensemble
 from coldframe.evaluate.export.features import Choice, FeatureExport
 from coldframe.machine import environment, lock
-from coldframe.machine.device import choose_device, choose_precision
+from coldframe.machine.device import choose_device, choose_precision, explain_lack
 from coldframe.prepare.clips import Preparation
 from coldframe.session import inference, inspection, stored, training, watching
 from coldframe.session.running import Running, open_running
@@ -45,14 +45,18 @@ class Session:
 
     def describe(self, settings: dict[str, Any] | None = None, num_val: int | None = None) -> dict[str, Any]:
         """Returns the environment and, for a configuration, the sizes of its model and the memory it will take; the
-        machine is asked for what a training with an evaluation on so many videos needs."""
-        model = None
+        machine is asked for what a training with an evaluation on so many videos needs. `lacks` says that it has not
+        the device that the configuration names; None otherwise."""
+        model, lacks = None, None
         if settings is not None:
             wanted = Settings.from_json(settings)
-            choose_precision(wanted.train.precision, choose_device(wanted.launch.device))  # a run here is asked about
-            batches.refuse_lacking(wanted, "train", num_val)
+            lacks = explain_lack(wanted.launch.device)
+            if lacks is None:  # else a run on another machine is planned
+                choose_precision(wanted.train.precision, choose_device(wanted.launch.device))
+                batches.refuse_lacking(wanted, "train", num_val)
             model = forecast.describe_model(wanted)
-        return {"environment": environment.describe_environment(codecs.describe_decoder()), "model": model}
+        here = environment.describe_environment(codecs.describe_decoder())
+        return {"environment": here, "model": model, "lacks": lacks}
 
     def memory(self, device: str) -> dict[str, Any]:
         """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""

@@ -8,7 +8,11 @@ const range = z.object({ estimate: count, low: count, high: count });
 export const PREPARE = [
   plain('planned', '`train --dry-run`.', {
     config: anything.describe('the whole configuration'),
-    model: anything.describe('sizes, operations and memory'),
+    model: anything.describe('sizes, operations and memory, of each device'),
+    share: z
+      .object({ num_devices: count, num_nodes: count, clips: count, micro_batches: count, clips_at_once: count })
+      .describe('what each device has of a batch'),
+    lacks: text.nullable().describe('why this machine cannot train it, and another one can'),
     lists: z.object({ train: count, val: count }).describe('lines'),
     features: anything.nullable().describe('what the feature cache holds'),
     resumed_from: text.nullable().describe('checkpoint that the run would go on from'),
