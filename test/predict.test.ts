@@ -348,6 +348,7 @@ describe('doctor', () => {
     expect(lines.filter((line) => !line.startsWith('ok    '))).toEqual([]);
     expect(stdout).toMatch(/Python +3\.\d+\.\d+; torch 2\./);
     expect(stdout).toMatch(/Video decoder +FFmpeg \d/);
+    expect(stdout).toMatch(/All-reduce +2 processes over gloo, in \d+\.\d s/);
   });
 
   test('tells how to mend a Python that is not there', async () => {

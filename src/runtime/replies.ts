@@ -37,6 +37,17 @@ export const describeSchema = z.object({
   lacks: z.string().nullable(),
 });
 
+export const meetSchema = z.object({
+  meetings: z.array(
+    z.object({
+      backend: z.string(),
+      num_processes: z.number(),
+      seconds: z.number(),
+      problem: z.string().nullable(),
+    }),
+  ),
+});
+
 export const openSchema = z.object({
   step: z.number(),
   trials: z.array(z.string()),

@@ -20,6 +20,7 @@ import {
   featuresForecastSchema,
   forecastSchema,
   inspectSchema,
+  meetSchema,
   memorySchema,
   openSchema,
 } from './replies.ts';
@@ -105,6 +106,11 @@ export class Session {
   /** With a configuration: how many videos its evaluation reads, null where there is none. */
   describe(settings: object | null, numVal: number | null = null) {
     return this.runtime.call('describe', { settings, num_val: numVal }, describeSchema);
+  }
+
+  /** Whether processes of this machine can train together; it takes seconds. */
+  meet() {
+    return this.runtime.call('meet', {}, meetSchema);
   }
 
   /** What each of these configurations will take, quickly: nothing is built. */

@@ -7,6 +7,7 @@ import { showPath, UserError } from '../base/errors.ts';
 import { formatBytes } from '../base/format.ts';
 import { PROJECT } from '../base/paths.ts';
 import type { Report } from '../base/printer.ts';
+import type { meetSchema } from '../runtime/replies.ts';
 import { withSession } from '../runtime/with-session.ts';
 
 interface Finding {
@@ -32,6 +33,8 @@ const environmentSchema = z.object({
   cuda: z.string().nullable(),
   gpu_driver: z.boolean(),
   devices: z.array(z.object({ name: z.string(), memory_bytes: z.number(), capability: z.string() })),
+  visible_devices: z.string().nullable(),
+  numa: z.array(z.object({ cores: z.string(), gpus: z.array(z.number()) })),
   decoder: z.object({
     ffmpeg: z.string(),
     missing: z.array(z.string()),
@@ -41,6 +44,7 @@ const environmentSchema = z.object({
 });
 
 type Environment = z.infer<typeof environmentSchema>;
+type Meeting = z.infer<typeof meetSchema>['meetings'][number];
 
 /** Prints the findings; throws UserError with the repairs when something is missing. */
 export async function examine(report: Report): Promise<void> {
@@ -76,8 +80,11 @@ function examineFolder(): Finding {
 async function examinePython(): Promise<Finding[]> {
   const repair = `Run \`make setup\` in ${PROJECT}.`;
   try {
-    const { environment } = await withSession({ stallSeconds: 120 }, (session) => session.describe(null));
-    return describeEnvironment(environmentSchema.parse(environment));
+    return await withSession({ stallSeconds: 300 }, async (session) => {
+      const { environment } = await session.describe(null);
+      const { meetings } = await session.meet();
+      return [...describeEnvironment(environmentSchema.parse(environment)), ...meetings.map(describeMeeting)];
+    });
   } catch (error) {
     const { message, lines = [] } = error as Error & { lines?: string[] };
     const found = [message, ...lines.slice(-3)].join(`\n${' '.repeat(21)}`);
@@ -85,9 +92,33 @@ async function examinePython(): Promise<Finding[]> {
   }
 }
 
+/** Processes that train together sum up their gradients: one such sum. */
+function describeMeeting({ backend, num_processes, seconds, problem }: Meeting): Finding {
+  const [what, advice] =
+    backend === 'nccl'
+      ? ['GPUs', '`NCCL_DEBUG=INFO coldframe doctor` says more']
+      : ['processes', 'They meet on the loopback interface, 127.0.0.1: see that it is up'];
+  return {
+    name: 'All-reduce',
+    ok: problem === null,
+    found: problem ?? `${num_processes} ${what} over ${backend}, in ${seconds.toFixed(1)} s`,
+    repair: `${advice}. \`launch.devices: 1\`, the default, needs none of it.`,
+  };
+}
+
+/** Where a machine has memory in several places, what is far costs time. */
+function describeNuma(numa: Environment['numa']): Finding[] {
+  if (numa.length < 2) return [];
+  const parts = numa.map(({ cores, gpus }) => `cores ${cores}${gpus.length > 0 ? ` with GPU ${gpus.join(', ')}` : ''}`);
+  return [
+    { name: 'NUMA', ok: true, found: `${numa.length} nodes, to which processes are not bound: ${parts.join('; ')}` },
+  ];
+}
+
 function describeEnvironment(env: Environment): Finding[] {
   const versions = Object.entries(env.packages).map(([name, version]) => `${name} ${version}`);
   const gpus = env.devices.map(({ name, memory_bytes }) => `${name} (${formatBytes(memory_bytes)})`);
+  const visible = env.visible_devices === null ? '' : ` (CUDA_VISIBLE_DEVICES=${env.visible_devices})`;
   const shm = env.shared_memory_bytes;
   const missing = env.decoder.missing;
   return [
@@ -97,9 +128,9 @@ function describeEnvironment(env: Environment): Finding[] {
       ok: env.devices.length > 0 || !env.gpu_driver,
       found:
         gpus.length > 0
-          ? gpus.join(', ')
+          ? `${gpus.join(', ')}${visible}`
           : env.gpu_driver
-            ? 'there is one, and PyTorch does not see it'
+            ? `there is one, and PyTorch does not see it${visible}`
             : 'none: the CPU is used',
       repair: `PyTorch is built ${env.cuda === null ? 'without CUDA' : `for CUDA ${env.cuda}`}: make setup TORCH=... with the build for your driver.`,
     },
@@ -108,6 +139,7 @@ function describeEnvironment(env: Environment): Finding[] {
       ok: true,
       found: `${env.num_cpus} cores, ${env.num_threads} threads, ${env.cpu}${env.cpu_has_bf16 ? ' with bfloat16' : ''}, ${formatBytes(env.memory_bytes)} memory`,
     },
+    ...describeNuma(env.numa),
     {
       name: 'Video decoder',
       ok: env.decoder.error === null && missing.length === 0,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coldframe.errors import UserError
-from coldframe.machine import device, environment
+from coldframe.machine import device, environment, meeting
 
 
 @pytest.fixture
@@ -119,3 +119,28 @@ def test_loader_workers_are_at_most_the_cores_of_a_slot(monkeypatch: pytest.Monk
     for share, wanted, given in (("", 12, 8), ("", 0, 0), ("", 3, 3), ("2", 12, 2), ("16", 12, 8), ("0", 12, 8)):
         monkeypatch.setenv("COLDFRAME_CPUS", share)
         assert environment.count_workers(wanted) == given, (share, wanted)
+
+
+def test_parts_of_a_machine_with_memory_of_their_own_and_the_gpus_near_to_them(tmp_path: Path) -> None:
+    buses = ["0000:3b:00.0", "0000:af:00.0", "0000:b0:00.0", "0000:ff:00.0"]
+    for bus, node in zip(buses, ("0", "1", "1", "-1"), strict=True):  # -1: the firmware does not say
+        folder = tmp_path / "bus" / "pci" / "devices" / bus
+        folder.mkdir(parents=True)
+        (folder / "numa_node").write_text(f"{node}\n")
+    for number in (0, 1, 10):
+        folder = tmp_path / "devices" / "system" / "node" / f"node{number}"
+        folder.mkdir(parents=True)
+        (folder / "cpulist").write_text(f"{8 * number}-{8 * number + 7}\n")
+    assert environment.find_numa(buses, tmp_path) == [
+        {"cores": "0-7", "gpus": [0]},
+        {"cores": "8-15", "gpus": [1, 2]},
+        {"cores": "80-87", "gpus": []},
+    ]
+    assert environment.find_numa(["0000:00:00.0"], tmp_path / "elsewhere") == []
+
+
+def test_processes_that_cannot_meet_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no-such-net")
+    (meeting_of_two,) = meeting.try_meeting()
+    assert (meeting_of_two["backend"], meeting_of_two["num_processes"]) == ("gloo", 2)
+    assert "no-such-net" in meeting_of_two["problem"]

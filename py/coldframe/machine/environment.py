@@ -35,6 +35,8 @@ def describe_environment(decoder: dict[str, Any]) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "gpu_driver": Path("/proc/driver/nvidia/version").exists(),
         "devices": [_describe_gpu(index) for index in range(torch.cuda.device_count())],
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "numa": find_numa([_find_bus(index) for index in range(torch.cuda.device_count())]),
     }
 
 
@@ -45,6 +47,34 @@ def _describe_gpu(index: int) -> dict[str, Any]:
         "memory_bytes": properties.total_memory,
         "capability": f"{properties.major}.{properties.minor}",
     }
+
+
+def _find_bus(index: int) -> str:
+    """Returns where a GPU sits, as `0000:3b:00.0`; older versions of PyTorch do not tell."""
+    properties = torch.cuda.get_device_properties(index)
+    domain, bus, device = (getattr(properties, f"pci_{name}_id", 0) for name in ("domain", "bus", "device"))
+    return f"{domain:04x}:{bus:02x}:{device:02x}.0"
+
+
+def find_numa(buses: list[str], root: Path = Path("/sys")) -> list[dict[str, Any]]:
+    """Returns the parts of a machine that have memory of their own: cores, and by index the GPUs near to them."""
+    near = [_read(root / "bus" / "pci" / "devices" / bus / "numa_node") for bus in buses]
+    nodes = sorted(
+        (int(folder.name[len("node") :]), folder)
+        for folder in (root / "devices" / "system" / "node").glob("node[0-9]*")
+    )
+    return [
+        {"cores": _read(folder / "cpulist"), "gpus": [index for index, node in enumerate(near) if node == str(number)]}
+        for number, folder in nodes
+    ]
+
+
+def _read(file: Path) -> str:
+    """Returns the text, empty where there is none."""
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def count_cpus() -> int:

@@ -29,6 +29,7 @@ VERBS = (
     "describe",
     "forecast",
     "memory",
+    "meet",
     "lock",
     "open",
     "advance",

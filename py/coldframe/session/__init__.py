@@ -17,7 +17,7 @@ from coldframe.assembly import batches, forecast
 from coldframe.cache.write import Extraction
 from coldframe.evaluate.evaluation import ensemble
 from coldframe.evaluate.export.features import Choice, FeatureExport
-from coldframe.machine import environment, lock
+from coldframe.machine import environment, lock, meeting
 from coldframe.machine.device import choose_device, choose_precision, explain_lack
 from coldframe.prepare.clips import Preparation
 from coldframe.session import inference, inspection, stored, training, watching
@@ -61,6 +61,10 @@ class Session:
     def memory(self, device: str) -> dict[str, Any]:
         """Returns bytes: this process's peak so far, its loader workers' together, and what is free for a model."""
         return environment.describe_memory(torch.device(choose_device(device)))
+
+    def meet(self) -> dict[str, Any]:
+        """Returns whether processes of this machine can train together, and GPUs where there are several."""
+        return {"meetings": meeting.try_meeting()}
 
     def ensemble(self, paths: list[str]) -> dict[str, Any]:
         """Returns the accuracy of each file of scores and of their mean."""
