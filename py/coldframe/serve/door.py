@@ -63,7 +63,7 @@ def summarize(replies: list[Reply | None], result: str) -> dict[str, Any]:
     causes = [one for one in failed if one[1]["reply"]["error"]["code"] != "peer_lost"] or failed
     rank, reply = causes[0]
     error = dict(reply["reply"]["error"])
-    if error["kind"] == "bug" and len(failed) < len(replies):  # what all do alike is the program's; this may pass
+    if error["kind"] == "bug" and len(causes) < len(replies):  # what all do alike is the program's; this may pass
         error["message"] = f"rank {rank} on {reply['host']}: {error['message']}"
         if error["code"] == "bug":
             error["code"] = "rank_failed"

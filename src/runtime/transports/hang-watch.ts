@@ -36,6 +36,7 @@ export class HangWatch {
   #isSteady = false;
   #timer: NodeJS.Timeout | undefined;
   #quiet = 0;
+  #isOver = false;
 
   constructor(seconds: number, tell: (rank: number, how: string) => void) {
     this.#seconds = seconds;
@@ -82,8 +83,8 @@ export class HangWatch {
 
   #found(rank: number, how: string): void {
     this.stop();
-    this.#seen.clear();
-    this.#tell(rank, how);
+    if (!this.#isOver) this.#tell(rank, how);
+    this.#isOver = true;
   }
 }
 
