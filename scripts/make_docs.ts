@@ -58,6 +58,7 @@ const FOLDERS: Record<string, string> = {
   'py/coldframe/session': 'The verbs, and what is running while they are asked.',
   'py/coldframe/train': 'Training: trials in a cohort, checkpoints, metrics; the search of a sweep.',
   'py/coldframe/train/curves': 'Training curves: TensorBoard, Weights & Biases, MLflow.',
+  'py/coldframe/train/gradients': 'From gradients to a step: their sum over the ranks, and AdamW.',
   'py/coldframe/train/targets':
     'What labels ask of a trial: its loss, mixed clips, and from which score on a class is there.',
   'py/coldframe/evaluate': 'Evaluation and its scores, and what is looked at in them; timelines, attention.',

@@ -17,8 +17,8 @@ from coldframe.data.augment import (
     eval_views,
     training_view,
 )
-from coldframe.data.clips import DummyClips, normalize_, sample_order
-from coldframe.data.loader import eval_loader
+from coldframe.data.clips import DummyClips, normalize_
+from coldframe.data.loader import eval_loader, train_loader
 from coldframe.video.frames import training_indices, view_indices
 
 Fixture = dict[str, Any]
@@ -67,11 +67,19 @@ def _same_crops(case: Fixture) -> bool:
 
 def _same_train_order(case: Fixture) -> bool:
     """Each rank takes its contiguous share of every batch; a resumed run takes the batches that are left."""
-    size, share = case["batch_size"], case["per_rank_batch"]
-    first = case["resume_step"] * size
-    order = sample_order(case["dataset_len"], 0, first, case["num_batches"] * size)
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    return [item for batch in batches for item in batch[case["rank"] * share :][:share]] == case["order"]
+    size, share, first = case["batch_size"], case["per_rank_batch"], case["resume_step"]
+    videos = DummyClips(case["dataset_len"], num_classes=1, num_frames=1, size=1, seed=0)
+    batches = train_loader(
+        videos,
+        seed=0,
+        start_step=first,
+        num_steps=first + case["num_batches"],
+        batch_size=size,
+        num_workers=0,
+        rank=case["rank"],
+        world_size=size // share,
+    )
+    return [index for batch in batches for index in batch.indices.tolist()] == case["order"]
 
 
 def _same_eval_order(case: Fixture) -> bool:

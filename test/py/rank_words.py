@@ -35,4 +35,4 @@ def lose(folder: Path) -> Any:
         return errors.describe(error), ranks.waiting_since()
 
 
-CASES = {"gather": gather, "reduce": reduce, "lose": (2, lose)}
+CASES = {"gather": gather, "reduce": reduce, "lose": ((2,), lose)}

@@ -20,7 +20,7 @@ Case = Callable[[Path], Any]  # of a folder that the ranks of one number share
 
 def run_cases(module: str, folder: Path, sizes: list[int]) -> dict[int, dict[str, list[Any]]]:
     """Returns by number of ranks and name of the case what each rank returned. `module` lies beside this file and has
-    CASES, by name; those that are a (least number of ranks, case) are left out where there are fewer."""
+    CASES, by name; those that are a (numbers of ranks, case) are for these numbers alone."""
     path = os.pathsep.join(str(ROOT / each) for each in ("py", "test/py", "scripts"))
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, __file__, module, str(folder), *map(str, sizes)]
@@ -68,8 +68,8 @@ def _fork(cases: dict[str, Any], folder: Path, rank: int, size: int, port: int) 
         ranks.start(60)
         results = {}
         for name, case in cases.items():
-            least, case = case if isinstance(case, tuple) else (1, case)
-            if size >= least:
+            only, case = case if isinstance(case, tuple) else ((size,), case)
+            if size in only:
                 results[name] = case(folder / str(size))
         (folder / f"{size}-{rank}.pkl").write_bytes(pickle.dumps(results))
     except BaseException:

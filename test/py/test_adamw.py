@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import small
-from coldframe.train.adamw import AdamW
+from coldframe.train.gradients.adamw import AdamW
 
 
 def train(

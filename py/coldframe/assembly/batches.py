@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,6 +12,7 @@ from coldframe.data.clips import Batch, DummyClips, EvalViews, Listed, TrainClip
 from coldframe.data.labels import ClassCounts, Label, count_classes
 from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
 from coldframe.data.order import ClassOrder, Order
+from coldframe.machine import ranks
 from coldframe.machine.environment import count_workers
 from coldframe.machine.sharing import refuse_small
 from coldframe.settings import Settings
@@ -23,16 +25,17 @@ def refuse_lacking(settings: Settings, mode: str, num_val: int | None) -> None:
     data, train, views = settings.data, settings.train, settings.eval
     if mode == "predict" or (data.features is None and not data.dummy):
         choose_reader(data.reader)
-    num_workers = count_workers(data.num_workers)
+    on_node, on_all = settings.launch.devices, settings.launch.devices * settings.launch.nodes
+    num_workers = count_workers(data.num_workers, on_node)
     if mode != "train" or data.features is not None or num_workers == 0:
         return
     clip = (3, data.num_frames, data.size, data.size)
-    num_clips = train.steps * train.batch_size
-    needed_bytes = count_ready_bytes(clip, num_clips, train.batch_size, num_workers, data.clips_per_video)
+    batch_size = max(1, train.batch_size // on_all)
+    needed_bytes = count_ready_bytes(clip, train.steps * batch_size, batch_size, num_workers, data.clips_per_video)
     if num_val is not None:
         view = (views.spatial_views * views.temporal_views, *clip)
-        needed_bytes += count_ready_bytes(view, num_val, views.batch_size, num_workers)
-    refuse_small(needed_bytes)
+        needed_bytes += count_ready_bytes(view, math.ceil(num_val / on_all), views.batch_size, num_workers)
+    refuse_small(on_node * needed_bytes)
 
 
 def _stride(settings: Settings) -> int | None:
@@ -99,7 +102,7 @@ def training_clips(settings: Settings, items: VideoList) -> TrainClips | DummyCl
 
 
 def training_batches(settings: Settings, list_file: str | None, step: int, device: torch.device) -> Iterator[Batch]:
-    """Returns the batches of steps `step`.. to the end; `data.dummy` needs no list."""
+    """Returns the batches of steps `step`.. to the end, this rank's share of each; `data.dummy` needs no list."""
     data, train = settings.data, settings.train
     items = read_list(list_file) if list_file is not None else VideoList(b"")
     return train_loader(
@@ -108,7 +111,9 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
         start_step=step,
         num_steps=train.steps,
         batch_size=train.batch_size,
-        num_workers=count_workers(data.num_workers),
+        num_workers=count_workers(data.num_workers, ranks.local_world_size()),
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
         clips_per_video=data.clips_per_video,
         pin_memory=device.type == "cuda",
         order=None if data.balance == "none" else training_order(settings, items),
@@ -116,11 +121,16 @@ def training_batches(settings: Settings, list_file: str | None, step: int, devic
 
 
 def evaluation_batches(settings: Settings, list_file: str, device: torch.device) -> tuple[Iterator[Batch], int]:
-    """Returns the batches of one pass over a list, and how many videos it has."""
+    """Returns the batches of one pass over a list, this rank's share of it, and how many videos the list has."""
     items = read_list(list_file)
-    views = evaluation_clips(settings, items)
-    num_workers, is_pinned = count_workers(settings.data.num_workers), device.type == "cuda"
-    loader = eval_loader(views, batch_size=settings.eval.batch_size, num_workers=num_workers, pin_memory=is_pinned)
+    loader = eval_loader(
+        evaluation_clips(settings, items),
+        batch_size=settings.eval.batch_size,
+        num_workers=count_workers(settings.data.num_workers, ranks.local_world_size()),
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
+        pin_memory=device.type == "cuda",
+    )
     return loader, len(items)
 
 

@@ -18,6 +18,7 @@ from coldframe.decoders.linear.model import Linear
 from coldframe.decoders.linear.sizes import Frames, Pool
 from coldframe.errors import UserError
 from coldframe.machine.files import hash_file
+from coldframe.machine.lending import share
 from coldframe.machine.precision import DTYPES
 from coldframe.settings import Backbone, Settings
 
@@ -73,10 +74,16 @@ def _make_evl(settings: Settings) -> EVL:
 def build_backbone(
     settings: Settings, device: torch.device, precision: str
 ) -> tuple[VisionTransformer, str, list[str]]:
-    """Returns the backbone on its device, the SHA-256 of its weights as loaded, and notes for the user.
+    """Returns the backbone on its device, the SHA-256 of its weights as loaded, and notes for the user. Of the ranks of
+    a node one reads the weights, and all have the same memory.
 
     Raises UserError when the weights file is not what the configuration says.
     """
+    backbone, digest, notes = share(lambda: _read_backbone(settings, precision))
+    return backbone.to(device), digest, notes
+
+
+def _read_backbone(settings: Settings, precision: str) -> tuple[VisionTransformer, str, list[str]]:
     chosen = settings.model.backbone
     with torch.device("meta"):
         backbone = make_backbone(settings)
@@ -95,7 +102,7 @@ def build_backbone(
         backbone.freeze(DTYPES[precision])
     elif chosen.train_blocks is not None:
         backbone.tune(chosen.train_blocks)
-    return backbone.to(device), digest, notes
+    return backbone, digest, notes
 
 
 def _load_weights(backbone: VisionTransformer, settings: Settings) -> list[str]:

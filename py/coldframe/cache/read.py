@@ -41,6 +41,7 @@ from coldframe.data.clips import Batch, Listed, VideoList, read_list
 from coldframe.data.labels import stack_labels
 from coldframe.data.source import Source, find_replaced
 from coldframe.errors import UserError
+from coldframe.machine import ranks
 from coldframe.machine.environment import count_cpus
 from coldframe.settings import Settings
 from coldframe.video.frames import BadVideo
@@ -145,18 +146,20 @@ class Cache:
         return None
 
     def training_batches(self, settings: Settings, list_file: str, step: int, pin: bool) -> Iterator[Batch]:
-        """Yields the batches of steps `step`.. to the end: clips in the order of training without a cache, rows
-        (N, S) for clips, the view of each a function of (data.seed, step, position)."""
+        """Yields the batches of steps `step`.. to the end, this rank's share of each: clips in the order of training
+        without a cache, rows (N, S) for clips, the view of each a function of (data.seed, step, position)."""
         train, num_views = settings.train, settings.features.train_views
         items = read_list(list_file)
         repeats = settings.data.clips_per_video
         num_videos = train.batch_size // repeats
+        share = num_videos // ranks.world_size()
+        mine = range(ranks.rank() * share, (ranks.rank() + 1) * share)
         find_items = batches.training_order(settings, items)
 
         def places() -> Iterator[list[tuple[int, int]]]:
             for number in range(step, train.steps):
                 batch = []
-                for i, index in enumerate(find_items(number * num_videos, num_videos)):
+                for i, index in zip(mine, find_items(number * num_videos + mine.start, share), strict=True):
                     first = choose_view(settings.data.seed, number, i * repeats, num_views)
                     batch += [(index * num_views + (first + r) % num_views, index) for r in range(repeats)]
                 yield batch
@@ -164,12 +167,11 @@ class Cache:
         return self._batches("train", items, places(), pin, batches.num_labels(settings))
 
     def evaluation_batches(self, settings: Settings, list_file: str, pin: bool) -> tuple[Iterator[Batch], int]:
-        """Returns the batches of one pass over a list, rows (N, V, S) for clips, and how many videos it has."""
+        """Returns the batches of one pass over a list, this rank's share of it, rows (N, V, S) for clips, and how many
+        videos the list has."""
         items, size = read_list(list_file), settings.eval.batch_size
-        places = (
-            [(index, index) for index in range(first, min(first + size, len(items)))]
-            for first in range(0, len(items), size)
-        )
+        mine = range(ranks.rank(), len(items), ranks.world_size())
+        places = ([(index, index) for index in mine[first : first + size]] for first in range(0, len(mine), size))
         return self._batches("val", items, places, pin, batches.num_labels(settings)), len(items)
 
     def _batches(

@@ -19,6 +19,7 @@ from coldframe.data.clips import Batch, Listed
 from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import accuracy
 from coldframe.evaluate.scores import read_scores
+from coldframe.machine import ranks
 from coldframe.machine.files import writing
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import Trial
@@ -26,7 +27,10 @@ from coldframe.train.trial import Trial
 
 @dataclass
 class Evaluation:
-    """One pass over a list that is taken a bounded piece at a time, so that the caller can stop between pieces."""
+    """One pass over a list that is taken a bounded piece at a time, so that the caller can stop between pieces.
+
+    Each rank passes over its share; what is told after a piece is of all ranks, and the same on each.
+    """
 
     cohort: Cohort
     batches: Iterator[Batch]
@@ -38,23 +42,46 @@ class Evaluation:
     indices: list[int] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
     scores: dict[str, list[Tensor]] = field(default_factory=dict)
-
-    @property
-    def num_seen(self) -> int:
-        return len(self.indices) + len(self.bad)
+    num_seen: int = 0
 
     def advance(self, seconds: float, progress: Callable[[], None]) -> bool:
-        """Returns True when the list is through; stops between batches once `seconds` have passed."""
+        """Returns True when the list is through; stops between batches once `seconds` have passed. A rank that is
+        through with its share waits here for the others."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        is_through, bad = False, []
+        while time.monotonic() < end and not is_through:
             batch = next(self.batches, None)
             progress()
             if batch is None:
-                return True
-            self.bad += [(video.path, video.reason) for video in batch.bad]
+                is_through = True
+                continue
+            bad += [(video.path, video.reason) for video in batch.bad]
             if len(batch.labels):
                 self._score(batch)
-        return False
+        told = ranks.gather((is_through, len(self.indices), bad))
+        self.bad += [video for _, _, videos in told for video in videos]
+        self.num_seen = sum(num_scored for _, num_scored, _ in told) + len(self.bad)
+        if not all(one_is_through for one_is_through, _, _ in told):
+            return False
+        self._unite()
+        return True
+
+    def _unite(self) -> None:
+        """Puts the scores of all ranks in the order of the list, on each of them."""
+        if ranks.world_size() == 1:
+            return
+        scores = {name: torch.cat(parts) for name, parts in self.scores.items()}
+        shares = [each for each in ranks.gather((self.indices, self.labels, scores)) if each[0]]
+        self.indices = [index for indices, _, _ in shares for index in indices]
+        order = np.argsort(self.indices)
+        self.indices = [self.indices[place] for place in order]
+
+        def put(tensors: list[Tensor]) -> list[Tensor]:
+            return [torch.cat(tensors)[torch.from_numpy(order)]]
+
+        self.labels = put([label for _, labels, _ in shares for label in labels]) if shares else []
+        names = shares[0][2] if shares else {}
+        self.scores = {name: put([scores[name] for _, _, scores in shares]) for name in names}
 
     def _score(self, batch: Batch) -> None:
         num_videos, num_views = batch.clips.shape[:2]

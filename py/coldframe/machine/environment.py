@@ -84,10 +84,10 @@ def count_cpus() -> int:
     return min(cpus, int(share)) if share.isdecimal() and int(share) > 0 else cpus
 
 
-def count_workers(wanted: int) -> int:
-    """Returns the loader workers for `data.num_workers`: at most the processors. Clips are the same for any number,
-    and more would only take turns, and memory."""
-    return min(wanted, count_cpus())
+def count_workers(wanted: int, num_sharing: int = 1) -> int:
+    """Returns the loader workers of a process for `data.num_workers`: at most its share of the processors, which so
+    many processes have. Clips are the same for any number, and more would only take turns, and memory."""
+    return min(wanted, max(1, count_cpus() // num_sharing))
 
 
 def _memory_bytes() -> int:

@@ -19,6 +19,7 @@ from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation, explain_broken
 from coldframe.evaluate.export.model import Comparison, write_onnx, write_torch
+from coldframe.machine import ranks
 from coldframe.machine.environment import count_workers
 from coldframe.session.running import Running
 from coldframe.train.targets import thresholds
@@ -35,7 +36,7 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
     if running.evaluation is None:
         running.evaluation = running.start_evaluation()
     evaluation = running.evaluation
-    num_bad = len(evaluation.bad)
+    num_bad = len(evaluation.bad)  # of all ranks, as is all that follows: they go on alike, and the first writes
     done = evaluation.advance(seconds, heartbeat.progress)
     bad = [{"path": path, "reason": reason} for path, reason in evaluation.bad[num_bad:]]
     if done or (bad and running.settings.data.on_bad_video == "fail"):
@@ -48,7 +49,8 @@ def evaluate(running: Running, seconds: float, output: Path) -> dict[str, Any]:
         results = evaluation.results()
         if running.mode == "train":
             _keep_thresholds(running, results)
-        evaluation.write_scores(output, alone=running.mode == "evaluate")
+        if ranks.is_first():
+            evaluation.write_scores(output, alone=running.mode == "evaluate")
         if running.metrics is not None:
             names = running.classes or [str(label) for label in range(running.settings.data.num_classes)]
             running.metrics.write_evaluation(running.step, results, names)
@@ -92,7 +94,7 @@ def _keep_thresholds(running: Running, results: dict[str, dict[str, Any]]) -> No
         if "thresholds" in results[trial.name]:
             trial.thresholds = Thresholds(running.step, results[trial.name]["thresholds"])
     saved = None if running.run_dir is None else running.run_dir / "checkpoints" / f"step-{running.step}"
-    if saved is not None and saved.is_dir():
+    if ranks.is_first() and saved is not None and saved.is_dir():
         thresholds.write(saved, running.cohort.trials)
 
 

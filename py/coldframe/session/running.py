@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,14 @@ from coldframe.assembly import batches, forecast, models
 from coldframe.cache.read import Cache, StoredFeatures, open_cache
 from coldframe.data.clips import Batch, normalize_, read_list
 from coldframe.data.loader import to_device
+from coldframe.errors import UserError
 from coldframe.evaluate.accuracy import NO_CHOICE
 from coldframe.evaluate.evaluation import Evaluation
 from coldframe.evaluate.export.model import Comparison
 from coldframe.evaluate.timeline import Timeline
-from coldframe.machine import environment, lock
+from coldframe.machine import environment, lock, ranks
 from coldframe.machine.device import choose_device, choose_precision
+from coldframe.machine.files import hash_file
 from coldframe.settings import Settings
 from coldframe.train import checkpoint, resume
 from coldframe.train.cohort import Cohort
@@ -143,12 +146,12 @@ def open_running(
 ) -> Running:
     """Returns what a session runs; the verb `open` says what its arguments are."""
     settings = Settings.from_json(trials[0]["settings"])
-    if run_dir is not None and mode == "train":
+    if run_dir is not None and mode == "train" and ranks.is_first():
         lock.hold(run_dir)
         checkpoint.recover(run_dir / "checkpoints")
     num_val = None if lists["val"] is None else len(read_list(lists["val"]))
     batches.refuse_lacking(settings, mode, num_val)
-    resumed_from = _find_checkpoint(resume_from, run_dir)
+    resumed_from = ranks.gather(_find_checkpoint(resume_from, run_dir) if ranks.is_first() else None)[0]
     configs = {trial["name"]: trial["settings"] for trial in resume.choose_trials(trials, resumed_from)}
     device = torch.device(choose_device(settings.launch.device))
     precision, notes = choose_precision(settings.train.precision, str(device))
@@ -159,9 +162,10 @@ def open_running(
         _start_early(running)
     _build_cohort(running)
     _restore(running)
+    _refuse_different(running)
     if settings.train.compile:
         running.cohort.compile()
-    if is_trained and run_dir is not None:
+    if is_trained and run_dir is not None and ranks.is_first():
         run = settings.run
         trackers = start_trackers(run_dir, configs, run.wandb, run.mlflow)
         running.metrics = Metrics(run_dir, running.step, run.tensorboard, trackers, list(configs))
@@ -208,6 +212,37 @@ def _restore(running: Running) -> None:
             notes += initialize(trial, Path(init_from), running.backbone_sha256, running.classes)
     if not is_training and running.settings.data.labels == "multi":
         _choose_thresholds(running)
+
+
+def _refuse_different(running: Running) -> None:
+    """Raises UserError, on all ranks, where one would train something else: on a machine whose files or whose
+    arithmetic are others."""
+    if ranks.world_size() == 1:
+        return
+    lists = {kind: None if file is None else hash_file(Path(file)) for kind, file in running.lists.items()}
+    trained = {
+        f"the weights of trial {trial.name}": models.hash_state(dict(trial.named_parameters()))
+        for trial in running.cohort.trials
+    }
+    mine = {
+        "the step": running.step,
+        "the backbone": running.backbone_sha256,
+        "the device": running.device.type,
+        "the precision": running.precision,
+        **{f"the list data.{kind}_list": digest for kind, digest in lists.items()},
+        **trained,
+    }
+    told = ranks.gather((platform.node(), mine))
+    first_host, first = told[0]
+    wrong = [
+        f"rank {rank} on {host} and rank 0 on {first_host} differ in {what}: {one.get(what)} and {first[what]}."
+        for rank, (host, one) in enumerate(told)
+        for what in first
+        if one.get(what) != first[what]
+    ]
+    if wrong:
+        lines = "\n".join(wrong[:5])
+        raise UserError(f"{lines}\nAll machines of a run need the same files, versions and kind of processor.")
 
 
 def _choose_thresholds(running: Running) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from coldframe import heartbeat
 from coldframe.data.clips import read_list
 from coldframe.errors import UserError
+from coldframe.machine import ranks
 from coldframe.session.running import Running
 from coldframe.train import checkpoint, upstream
 from coldframe.train.targets.mixup import mix_batch
@@ -36,18 +37,21 @@ def _one_step(running: Running, bad: list[dict[str, str]], dropped: list[dict[st
     if running.train is None:
         running.train = running.start_training()
     batch = next(running.train)
-    unreadable = [{"path": video.path, "reason": video.reason} for video in batch.bad]
+    # All ranks know before they compute what each of them has: whether they do at all, and what a clip counts.
+    told = ranks.gather((len(batch.labels), [{"path": video.path, "reason": video.reason} for video in batch.bad]))
+    counts = [num_clips for num_clips, _ in told]
+    unreadable = [video for _, videos in told for video in videos]
     bad += unreadable
     if unreadable and running.settings.data.on_bad_video == "fail":
         return None
     loaded = time.perf_counter()
-    if not len(batch.labels):
+    if not any(counts):
         _leave_out(running, unreadable)
         seconds = loaded - started
         return {"step": running.step, "clips": 0, "data_seconds": seconds, "step_seconds": seconds, "trials": {}}
     running.num_unread = 0
     clips_NCTHW, targets = mix_batch(running.prepare(batch.clips), batch.labels, running.settings, running.step)
-    outcome = running.cohort.step(running.step, clips_NCTHW, targets, heartbeat.progress)
+    outcome = running.cohort.step(running.step, clips_NCTHW, targets, heartbeat.progress, counts)
     running.step += 1
     if running.metrics is not None:
         running.metrics.write_step(running.step, outcome)
@@ -57,7 +61,7 @@ def _one_step(running: Running, bad: list[dict[str, str]], dropped: list[dict[st
     running.drop(list(gone))
     return {
         "step": running.step,
-        "clips": len(batch.labels),
+        "clips": sum(counts),
         "data_seconds": loaded - started,
         "step_seconds": time.perf_counter() - started,
         "trials": {
@@ -89,8 +93,9 @@ def save(running: Running) -> dict[str, Any]:
         running.metrics.flush()
     keep = running.settings.run.keep_checkpoints
     folder = running.run_dir / "checkpoints"
-    path = checkpoint.save(folder, running.cohort, running.header(), keep, running.spared)
-    return {"path": str(path), "step": running.step}
+    if ranks.is_first():
+        checkpoint.save(folder, running.cohort, running.header(), keep, running.spared)
+    return {"path": str(folder / f"step-{running.step}"), "step": running.step}
 
 
 def spare(running: Running, steps: list[int], best: int | None) -> dict[str, Any]:
@@ -99,8 +104,9 @@ def spare(running: Running, steps: list[int], best: int | None) -> dict[str, Any
     assert running.run_dir is not None
     running.spared = frozenset(steps)
     folder = running.run_dir / "checkpoints"
-    checkpoint.name_best(folder, best)
-    checkpoint.prune(folder, running.step, running.settings.run.keep_checkpoints, running.spared)
+    if ranks.is_first():
+        checkpoint.name_best(folder, best)
+        checkpoint.prune(folder, running.step, running.settings.run.keep_checkpoints, running.spared)
     return {}
 
 

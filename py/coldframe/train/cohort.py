@@ -7,8 +7,9 @@ Shapes: N clips, C channels (3), T frames, H, W pixels; K classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial, reduce
 from operator import or_
 from typing import NamedTuple
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from coldframe.backbones.interface import Layer, Source
 from coldframe.backbones.shape import Wants
+from coldframe.machine import ranks
 from coldframe.machine.precision import autocast
 from coldframe.train.cuda_graphs import Recording
+from coldframe.train.schedule import shard_size
 from coldframe.train.trial import StepResult, Trial
 
 NUM_STARTED = 2  # steps before launches are recorded: they set up what is set up once
@@ -30,6 +33,32 @@ class Learned(NamedTuple):
 
     sums: tuple[Tensor, Tensor]
     gradients: list[Tensor | None]
+
+
+class _Updates:
+    """The updates of a step, a trial after the other. With other ranks a trial's gradients are summed up while the next
+    one learns; without them each is updated at once, so that one trial's gradients at a time take memory."""
+
+    def __init__(self, step: int, tells_which: bool) -> None:
+        self._step, self._tells_which = step, tells_which
+        self._sent: deque[Trial] = deque()
+        self._most_sent = 0 if ranks.world_size() == 1 else 1
+        self.figures: list[Tensor] = []
+
+    def add(self, trial: Trial) -> None:
+        """Takes a trial that has learnt all shards of this rank."""
+        trial.send(self._tells_which)
+        self._sent.append(trial)
+        self._update(self._most_sent)
+
+    def finish(self) -> list[Tensor]:
+        """Returns the figures (3,) of each trial's update."""
+        self._update(0)
+        return self.figures
+
+    def _update(self, most_left: int) -> None:
+        while len(self._sent) > most_left:
+            self.figures.append(self._sent.popleft().update(self._step))
 
 
 class Cohort:
@@ -51,40 +80,60 @@ class Cohort:
         self._recorded: object = None  # what the recording is of
 
     def step(
-        self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None] = lambda: None
+        self,
+        step: int,
+        clips_NCTHW: Tensor,
+        targets: Tensor,
+        progress: Callable[[], None] = lambda: None,
+        counts: Sequence[int] | None = None,
     ) -> dict[str, StepResult]:
         """Returns each trial's result of optimizer step `step` (from 0) on one batch of normalised clips.
 
         `targets` are labels (N,) or, after mixing, class weights (N, K), as they are where clips have several labels.
-        `progress` is called after every shard.
+        `progress` is called after every shard. `counts` are the clips of each rank, which may be none of some: every
+        clip of the whole batch counts the same. Results are those of all ranks, and the same on each.
         """
         for trial in self.trials:
             trial.begin()
-        num_clips = len(clips_NCTHW)
-        update_all = self._replay if self._may_replay(num_clips) else self._launch
-        figures = update_all(step, clips_NCTHW, targets, progress)
+        counts = counts or [len(clips_NCTHW)]
+        num_clips = sum(counts)
+        updates = _Updates(step, tells_which=0 in counts)
+        update_all = self._replay if self._may_replay(counts) else self._launch
+        update_all(step, clips_NCTHW, targets, num_clips, updates, progress)
+        figures = torch.stack(updates.finish())
         # One transfer for all trials: each would wait for the device, which meanwhile had nothing to do.
-        on_host = torch.stack(figures).tolist()
+        with ranks.waiting() if len(counts) > 1 else nullcontext():  # a GPU does what other ranks have a part in
+            on_host = figures.tolist()
         return {trial.name: trial.judge(step, row, num_clips) for trial, row in zip(self.trials, on_host, strict=True)}
 
-    def _launch(self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None]) -> list[Tensor]:
-        """Returns the figures (3,) of each trial's update, by launching everything a step does."""
+    def _launch(
+        self,
+        step: int,
+        clips_NCTHW: Tensor,
+        targets: Tensor,
+        num_clips: int,
+        updates: _Updates,
+        progress: Callable[[], None],
+    ) -> None:
+        """Computes each trial's update by launching everything a step does."""
         self._num_started += 1
-        num_clips, train = len(clips_NCTHW), self.trials[0].settings.train
-        shard_size = max(1, train.batch_size // train.micro_batches)
-        figures = []
-        for shard, start in enumerate(range(0, num_clips, shard_size)):
-            part = slice(start, start + shard_size)
+        train = self.trials[0].settings.train
+        size, first = shard_size(train), ranks.rank() * train.micro_batches
+        shards = range(0, len(clips_NCTHW), size)
+        for shard, start in enumerate(shards, first):
+            part = slice(start, start + size)
             share = len(clips_NCTHW[part]) / num_clips
-            is_last = start + shard_size >= num_clips
+            is_last = start == shards[-1]
             features = self.features(clips_NCTHW[part])
             for trial in self.trials:
                 trial.seed(step, shard)
-                trial.learn(features, targets[part], share)
-                if is_last:  # at once, so that one trial's gradients at a time take memory
-                    figures.append(trial.update(step))
+                trial.learn(features, targets[part], share, is_last)
+                if is_last:
+                    updates.add(trial)
             progress()
-        return figures
+        if not shards:  # no clip of this rank could be read: it takes what the others have learnt
+            for trial in self.trials:
+                updates.add(trial)
 
     def features(self, clips_NCTHW: Tensor) -> dict[int, Layer]:
         """Returns what decoders read of a batch, in the precision of training, no graph when frozen; what does not
@@ -134,37 +183,44 @@ class Cohort:
 
     # --- recorded launches ---
 
-    def _may_replay(self, num_clips: int) -> bool:
-        """Returns whether the step is one of many of the same launches, on a GPU."""
+    def _may_replay(self, counts: Sequence[int]) -> bool:
+        """Returns whether the step is one of many of the same launches, on a GPU: no clip is missing on any rank."""
         if self.device.type != "cuda" or not self.frozen:
             return False
         first = self.trials[0].settings
         is_wanted = first.launch.cuda_graphs and first.train.micro_batches == 1 and not first.train.compile
-        return is_wanted and num_clips == first.train.batch_size and self._num_started >= NUM_STARTED
+        return is_wanted and sum(counts) == first.train.batch_size and self._num_started >= NUM_STARTED
 
-    def _replay(self, step: int, clips_NCTHW: Tensor, targets: Tensor, progress: Callable[[], None]) -> list[Tensor]:
-        """Returns the same as `_launch`, by replaying its launches."""
+    def _replay(
+        self,
+        step: int,
+        clips_NCTHW: Tensor,
+        targets: Tensor,
+        num_clips: int,
+        updates: _Updates,
+        progress: Callable[[], None],
+    ) -> None:
+        """Computes the same as `_launch`, by replaying its launches; what goes between ranks is not among them."""
         kind = (self.wants(), targets.shape, targets.dtype)
         if self._recording is None or self._recorded != kind:
             self._recording = None  # its memory first
-            passes = {trial.name: partial(_record, trial) for trial in self.trials}
+            share = len(clips_NCTHW) / num_clips
+            passes = {trial.name: partial(_record, trial, share) for trial in self.trials}
             self._recording, self._recorded = Recording(clips_NCTHW, targets, self.features, passes), kind
         self._recording.start(clips_NCTHW, targets)
-        figures = []
         for trial in self.trials:
-            trial.seed(step, 0)
+            trial.seed(step, ranks.rank())
             trial.sums, gradients = self._recording.run(trial.name)
             for (_, parameter), gradient in zip(trial.named_parameters(), gradients, strict=True):
                 parameter.grad = gradient
-            figures.append(trial.update(step))
+            updates.add(trial)
         progress()
-        return figures
 
 
-def _record(trial: Trial, features: dict[int, Layer], targets: Tensor) -> Learned:
+def _record(trial: Trial, share: float, features: dict[int, Layer], targets: Tensor) -> Learned:
     """Returns what `learn` leaves in a trial, and takes it away again: replaying leaves it in the same tensors."""
     trial.begin()
-    trial.learn(features, targets, 1.0)
+    trial.learn(features, targets, share)
     learned = Learned(trial.sums, [parameter.grad for _, parameter in trial.named_parameters()])
     trial.begin()
     return learned

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 
+from coldframe.machine import ranks
 from coldframe.settings import Train
 
 
@@ -12,6 +13,11 @@ def stream_seed(*place: int | str) -> int:
     """Returns the 63-bit seed of the random stream that belongs to a place, e.g. (seed, "dropout", step, shard)."""
     digest = hashlib.blake2b("/".join(map(str, place)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def shard_size(train: Train) -> int:
+    """Returns how many clips go through the model at once: a micro-batch of one rank."""
+    return max(1, train.batch_size // (ranks.world_size() * train.micro_batches))
 
 
 def learning_rate(step: int, train: Train) -> float:

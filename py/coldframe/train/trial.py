@@ -21,9 +21,11 @@ from coldframe.backbones.interface import Backbone, Layers
 from coldframe.data.labels import ClassCounts
 from coldframe.decoders.interface import Decoder
 from coldframe.errors import UserError
+from coldframe.machine import ranks
 from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
-from coldframe.train.adamw import AdamW
+from coldframe.train.gradients.adamw import AdamW
+from coldframe.train.gradients.reduction import Reduction
 from coldframe.train.schedule import learning_rate, stream_seed
 from coldframe.train.targets.losses import ManyLabels, make_loss
 from coldframe.train.targets.thresholds import Thresholds
@@ -67,7 +69,7 @@ def build_trial(
 class Trial:
     """One trainable decoder with its optimizer; with `freeze: false` the backbone belongs to it as well.
 
-    A step is `begin`, for each shard `seed` and `learn`, then `update` and, its figures on the host, `judge`.
+    A step is `begin`, for each shard `seed` and `learn`, then `send`, `update` and, its figures on the host, `judge`.
     """
 
     def __init__(
@@ -153,11 +155,14 @@ class Trial:
         """Puts torch's generator where this trial's stream for a shard begins."""
         torch.manual_seed(stream_seed(self.settings.train.seed, "dropout", step, shard))
 
-    def learn(self, features: Layers, targets: Tensor, share: float) -> None:
-        """Adds the gradient of one shard's mean loss, weighed by its share of the batch."""
+    def learn(self, features: Layers, targets: Tensor, share: float, is_last: bool = True) -> None:
+        """Adds the gradient of one shard's mean loss, weighed by its share of the batch of all ranks; `is_last`: no
+        other shard of this rank follows."""
         with autocast(self.device, self.precision):
             logits = self.logits(features)
         loss = self.objective.loss(logits, targets) * share
+        if is_last and self.reduction is not None:
+            self.reduction.expect_last()
         torch.autograd.backward(self.scaler.scale(loss))
         hits = self.objective.count_hits(logits.detach(), targets)
         self.sums = (self.sums[0] + loss.detach(), self.sums[1] + hits)
@@ -172,11 +177,26 @@ class Trial:
         """Returns float32 probabilities (N, K)."""
         return self.objective.scores(self.logits(features))
 
+    @cached_property
+    def reduction(self) -> Reduction | None:
+        """What sums up the ranks' gradients; a process by itself has none."""
+        if ranks.world_size() == 1:
+            return None
+        return Reduction([each for _, each in self.named_parameters()], overlaps=self.backbone is not None)
+
+    def send(self, tells_which: bool = False) -> None:
+        """Begins to sum up what the ranks have learnt, while another trial may learn; `tells_which` where a rank has no
+        clip to learn from."""
+        if self.reduction is not None:
+            self.reduction.send(self.sums, tells_which)
+
     def update(self, step: int) -> Tensor:
         """Returns loss, hits and norm of the gradient before clipping, (3,), after one optimizer step, in which a value
         that is not finite never takes part; the gradients are gone then. On CUDA nothing here waits for the device.
         """
         train = self.settings.train
+        if self.reduction is not None:  # before anything is judged by them: all ranks then decide alike
+            self.sums = self.reduction.receive()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, train) * group["lr_scale"]
         self.scaler.unscale_(self.optimizer)

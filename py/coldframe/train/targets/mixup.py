@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coldframe.settings import Settings
-from coldframe.train.schedule import stream_seed
+from coldframe.train.schedule import shard_size, stream_seed
 
 
 def mix_batch(clips_NCTHW: Tensor, labels: Tensor, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
-    """Returns the batch after mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) with its reversed self.
+    """Returns the batch after mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) with itself, each shard reversed:
+    partners go through the model together, so that they are the same on one rank with many shards and on many ranks.
 
     Targets are class weights (N, num_classes), of clips with several labels the share of the clip that has each; labels
     come back untouched when both are off. With both on, a coin decides for each step. The draws are a function of
@@ -28,7 +29,7 @@ def mix_batch(clips_NCTHW: Tensor, labels: Tensor, settings: Settings, step: int
     generator = torch.Generator().manual_seed(stream_seed(settings.data.seed, "mix", step))
     use_cutmix = train.cutmix > 0 and (train.mixup == 0 or torch.rand((), generator=generator).item() < 0.5)
     kept = _sample_beta(train.cutmix if use_cutmix else train.mixup, generator)
-    partner = clips_NCTHW.flip(0)
+    partner = _reverse_shards(clips_NCTHW, settings)
     if use_cutmix:
         height, width = clips_NCTHW.shape[-2:]
         side = math.sqrt(1 - kept)
@@ -41,7 +42,12 @@ def mix_batch(clips_NCTHW: Tensor, labels: Tensor, settings: Settings, step: int
         mixed = torch.lerp(partner, clips_NCTHW, kept)
     hot = F.one_hot(labels, settings.data.num_classes) if labels.ndim == 1 else labels
     targets = hot.to(clips_NCTHW.dtype)
-    return mixed, torch.lerp(targets.flip(0), targets, kept)
+    return mixed, torch.lerp(_reverse_shards(targets, settings), targets, kept)
+
+
+def _reverse_shards(batch: Tensor, settings: Settings) -> Tensor:
+    size = shard_size(settings.train)
+    return torch.cat([batch[start : start + size].flip(0) for start in range(0, len(batch), size)] or [batch])
 
 
 def _sample_beta(alpha: float, generator: torch.Generator) -> float:
