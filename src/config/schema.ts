@@ -201,7 +201,11 @@ const launchShape = {
     .describe(
       'Of several nodes, HOST:PORT of the first one, the same on all; null: what Slurm says. One node needs none.',
     ),
-  max_restarts: z.int().min(0).default(0).describe('Starts again after a failure of the runtime.'),
+  max_restarts: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe('Starts again so often in a row after failures of the runtime; what has moved on since counts anew.'),
   hang_seconds: size
     .default(30)
     .describe('Of several processes: one that the others wait for so long, without progress of its own, has hung.'),

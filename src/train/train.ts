@@ -69,7 +69,7 @@ export async function readWork(args: WorkArguments, note: (text: string) => void
 /** Trains until done. Throws Interrupted when asked to stop, after saving. */
 export async function train(request: TrainRequest, report: Report): Promise<void> {
   const { cohort } = request;
-  refuseSeveral(firstSettings(cohort).launch);
+  refuseNodes(firstSettings(cohort).launch);
   const lack = explainLack(firstSettings(cohort));
   if (lack !== undefined) throw new UserError(lack);
   const folder = new RunFolder(request.runDir, request.attempt);
@@ -100,13 +100,8 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   }
 }
 
-/** Raises UserError where more than one process would have to train. */
-function refuseSeveral({ devices, nodes }: Config['launch']): void {
-  const found = Object.entries({ devices, nodes }).filter(([, number]) => number !== 1);
-  if (found.length === 0) return;
-  throw new UserError(
-    found.map(([name, number]) => `launch.${name}  found ${number}. More than 1 is not supported yet.`),
-  );
+function refuseNodes({ nodes }: Config['launch']): void {
+  if (nodes !== 1) throw new UserError(`launch.nodes  found ${nodes}. More than 1 is not supported yet.`);
 }
 
 async function prepareAndRun(run: Training, resume: string): Promise<void> {
