@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coldframe.errors import UserError
-from coldframe.machine import device, environment, meeting
+from coldframe.machine import device, environment, meeting, ranks
 
 
 @pytest.fixture
@@ -38,10 +38,22 @@ def test_without_a_driver_or_with_cpu_torch_is_not_asked(driver: Path, monkeypat
 
 def test_with_a_driver_torch_decides(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.touch()
-    answer(monkeypatch, is_available=True, current_device=1)
+    answer(monkeypatch, is_available=True, current_device=1, device_count=2)
     assert (device.choose_device("auto"), device.choose_device("cuda")) == ("cuda:1", "cuda:1")
     answer(monkeypatch, is_available=False)
     assert device.choose_device("auto") == "cpu"
+
+
+def test_two_ranks_of_a_machine_with_one_gpu_are_refused(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.touch()
+    answer(monkeypatch, is_available=True, current_device=0, device_count=1)
+    monkeypatch.setattr(ranks, "local_world_size", lambda: 2)
+    for wanted in ("auto", "cuda"):
+        with pytest.raises(UserError, match=r"^launch\.devices is 2, and PyTorch sees 1 GPU on \S+\. .* to 1 or fewer"):
+            device.choose_device(wanted)
+    assert device.choose_device("cpu") == "cpu"
+    monkeypatch.setattr(ranks, "local_world_size", lambda: 1)
+    assert device.choose_device("cuda") == "cuda:0"
 
 
 @pytest.mark.parametrize(("version", "built"), [("12.8", "built for CUDA 12.8"), (None, "built without CUDA")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 from coldframe.errors import UserError
@@ -20,10 +21,23 @@ def choose_device(wanted: str) -> str:
     import torch
 
     if torch.cuda.is_available():
+        _refuse_few(torch.cuda.device_count())
         return f"cuda:{torch.cuda.current_device()}"
     if wanted == "auto":
         return "cpu"
     raise UserError(explain_lack(wanted) or "")
+
+
+def _refuse_few(num_gpus: int) -> None:
+    """Raises UserError where ranks of this machine would share a GPU, which NCCL refuses in words of its own."""
+    from coldframe.machine import ranks
+
+    if ranks.local_world_size() > num_gpus:
+        raise UserError(
+            f"launch.devices is {ranks.local_world_size()}, and PyTorch sees {num_gpus} GPU{'s'[: num_gpus != 1]} on "
+            f"{platform.node()}. Each process needs one of its own: set launch.devices to {num_gpus} or fewer, as "
+            "train.batch_size allows."
+        )
 
 
 def explain_lack(wanted: str) -> str | None:
