@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
 import { findDevices } from '../src/base/process/devices.ts';
+import { countCores, shareThreads } from '../src/base/process/processes.ts';
 import { findChanges } from '../src/config/effects.ts';
 import { loadConfig, openConfig } from '../src/config/load.ts';
 import { readStoredConfig } from '../src/config/migrate.ts';
@@ -156,5 +157,26 @@ describe('a dry run for eight GPUs, where there is none', () => {
     expect(stdout).toMatch(
       /^memory {4}about 11\.\d GiB to train, 7\.\d GiB to evaluate on each device \(Python on cuda, fp16;/m,
     );
+  });
+});
+
+describe('threads of processes that train together', () => {
+  const names = ['COLDFRAME_CPUS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'];
+  const before = names.map((name) => process.env[name]);
+  const set = (values: (string | undefined)[]): void =>
+    names.forEach((name, index) => {
+      if (values[index] === undefined) delete process.env[name];
+      else process.env[name] = values[index];
+    });
+  afterEach(() => set(before));
+
+  test('each has its share of the cores, and one at least; what the user says stands', () => {
+    set(['1', undefined, undefined]);
+    expect(shareThreads(4)).toEqual({ OMP_NUM_THREADS: '1', MKL_NUM_THREADS: '1' });
+    set([undefined, undefined, undefined]);
+    expect(shareThreads(1).OMP_NUM_THREADS).toBe(String(countCores()));
+    expect(shareThreads(2).OMP_NUM_THREADS).toBe(String(Math.max(1, Math.floor(countCores() / 2))));
+    set([undefined, '3', undefined]);
+    expect(shareThreads(4)).toEqual({ OMP_NUM_THREADS: '3', MKL_NUM_THREADS: '3' });
   });
 });

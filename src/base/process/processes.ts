@@ -81,3 +81,10 @@ export function countCores(): number {
 
 /** Returns the processors of each of so many slots. */
 export const shareCores = (slots: number): number => Math.max(1, Math.floor(countCores() / slots));
+
+/** Returns the threads of each of so many processes that compute together. A user's own number stands: on a CPU numbers
+ * depend on it. Without one torch would take all processors in each. */
+export function shareThreads(processes: number): Record<'OMP_NUM_THREADS' | 'MKL_NUM_THREADS', string> {
+  const threads = process.env.OMP_NUM_THREADS ?? String(shareCores(processes));
+  return { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: process.env.MKL_NUM_THREADS ?? threads };
+}

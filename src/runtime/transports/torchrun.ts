@@ -11,7 +11,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { PROJECT } from '../../base/paths.ts';
-import { countMemoryKills, findByVariable, signal } from '../../base/process/processes.ts';
+import { countMemoryKills, findByVariable, shareThreads, signal } from '../../base/process/processes.ts';
 import { tailFrom } from '../log.ts';
 import type { Transport } from '../supervisor.ts';
 import { describeExit, type Ending, nameSignal } from './endings.ts';
@@ -53,6 +53,7 @@ export async function startTorchrun(python: string, logFile: string, module: str
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
     env: {
       ...process.env,
+      ...shareThreads(ranks.devices),
       COLDFRAME_PYTHON: python,
       COLDFRAME_LOG: logFile,
       COLDFRAME_MODULE: module,
