@@ -48,7 +48,6 @@ export async function startTorchrun(python: string, logFile: string, module: str
   const id = randomBytes(8).toString('hex');
   const token = randomBytes(32).toString('hex');
   const logs = new RankLogs(logFile, ranks.devices);
-  const killsBefore = countMemoryKills();
   const agent = spawn(join(PROJECT, 'py', 'python.sh'), ['-P', '-m', 'coldframe.serve.agent'], {
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
     env: {
@@ -63,14 +62,13 @@ export async function startTorchrun(python: string, logFile: string, module: str
       [MARK]: id,
     },
   });
-  return new Torchrun(agent, server, { id, token, logs, killsBefore, hangSeconds: ranks.hangSeconds });
+  return new Torchrun(agent, server, { id, token, logs, hangSeconds: ranks.hangSeconds });
 }
 
 interface Launch {
   id: string;
   token: string;
   logs: RankLogs;
-  killsBefore: number | undefined;
   hangSeconds: number;
 }
 
@@ -85,6 +83,7 @@ class Torchrun implements Transport {
   #hasHungUp = false;
   #cause: Ending | undefined;
   #numRequests = 0;
+  #killsBefore = countMemoryKills();
   #pending: { id: number; settle: (text: string) => void } | undefined;
 
   constructor(agent: ChildProcess, server: Server, launch: Launch) {
@@ -113,6 +112,7 @@ class Torchrun implements Transport {
 
   request(text: string): Promise<string> {
     const id = this.#numRequests++;
+    this.#killsBefore = countMemoryKills(); // a run takes days: only a kill during this call can be its own
     this.#watch.begin(JSON.parse(text).verb);
     return new Promise((settle) => {
       this.#pending = { id, settle };
@@ -172,7 +172,7 @@ class Torchrun implements Transport {
   }
 
   #describe(report: Report | undefined, code: number | null, name: string | null): Ending {
-    const { logs, killsBefore } = this.#launch;
+    const { logs } = this.#launch;
     const failures = report?.failures ?? [];
     const first = failures.find((one) => one.code !== STOPPED) ?? failures[0];
     if (first === undefined) {
@@ -180,7 +180,7 @@ class Torchrun implements Transport {
       return { how: `torchrun ${how}` };
     }
     const output = logs.of(first.rank);
-    const ending = describeExit(first.code, nameSignal(first.code), killsBefore);
+    const ending = describeExit(first.code, nameSignal(first.code), this.#killsBefore);
     const error = first.code > 0 ? output.lines.findLast((line) => ERROR_LINE.test(line)) : undefined;
     const words = error === undefined ? '' : ` (${error})`;
     return { ...ending, how: `rank ${first.rank} on ${first.host} ${ending.how}${words}`, output };
