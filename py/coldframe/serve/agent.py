@@ -27,7 +27,6 @@ def main() -> None:
     leave_with(launch["parent"])
     signal.signal(signal.SIGUSR1, _hand_on)
     os.environ["COLDFRAME_AGENT"] = str(os.getpid())
-    share_threads(launch["devices"])
     report = run(launch)
     os.write(REPORT, json.dumps(report).encode() + b"\n")
     sys.stderr.flush()
@@ -62,17 +61,6 @@ def run(launch: dict[str, Any]) -> dict[str, Any]:
         ]
         return {"failures": failures}
     return {"failures": []}
-
-
-def share_threads(num_ranks: int) -> None:
-    """Gives each rank its share of the processors, or the fewer threads that the environment allows a process: more
-    would wait for each other."""
-    from coldframe.machine.environment import count_cpus
-
-    share = max(1, count_cpus() // num_ranks)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        given = os.environ.get(name, "")
-        os.environ[name] = str(min(share, int(given)) if given.isdecimal() and int(given) > 0 else share)
 
 
 def _hand_on(number: int, _: Any) -> None:
