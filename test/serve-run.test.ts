@@ -7,6 +7,7 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -28,6 +29,8 @@ interface Body {
   code?: string;
   error?: string;
   classes?: { label: number; name: string; probability: number }[];
+  timeline?: { seconds?: number; windows?: { end: number }[] };
+  attention?: { frames?: { weight: number }[]; strip?: string };
 }
 const read = async (response: Response): Promise<{ status: number; body: Body }> => ({
   status: response.status,
@@ -44,6 +47,12 @@ const upload = async (file: string, fields: Record<string, string> = {}) => {
   return read(await fetch(`${address}/predict`, { method: 'POST', body: form }));
 };
 const health = async (): Promise<object> => (await fetch(`${address}/healthz`)).json() as Promise<object>;
+
+/** What lies in the server's own folder. */
+const listLeft = (): string[] =>
+  readdirSync(temporary)
+    .filter((entry) => entry.startsWith('coldframe') && statSync(join(temporary, entry)).isDirectory())
+    .flatMap((entry) => readdirSync(join(temporary, entry)));
 
 /** Three pictures of one pixel, eleven minutes each. */
 const LONG_GIF = Buffer.concat([
@@ -101,6 +110,26 @@ test('answers as `predict --json` does, of a video that is sent or named', async
     { route: '/predict', status: 200, path: 'a.mp4', error: null },
     { route: '/predict', status: 200, path: 'a.mp4', error: null },
   ]);
+});
+
+test('tells what is seen when and where the decoder looks, where that is asked for', async () => {
+  const [named, sent, wrong] = await Promise.all([
+    name('b.mp4', { also: 'timeline,attention' }),
+    upload('b.mp4', { also: 'attention' }),
+    name('b.mp4', { also: 'attention,time' }),
+  ]);
+  expect([named.status, sent.status, wrong.status]).toEqual([200, 200, 400]);
+  expect(wrong.body.error).toMatch(/also: found time; allowed are timeline and attention/);
+  const { timeline, attention, classes } = named.body;
+  expect(timeline).toMatchObject({ is_whole: true, segments: expect.any(Array) });
+  expect(timeline?.windows?.length).toBeGreaterThan(1);
+  expect(timeline?.windows?.at(-1)?.end).toBeCloseTo(timeline?.seconds ?? 0);
+  expect(classes).toHaveLength(5);
+  expect(attention?.frames?.reduce((sum, { weight }) => sum + weight, 0)).toBeCloseTo(1);
+  expect(attention?.strip).toMatch(/^data:image\/png;base64,iVBOR/);
+  expect(sent.body).toEqual({ ...sent.body, attention }); // the same under another name
+  expect(Object.keys(sent.body)).not.toContain('timeline');
+  expect(listLeft()).toEqual(['python.log']);
 });
 
 test('says of each video why it is not looked at; of a long one a part is', async () => {

@@ -42,16 +42,19 @@ describe.each([
   ['dark', 1280],
   ['dark', 390],
 ] as const)('%s, %s pixels wide', (colorScheme, width) => {
-  test('a video is named, quietly and for everybody', async () => {
+  test('a video is named, with its timeline and where is looked, quietly and for everybody', async () => {
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 900 });
     await open();
     expect(await findBarriers(page)).toEqual([]);
     await choose('a.mp4');
-    await page.locator('.classes li').first().waitFor({ timeout: 120_000 });
+    await page.locator('.where img').waitFor({ timeout: 120_000 });
     expect(await page.locator('article h2').textContent()).toBe('a.mp4');
     expect(await page.locator('.classes li').count()).toBe(5);
     expect(await page.locator('#state').textContent()).toMatch(/^a\.mp4: \w+, \d+\.\d %$/);
+    expect(await page.locator('.track path').first().getAttribute('d')).toMatch(/^M0 26L0 [\d.]+(L[\d. ]+)+L100 26Z$/);
+    expect(await page.locator('.weights li').count()).toBe(4);
+    await page.waitForFunction('document.querySelector(".where img").naturalWidth > 0');
     expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(width);
     expect(await findBarriers(page)).toEqual([]);
     expect(noise.filter((one) => !one.startsWith('blob:') && !one.startsWith('data:'))).toEqual([
@@ -65,6 +68,7 @@ describe.each([
 
 test('several are taken one after the other, dropped as well; one that is none is told, and the others go on', async () => {
   await open();
+  await page.uncheck('#more');
   const dropped = await page.evaluateHandle(`(() => {
     const transfer = new DataTransfer();
     for (const name of ['x.mp4', 'y.mp4']) transfer.items.add(new File(['no video'], name));
@@ -77,10 +81,12 @@ test('several are taken one after the other, dropped as well; one that is none i
   expect(await page.locator('article .warning').allInnerTexts()).toEqual(
     Array(2).fill(expect.stringMatching(/is a text, not a video/)),
   );
+  expect(await page.locator('article h3').count()).toBe(0);
 });
 
 test('who has no token is asked for it, by keyboard too, and nothing is lost', async () => {
   await open('');
+  await page.uncheck('#more');
   await choose('a.mp4');
   await page.locator('#token').waitFor();
   await page.keyboard.type('a-wrong-one');

@@ -1,18 +1,21 @@
 /** The server's addresses: who may ask, what is taken, and what is answered. */
 
+import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import type { AddressInfo, Socket } from 'node:net';
+import { join } from 'node:path';
 import multipart from '@fastify/multipart';
 import swagger from '@fastify/swagger';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { stampEvent } from '../../base/events/event.ts';
+import type { Video } from '../prediction/videos.ts';
 import { refuseStrangers } from './access.ts';
 import { answerRaw, drain, watchConnections } from './connections.ts';
-import { ABOUT, fieldsSchema, namedSchema, ROUTES } from './documents.ts';
+import { ABOUT, type Also, fieldsSchema, namedSchema, ROUTES } from './documents.ts';
 import { Line, type Together } from './line.ts';
 import { Metrics } from './metrics.ts';
 import { findNamed } from './named.ts';
-import { type Asked, type Class, makePredict } from './predictions.ts';
+import { type Asked, type Class, type Missing, makeAttention, makePredict, makeTimeline } from './predictions.ts';
 import { asRefusal, describeRefusal, Refusal, read } from './refusal.ts';
 import { receive } from './uploads.ts';
 import type { Worker } from './worker.ts';
@@ -55,6 +58,8 @@ declare module 'fastify' {
     noted: { begin: number; path: string | null; error: string | null };
   }
 }
+
+type AskedMore = Asked & { also: Set<Also> };
 
 export class App {
   readonly server: FastifyInstance;
@@ -175,30 +180,42 @@ export class App {
     try {
       const left = new AbortController();
       reply.raw.once('close', () => left.abort());
-      return await this.#withVideo(request, async (asked) => {
-        const classes = await this.#line.ask(this.#predictTogether, asked, left.signal);
-        return stampEvent({ kind: 'predicted', path: asked.video.name, classes });
-      });
+      return await this.#withVideo(request, (asked) => this.#look(asked, left.signal));
     } finally {
       this.#inHand.delete(request);
     }
   }
 
-  async #withVideo<T>(request: FastifyRequest, work: (asked: Asked) => Promise<T>): Promise<T> {
+  async #look({ also, ...asked }: AskedMore, left: AbortSignal): Promise<object> {
+    const { folder, limits } = this.#serving;
+    const classes = await this.#line.ask(this.#predictTogether, asked, left);
+    const more: Record<string, unknown> = {};
+    const see = async <T>(work: Together<Video, T | Missing>): Promise<T | Missing> => {
+      try {
+        return await this.#line.ask(work, asked.video, left);
+      } catch (error) {
+        if (!(error instanceof Refusal) || left.aborted) throw error;
+        return { error: error.message }; // the classes are known, and are told
+      }
+    };
+    if (also.has('timeline')) more.timeline = await see(makeTimeline(limits.seconds, left));
+    if (also.has('attention')) more.attention = await see(makeAttention(join(folder, `${randomUUID()}.png`)));
+    return { ...stampEvent({ kind: 'predicted', path: asked.video.name, classes }), ...more };
+  }
+
+  async #withVideo<T>(request: FastifyRequest, work: (asked: AskedMore) => Promise<T>): Promise<T> {
     const { folder, limits, root, top } = this.#serving;
     if (!request.isMultipart()) {
       const named = read(namedSchema, request.body);
       request.noted.path = named.path;
-      return work({ video: findNamed(named.path, root), top: named.top ?? top });
+      return work({ video: findNamed(named.path, root), top: named.top ?? top, also: named.also });
     }
     const upload = await receive(request, folder, limits.maxBytes);
     request.noted.path = upload.name;
     try {
       const fields = read(fieldsSchema, upload.fields);
-      return await work({
-        video: { name: upload.name, path: upload.file, part: null, isStream: false },
-        top: fields.top ?? top,
-      });
+      const video = { name: upload.name, path: upload.file, part: null, isStream: false };
+      return await work({ video, top: fields.top ?? top, also: fields.also });
     } finally {
       await rm(upload.file, { force: true });
     }

@@ -7,14 +7,29 @@ import { REFUSALS, type RefusalCode } from './refusal.ts';
 
 const top = z.coerce.number().int().min(1).describe('how many classes to name');
 
+export const ALSO = ['timeline', 'attention'] as const;
+export type Also = (typeof ALSO)[number];
+const also = z
+  .string()
+  .default('')
+  .transform((words, context) => {
+    const given = words.split(',').filter((word) => word !== '');
+    const wrong = given.filter((word) => !ALSO.some((known) => known === word));
+    if (wrong.length > 0)
+      context.addIssue({ code: 'custom', message: `found ${wrong.join(', ')}; allowed are ${ALSO.join(' and ')}` });
+    return new Set(given as Also[]);
+  })
+  .describe('`timeline`, `attention`, or both with a comma between: what else is told of the video');
+
 /** The body of a request that names a video. */
 export const namedSchema = z.strictObject({
   path: z.string().min(1).describe('below the allowed folder; PATH#t=START,END names a part, in seconds'),
   top: top.optional(),
+  also,
 });
 
 /** The fields of a form beside the video. */
-export const fieldsSchema = z.strictObject({ top: top.optional() });
+export const fieldsSchema = z.strictObject({ top: top.optional(), also });
 
 const share = z.number().min(0).max(1);
 
@@ -28,6 +43,18 @@ const predictedSchema = z.object({
       z.object({ label: z.int().min(0), name: z.string(), probability: share.nullable(), threshold: share.optional() }),
     )
     .describe('likeliest first; of several labels a video those that reach their threshold'),
+  timeline: z
+    .looseObject({})
+    .optional()
+    .describe(
+      'what is seen when: windows, segments, seconds and is_whole, as `predict --timeline` writes it; or error',
+    ),
+  attention: z
+    .looseObject({})
+    .optional()
+    .describe(
+      'frames with their weights, and strip, a PNG as a data: address, as `predict --explain` has it; or error',
+    ),
 });
 
 const refusedSchema = z.object({
@@ -70,7 +97,11 @@ function describeRefusals(): Record<number, object> {
 const form = {
   type: 'object',
   required: ['video'],
-  properties: { video: { type: 'string', format: 'binary' }, top: describe(top, 'input') },
+  properties: {
+    video: { type: 'string', format: 'binary' },
+    top: describe(top, 'input'),
+    also: describe(also, 'input'),
+  },
 };
 
 export const ROUTES = {

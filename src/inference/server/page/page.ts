@@ -36,6 +36,7 @@ export async function renderPage({
 <label for="file">Choose videos</label>
 <p id="drop-help">or drop them on this page</p>
 </div>
+<p><label><input id="more" type="checkbox" checked> Also when each class is seen, and where the decoder looks</label></p>
 <p id="state" role="status"></p>
 <div id="answers"></div>
 </main>
@@ -50,6 +51,8 @@ export async function renderPage({
 <ol class="classes"></ol>
 </div>
 </div>
+<div class="when"></div>
+<div class="where"></div>
 </article>
 </template>`,
   });

@@ -1,6 +1,10 @@
 /** Runs in the server's page: sends the videos that are dropped there, one after the other, and shows what comes back. */
 
+import { type Attention, type Missing, percent, showAttention, showTimeline, type Timeline } from './views.ts';
+
 interface Predicted {
+  timeline?: Timeline | Missing;
+  attention?: Attention | Missing;
   classes: { label: number; name: string; probability: number | null; threshold?: number }[];
 }
 
@@ -84,7 +88,7 @@ async function look(file: File, shown: HTMLElement): Promise<void> {
     }
     going.hidden = true;
     const isRight = status === 200;
-    if (isRight) showClasses(find('.classes', shown), body as Predicted);
+    if (isRight) showAll(shown, body as Predicted);
     what.textContent = isRight ? '' : explain(status, (body as { error?: string }).error);
     what.classList.toggle('warning', !isRight);
     state.textContent = isRight ? summarize(file, body as Predicted) : `${file.name}: ${what.textContent}`;
@@ -96,6 +100,7 @@ async function look(file: File, shown: HTMLElement): Promise<void> {
 function send(file: File, shown: HTMLElement): Promise<{ status: number; body: object }> {
   const progress = find<HTMLProgressElement>('progress', shown);
   const form = new FormData();
+  if (find<HTMLInputElement>('#more').checked) form.append('also', 'timeline,attention');
   form.append('video', file);
   const request = new XMLHttpRequest();
   request.open('POST', 'predict');
@@ -126,7 +131,12 @@ const explain = (status: number, error: string | undefined): string =>
   error ??
   (status === 0 ? 'There was no answer: it was stopped, or the server is gone.' : `The server answered ${status}.`);
 
-const percent = (share: number | null): string => (share === null ? '–' : `${(100 * share).toFixed(1)} %`);
+function showAll(shown: HTMLElement, predicted: Predicted): void {
+  const { timeline, attention } = predicted;
+  showClasses(find('.classes', shown), predicted);
+  if (timeline !== undefined) showTimeline(find('.when', shown), timeline, find<HTMLVideoElement>('video', shown));
+  if (attention !== undefined) showAttention(find('.where', shown), attention);
+}
 
 function showClasses(list: Element, { classes }: Predicted): void {
   for (const { name, probability } of classes) {
