@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 NODE_DONE := node_modules/.done
 
-.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages test-ffprobe test-export test-recipes test-trackers lint types jest pytest test-slurm test-ray test-ranks mutants mutants-check parity clean
+.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages test-ffprobe test-export test-recipes test-trackers test-load lint types jest pytest test-slurm test-ray test-ranks mutants mutants-check parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -79,11 +79,14 @@ check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
 
-test-all: test test-pages test-ffprobe test-recipes test-trackers test-slurm test-ray ## and the heavy ones: a browser, ffprobe, W&B and MLflow, a Slurm, a Ray
+test-all: test test-pages test-load test-ffprobe test-recipes test-trackers test-slurm test-ray ## and the heavy ones: a browser, a server under load, ffprobe, W&B and MLflow, a Slurm, a Ray
 
 test-pages: setup ## the pages of reports, timelines and the server in headless Chromium (Debian's; installed when root)
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
 	yarn -s jest --testMatch '**/*.pages.ts'
+
+test-load: setup ## a server under 200 requests of eight clients: none is lost, and its memory stays
+	yarn -s jest --config jest.heavy.config.js test/heavy/serve-load $(ARGS)
 
 test-ffprobe: setup ## what probes tell against Debian's ffprobe (installed when root); CLIPS=DIR: its variants/ and broken/, too
 	@scripts/need.sh ffprobe ffmpeg
