@@ -199,3 +199,37 @@ test('without its script it is a page of readable tables; in print it is light, 
   expect(await table.evaluate(({ clientHeight, scrollHeight }) => scrollHeight - clientHeight)).toBe(0);
   await plain.close();
 });
+
+describe('of several labels a video', () => {
+  const SEVERAL = join(ROOT, 'several');
+  const address = pathToFileURL(join(SEVERAL, 'report.html')).href;
+
+  beforeAll(async () => {
+    writeRun(SEVERAL, { is_multi: true, pairs: [], names: [`${join(CLIPS, 'val', '00000-left.mp4')}#t=0,0.5%d`] });
+    const report = new Report();
+    report.print = () => {};
+    await reportRun({ run: SEVERAL, evaluation: undefined, output: undefined }, report);
+  });
+
+  test.each([
+    ['light', 1280],
+    ['dark', 390],
+  ] as const)('%s, %s pixels wide: mAP, average precision, label errors, and no matrix', async (colorScheme, width) => {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 900 });
+    await page.goto(address);
+    expect(await page.locator('.tiles').textContent()).toMatch(/mAP\s*75\.00 %/);
+    for (const chart of ['loss', 'metric', 'rate', 'reliability'])
+      expect(await page.locator(`#${chart} .plot svg`).first().isVisible()).toBe(true);
+    expect(await page.locator('#confusion, #matrix, #pairs').count()).toBe(0);
+    expect((await classes(6)).toSorted().at(0)).toBe('100.00 %');
+    const sort = page.getByRole('button', { name: 'average precision' });
+    await sort.click();
+    expect(new Set((await classes(6)).slice(0, 4)).size).toBe(1);
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(width);
+    expect(noise.filter((one) => !one.startsWith('data:'))).toEqual([address]);
+    expect(await findBarriers(page)).toEqual([]);
+    const folder = process.env.COLDFRAME_SCREENSHOTS;
+    if (folder) await page.screenshot({ path: join(folder, `several-${width}-${colorScheme}.png`), fullPage: true });
+  });
+});

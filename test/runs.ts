@@ -16,6 +16,8 @@ export interface Made {
   names?: string[];
   steps?: number[];
   bad?: number;
+  /** Several labels a video. */
+  is_multi?: boolean;
 }
 
 export interface Planted {
@@ -31,7 +33,7 @@ const at = (seconds: number): string => new Date(Date.parse('2026-11-22T10:00:00
 /** Returns what was planted in the last evaluation. */
 export function writeRun(dir: string, made: Made = {}): Planted {
   const { classes = CLASSES, each = 25, pairs = [[0, 6]], errors = 5, names = ['/clips/%d.mp4'], bad = 0 } = made;
-  const { steps = [150, 300] } = made;
+  const { steps = [150, 300], is_multi = false } = made;
   mkdirSync(dir, { recursive: true });
   const lists = Object.fromEntries(
     (['train', 'val'] as const).map((which) => [
@@ -41,7 +43,12 @@ export function writeRun(dir: string, made: Made = {}): Planted {
   );
   const last = steps.at(-1) ?? 0;
   const config = {
-    data: { train_list: '/lists/train.txt', val_list: '/lists/val.txt', num_classes: classes.length },
+    data: {
+      labels: is_multi ? 'multi' : 'single',
+      train_list: '/lists/train.txt',
+      val_list: '/lists/val.txt',
+      num_classes: classes.length,
+    },
     model: { backbone: { preset: 'tiny' } },
     train: { steps: last, batch_size: 16, lr: 2e-3, seed: 3 },
   };
@@ -61,9 +68,10 @@ export function writeRun(dir: string, made: Made = {}): Planted {
   }
   for (const step of steps) {
     planted = plant(join(dir, 'evaluations', `step-${step}`), {
-      ...{ step, classes, each, pairs, errors, names, list: lists.val, bad },
+      ...{ step, classes, each, pairs, errors, names, list: lists.val, bad, is_multi },
     });
-    lines.push({ time: at(step), kind: 'evaluated', step, trial: 'main', top1: planted.top1, top5: 1 });
+    const shares = is_multi ? { map: 0.75 } : { top1: planted.top1, top5: 1 };
+    lines.push({ time: at(step), kind: 'evaluated', step, trial: 'main', ...shares });
   }
   lines.push({ time: at(200), kind: 'restarted', step: 200, why: 'process 4711 was killed by SIGKILL\nmore' });
   writeFileSync(join(dir, 'events.jsonl'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));

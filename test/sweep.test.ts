@@ -128,6 +128,21 @@ describe('a sweep', () => {
     }
   });
 
+  test('is reported by its winner, on the validation list', async () => {
+    const file = join(folder, 'winner.html');
+    const { code, stdout, stderr } = await coldframe(['report', reference, '--output', file]);
+    expect([code, stderr]).toEqual([0, '']);
+    const [final] = readJournal(reference).flatMap((entry) => (entry.kind === 'final' ? [entry] : []));
+    expect(stdout).toMatch(new RegExp(`^run +.*${final?.trial}.*, step 8, on 12 videos of .*val\\.txt`, 'm'));
+    expect(readJson(folder, 'metrics.json')).toMatchObject({
+      ...{ trial: final?.trial, top1: final?.top1, evaluation: 'final', num_videos: 12 },
+    });
+    const page = readFileSync(file, 'utf8');
+    const told = [/chosen on another list, \S*select\.txt/, /<img [^>]*src="data:image\/jpeg;base64,/];
+    expect(told.filter((words) => !words.test(page))).toEqual([]);
+    expect(page.match(/(src|href)="(?!data:)/g)).toBeNull();
+  });
+
   test('leaves the best configuration ready to train with', () => {
     const { config } = loadConfig(join(reference, 'best.yaml'));
     const { trial } = readJson<{ best: { trial: string } }>(reference, 'status.json').best;
