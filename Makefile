@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 NODE_DONE := node_modules/.done
 
-.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages test-ffprobe test-export test-recipes test-trackers test-load lint types jest pytest test-slurm test-ray test-ranks mutants mutants-check parity clean
+.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages test-ffprobe test-export test-recipes test-trackers test-load lint types jest pytest test-slurm test-nodes test-ray test-ranks mutants mutants-check parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -123,6 +123,12 @@ test-slurm: setup ## the slurm executor on a private Slurm of this machine (as r
 # Not in test-all: forty restarts take ten minutes and more.
 test-ranks: setup demo-clips ## ten kills each of the program, of torchrun, of a rank and of a loader worker; SEED=N draws the same moments
 	yarn -s jest --config jest.heavy.config.js test/heavy/rank-kills $(ARGS)
+
+# Not in test-all: it takes four minutes.
+test-nodes: setup ## training on two nodes of a private Slurm and by hand, with nodes that are killed: docs/clusters.md (as root)
+	@export SLURM_TEST_HOME=$$(mktemp -d); export SLURM_CONF=$$SLURM_TEST_HOME/slurm.conf; \
+	trap 'scripts/slurm_up.sh down; rm -rf $$SLURM_TEST_HOME' EXIT; \
+	scripts/slurm_up.sh up && yarn -s jest --config jest.heavy.config.js test/heavy/nodes $(ARGS)
 
 test-ray: setup .cache/ray-venv/.done ## the ray executor on a Ray of its own, installed under .cache
 	@export RAY_TEST_HOME=$$(mktemp -d); \

@@ -1,8 +1,8 @@
 #!/bin/sh
-# What pythonia starts as "python": our interpreter, its output in the log, deaf to the terminal's signals from the first
+# What pythonia starts as "python": our interpreter, its output in the log, deaf to the terminal's and schedulers' signals from the first
 # instruction on (ignored signals survive exec; a Ctrl-C in the middle of `import torch` would kill Python otherwise).
 # Without COLDFRAME_LOG (bench programs) it is the same Python in the open: its output seen, Ctrl-C heard.
-if [ -n "$COLDFRAME_LOG" ]; then trap '' INT TERM HUP; exec >>"$COLDFRAME_LOG" 2>&1; fi
+if [ -n "$COLDFRAME_LOG" ]; then trap '' INT TERM HUP USR1; exec >>"$COLDFRAME_LOG" 2>&1; fi
 here=$(dirname "$0")
 # What the user's shell says to other Pythons is not meant for this one: PYTHONHOME keeps it from starting, modules on
 # PYTHONPATH or in the user's own folder take the place of its own, PYTHONOPTIMIZE drops its checks, PYTHONWARNINGS may end it.

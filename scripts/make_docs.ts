@@ -47,6 +47,7 @@ const FOLDERS: Record<string, string> = {
   'src/data/layouts/annotations': 'Layouts of data sets and of labelling tools: a file each.',
   'src/runtime': 'The bridge to Python: starting it, calling it, watching it. Not a run: that is `run/` and `train/`.',
   'src/runtime/transports': 'How a request gets to Python: into one process, or to the ranks of torchrun.',
+  'src/runtime/nodes': 'Several machines: which of them this one is, and what they tell each other.',
   'src/config':
     'The configuration: keys and defaults, YAML with places, `--set`, and configurations of earlier versions.',
   'src/base/events': 'Events: their kinds with all fields, and how people read them.',

@@ -47,12 +47,12 @@ export async function withScratch<T>(work: (scratch: string) => Promise<T>): Pro
 }
 
 /** Writes a file beside, syncs it, renames it and syncs its folder: a reader sees the old or the new one, whole. */
-export function writeWhole(file: string, text: string): void {
+export function writeWhole(file: string, text: string, mode = 0o666): void {
   makeFolder(dirname(file));
   const target = followLink(file);
   const partial = `${target}.${process.pid}.partial`;
   try {
-    const descriptor = openSync(partial, 'w');
+    const descriptor = openSync(partial, 'w', mode);
     try {
       writeAll(descriptor, text);
       fsyncSync(descriptor);

@@ -1,7 +1,6 @@
 /** A run from its first attempt to its last: a runtime that dies is started again. */
 
 import { Interrupted, RuntimeFailure } from '../base/errors.ts';
-import type { Config } from '../config/schema.ts';
 import { type Runtime, startRuntime } from '../runtime/runtime.ts';
 import { Session } from '../runtime/session.ts';
 import type { Ranks } from '../runtime/transports/torchrun.ts';
@@ -11,15 +10,16 @@ import type { Training } from './training.ts';
 const LONGEST_PAUSE_SECONDS = 60;
 
 /** One process is embedded; for several there is torchrun. */
-function chooseRanks({ launch }: Config): Ranks | undefined {
-  return launch.devices === 1 ? undefined : { devices: launch.devices, hangSeconds: launch.hang_seconds };
+function chooseRanks({ config: { launch }, meeting }: Training): Ranks | undefined {
+  const { devices, nodes, hang_seconds: hangSeconds } = launch;
+  return devices * nodes === 1 ? undefined : { devices, hangSeconds, meeting };
 }
 
 export function startPython(run: Training): Promise<Runtime> {
   return startRuntime({
     logFile: run.folder.path('runtime.log'),
     stallSeconds: run.config.launch.stall_seconds,
-    ranks: chooseRanks(run.config),
+    ranks: chooseRanks(run),
   });
 }
 

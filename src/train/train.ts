@@ -5,7 +5,6 @@ import { basename, extname } from 'node:path';
 import { RuntimeFailure, UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
 import type { Report } from '../base/printer.ts';
-import type { Config } from '../config/schema.ts';
 import { type CheckedList, type CheckedLists, checkLists, loadInputs } from '../data/checks.ts';
 import { findKnownLists } from '../data/probe/lists.ts';
 import { describeWorkers } from '../data/workers.ts';
@@ -14,6 +13,7 @@ import type { CohortFile } from '../run/cohort-types.ts';
 import { RunFolder } from '../run/folder.ts';
 import { describeOutcome, describeStart } from '../run/outcome.ts';
 import { checkPlace, explainLack } from '../run/place.ts';
+import type { Meeting } from '../runtime/nodes/meeting.ts';
 import { Session } from '../runtime/session.ts';
 import { endRuntime } from '../runtime/with-session.ts';
 import { runAttempts, startPython } from './restarts.ts';
@@ -29,6 +29,8 @@ export interface TrainRequest {
   resume: string;
   /** The number that a scheduler gave this start; it fences off lower ones. */
   attempt?: number | undefined;
+  /** Of several machines. */
+  meeting?: Meeting;
 }
 
 /** Work as the command line names it: a configuration, or a file of trials. */
@@ -69,7 +71,6 @@ export async function readWork(args: WorkArguments, note: (text: string) => void
 /** Trains until done. Throws Interrupted when asked to stop, after saving. */
 export async function train(request: TrainRequest, report: Report): Promise<void> {
   const { cohort } = request;
-  refuseNodes(firstSettings(cohort).launch);
   const lack = explainLack(firstSettings(cohort));
   if (lack !== undefined) throw new UserError(lack);
   const folder = new RunFolder(request.runDir, request.attempt);
@@ -84,7 +85,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   folder.create();
   report.say(describeStart(folder, cohort));
   const stop = new StopRequest(folder, (text) => report.note(text));
-  const run = new Training(cohort, folder, report, stop);
+  const run = new Training(cohort, folder, report, stop, request.meeting);
   try {
     await prepareAndRun(run, resume);
     report.say(describeOutcome(folder, cohort));
@@ -98,10 +99,6 @@ export async function train(request: TrainRequest, report: Report): Promise<void
     report.endProgress();
     stop.release();
   }
-}
-
-function refuseNodes({ nodes }: Config['launch']): void {
-  if (nodes !== 1) throw new UserError(`launch.nodes  found ${nodes}. More than 1 is not supported yet.`);
 }
 
 async function prepareAndRun(run: Training, resume: string): Promise<void> {

@@ -12,6 +12,7 @@ import type { CohortFile } from '../run/cohort-types.ts';
 import type { Bests } from '../run/evaluation.ts';
 import type { RunFolder, Status } from '../run/folder.ts';
 import { SaveClock } from '../run/save-clock.ts';
+import type { Meeting } from '../runtime/nodes/meeting.ts';
 import type { BadVideo, Result } from '../runtime/replies.ts';
 import { decideRung, findNextRung, type RankedPoint } from './bracket.ts';
 import { Pace } from './progress.ts';
@@ -38,6 +39,8 @@ export class Training {
   /** Bad clips that a probe of these lists found, and that are still the same. */
   known: KnownLists = {};
   readonly pace = new Pace();
+  /** Of several machines. */
+  readonly meeting: Meeting | undefined;
   lists: CheckedLists = {};
   /** null: none is kept (`run.keep_best`). */
   bests: Bests | null = null;
@@ -50,7 +53,8 @@ export class Training {
   loss: number | null = null;
   #lastStatus = 0;
 
-  constructor(cohort: CohortFile, folder: RunFolder, report: Report, stop: StopRequest) {
+  constructor(cohort: CohortFile, folder: RunFolder, report: Report, stop: StopRequest, meeting?: Meeting) {
+    this.meeting = meeting;
     this.cohort = cohort;
     this.config = firstSettings(cohort);
     this.folder = folder;

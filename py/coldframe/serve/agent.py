@@ -41,13 +41,9 @@ def run(launch: dict[str, Any]) -> dict[str, Any]:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # Node tells it, in words
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
         nproc_per_node=launch["devices"],
         run_id=launch["id"],
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # a port that is free
-        local_addr="localhost",
+        **_place(launch),
         max_restarts=0,  # Node starts anew: a kept store would lead the new ranks to the old ones
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # ranks open their logs themselves
         signals_to_handle="SIGQUIT",  # Node decides what a scheduler's signals and Ctrl-C mean
@@ -61,6 +57,21 @@ def run(launch: dict[str, Any]) -> dict[str, Any]:
         ]
         return {"failures": failures}
     return {"failures": []}
+
+
+def _place(launch: dict[str, Any]) -> dict[str, Any]:
+    """Returns where the ranks meet: on one machine a port that is free, of several where the first one says."""
+    if "nodes" not in launch:
+        return {
+            **{"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d"},
+            **{"rdzv_endpoint": "localhost:0", "local_addr": "localhost"},
+        }
+    nodes, address = launch["nodes"], launch["address"]
+    endpoint = f"[{address}]:{launch['port']}" if ":" in address else f"{address}:{launch['port']}"
+    return {
+        **{"min_nodes": nodes, "max_nodes": nodes, "rdzv_backend": "static", "rdzv_endpoint": endpoint},
+        "rdzv_configs": {"rank": launch["node"]},
+    }
 
 
 def _hand_on(number: int, _: Any) -> None:

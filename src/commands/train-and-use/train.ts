@@ -31,6 +31,7 @@ const trainOptions = (command: Argv, needsConfig = true) =>
 async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   const report = new Report({ json: args.json });
   const { chooseRunDir } = await import('../../run/changes.ts');
+  const { firstSettings } = await import('../../run/cohort-file.ts');
   const { readWork, train: trainWork } = await import('../../train/train.ts');
   const notes: string[] = [];
   const { cohort, name } = await readWork(args, (text) => notes.push(text));
@@ -42,5 +43,9 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   }
   for (const note of notes) report.note(note);
   report.enableProgress();
-  await trainWork({ cohort, runDir, resume: args.resume, attempt: args.attempt }, report);
+  const request = { cohort, runDir, resume: args.resume, attempt: args.attempt };
+  const { launch } = firstSettings(cohort);
+  if (launch.nodes === 1) return trainWork(request, report);
+  const { withMachines } = await import('../../runtime/nodes/machines.ts');
+  await withMachines(launch, runDir, report, (meeting) => trainWork({ ...request, meeting }, report));
 }

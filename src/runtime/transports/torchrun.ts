@@ -2,7 +2,7 @@
  * The transport to several processes, the ranks of one training: torchrun starts them (py/coldframe/serve/agent.py), and the
  * first of them connects back on loopback with a token that is good once. It hands every request to all of them.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
@@ -10,10 +10,12 @@ import { join, parse } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { PROJECT } from '../../base/paths.ts';
-import { countMemoryKills, findByVariable, shareThreads, signal } from '../../base/process/processes.ts';
+import { countMemoryKills } from '../../base/process/processes.ts';
 import { tailFrom } from '../log.ts';
+import type { EndedElsewhere, Meeting } from '../nodes/meeting.ts';
+import type { Report } from '../nodes/messages.ts';
 import type { Transport } from '../supervisor.ts';
+import { type AgentEnd, awaitAgent, startAgent } from './agent.ts';
 import { describeExit, type Ending, nameSignal } from './endings.ts';
 import { HangWatch, stateSchema } from './hang-watch.ts';
 
@@ -22,47 +24,37 @@ export interface Ranks {
   devices: number;
   /** One that shows no progress for so long, while others wait for it, is given up. */
   hangSeconds: number;
+  /** Of several machines: where the others are. */
+  meeting?: Meeting | undefined;
 }
 
-const MARK = 'COLDFRAME_RANKS'; // in the environment of all processes of a launch
 const HELLO_SECONDS = 10;
 const SETTLE_SECONDS = 15; // from the first rank's end to torchrun's, which ends the others first
 const DUMP_SECONDS = 1; // for every rank to write its stacks
-const GONE_SECONDS = 10; // a process that the kernel kills needs a moment to go
 const ERROR_LINE = /^(\[rank\d+\]: )?[A-Za-z_][\w.]*(Error|Exception|Exit|Lost|Died)\b/; // the last one of a traceback
 const STOPPED = 128 + 15; // how a rank leaves that torchrun ends because of another one
 
 const helloSchema = z.object({ token: z.string(), pid: z.number() });
 const answerSchema = z.object({ id: z.number(), reply: z.string(), rank: z.number(), is_broken: z.boolean() });
 const lineSchema = z.union([answerSchema, z.object({ states: z.array(stateSchema) })]);
-const reportSchema = z.object({
-  failures: z.array(z.object({ rank: z.number(), host: z.string(), pid: z.number(), code: z.number() })),
-});
-type Report = z.infer<typeof reportSchema>;
 
 export async function startTorchrun(python: string, logFile: string, module: string, ranks: Ranks): Promise<Transport> {
+  const { devices, hangSeconds, meeting } = ranks;
+  await meeting?.gather();
   const server = createServer();
   await new Promise<void>((settle, reject) => {
     server.once('error', reject).listen(0, '127.0.0.1', settle);
   });
   const id = randomBytes(8).toString('hex');
   const token = randomBytes(32).toString('hex');
-  const logs = new RankLogs(logFile, ranks.devices);
-  const agent = spawn(join(PROJECT, 'py', 'python.sh'), ['-P', '-m', 'coldframe.serve.agent'], {
-    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
-    env: {
-      ...process.env,
-      ...shareThreads(ranks.devices),
-      COLDFRAME_PYTHON: python,
-      COLDFRAME_LOG: logFile,
-      COLDFRAME_MODULE: module,
-      COLDFRAME_PORT: String((server.address() as AddressInfo).port),
-      COLDFRAME_TOKEN: token,
-      COLDFRAME_LAUNCH: JSON.stringify({ id, parent: process.pid, devices: ranks.devices }),
-      [MARK]: id,
-    },
-  });
-  return new Torchrun(agent, server, { id, token, logs, hangSeconds: ranks.hangSeconds });
+  const logs = new RankLogs(logFile, devices * (meeting?.nodes ?? 1));
+  const elsewhere: { tell: (ended: EndedElsewhere) => void } = { tell: () => {} };
+  const among = (await meeting?.launch(id, module, (ended) => elsewhere.tell(ended))) ?? null;
+  const env = { COLDFRAME_PORT: String((server.address() as AddressInfo).port), COLDFRAME_TOKEN: token };
+  const agent = startAgent({ id, python, logFile, module, devices, among, env });
+  const torchrun = new Torchrun(agent, server, { id, token, logs, hangSeconds, meeting });
+  elsewhere.tell = (ended) => torchrun.hearElsewhere(ended);
+  return torchrun;
 }
 
 interface Launch {
@@ -70,6 +62,7 @@ interface Launch {
   token: string;
   logs: RankLogs;
   hangSeconds: number;
+  meeting: Meeting | undefined;
 }
 
 class Torchrun implements Transport {
@@ -128,6 +121,7 @@ class Torchrun implements Transport {
 
   /** The ranks go with torchrun; what asks for stacks it hands on. */
   kill(name: NodeJS.Signals): void {
+    if (name === 'SIGUSR1') this.#launch.meeting?.signal(this.#launch.id, name);
     this.#agent.kill(name);
   }
 
@@ -159,28 +153,30 @@ class Torchrun implements Transport {
     this.kill('SIGKILL');
   }
 
-  async #end(): Promise<Ending> {
-    const agent = this.#agent;
-    const report = readAll(agent.stdio[3] as NodeJS.ReadableStream | null);
-    const [code, name] = await new Promise<[number | null, string | null]>((settle) => {
-      agent.once('error', () => settle([null, null]));
-      agent.once('exit', (...how) => settle(how));
-    });
-    await sweep(this.#launch.id);
-    const told = parseReport(await report);
-    return this.#cause ?? this.#describe(told, code, name);
+  /** Another machine has ended its ranks, or is lost; what follows from this one's own end is no cause. */
+  hearElsewhere({ host, how, report }: EndedElsewhere): void {
+    if (this.#agent.exitCode !== null || this.#agent.signalCode !== null) return;
+    if (report === null) this.#lose({ how: `lost a machine: ${host} ${how}` });
+    else if (report.failures.length > 0) this.#lose(this.#describeFailure(report, undefined));
   }
 
-  #describe(report: Report | undefined, code: number | null, name: string | null): Ending {
-    const { logs } = this.#launch;
-    const failures = report?.failures ?? [];
+  async #end(): Promise<Ending> {
+    const { id, meeting } = this.#launch;
+    const end = await awaitAgent(this.#agent, id);
+    await meeting?.clear(id);
+    return this.#cause ?? this.#describe(end);
+  }
+
+  #describe({ report, code, signal }: AgentEnd): Ending {
+    if (report !== undefined && report.failures.length > 0) return this.#describeFailure(report, this.#killsBefore);
+    return { how: `torchrun ${describeExit(code, signal, undefined).how}` };
+  }
+
+  #describeFailure({ failures }: Report, killsBefore: number | undefined): Ending {
     const first = failures.find((one) => one.code !== STOPPED) ?? failures[0];
-    if (first === undefined) {
-      const { how } = describeExit(code, name, undefined);
-      return { how: `torchrun ${how}` };
-    }
-    const output = logs.of(first.rank);
-    const ending = describeExit(first.code, nameSignal(first.code), this.#killsBefore);
+    if (first === undefined) return { how: 'torchrun failed' };
+    const output = this.#launch.logs.of(first.rank);
+    const ending = describeExit(first.code, nameSignal(first.code), killsBefore);
     const error = first.code > 0 ? output.lines.findLast((line) => ERROR_LINE.test(line)) : undefined;
     const words = error === undefined ? '' : ` (${error})`;
     return { ...ending, how: `rank ${first.rank} on ${first.host} ${ending.how}${words}`, output };
@@ -236,26 +232,4 @@ function isToken(line: string, token: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** Waits until no process of a launch is left: they go with torchrun, and what does not is killed. */
-async function sweep(id: string): Promise<void> {
-  const find = () => findByVariable(MARK).filter(({ value }) => value === id);
-  for (let tries = 0; tries < GONE_SECONDS * 20; tries++) {
-    const left = find();
-    if (left.length === 0) return;
-    if (tries === 20) for (const { pid } of left) signal(pid, 'SIGKILL');
-    await sleep(50);
-  }
-}
-
-async function readAll(stream: NodeJS.ReadableStream | null): Promise<string> {
-  const chunks: string[] = [];
-  if (stream !== null) for await (const chunk of stream) chunks.push(String(chunk));
-  return chunks.join('');
-}
-
-/** undefined: torchrun came to no end of its own. */
-function parseReport(text: string): Report | undefined {
-  return text === '' ? undefined : reportSchema.parse(JSON.parse(text));
 }
