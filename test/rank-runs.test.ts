@@ -60,8 +60,9 @@ function tensorsOf(runDir: string): Record<string, string> {
 test('a run on two ranks, one of which is killed, ends with the bytes of an undisturbed one', async () => {
   const [undisturbed, disturbed] = [join(folder, 'undisturbed'), join(folder, 'disturbed')];
   const args = ['train', '--config', config, ...TWO];
-  const { code, stderr } = await coldframe([...args, '--run-dir', undisturbed]);
+  const { code, stdout, stderr } = await coldframe([...args, '--run-dir', undisturbed]);
   expect([code, stderr]).toEqual([0, '']);
+  expect(stdout).toContain('\nDevice: cpu, 2 processes. Loading ');
   expect(readFileSync(join(undisturbed, 'runtime.log'), 'utf8')).toBe('');
   await trainDisturbed(disturbed, args);
   expect(hashFiles(join(disturbed, 'checkpoints', 'step-8'))).toEqual(

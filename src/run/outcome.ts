@@ -24,7 +24,13 @@ export function describeStart(folder: RunFolder, cohort: CohortFile): string {
   const from = weights === 'random' ? 'random weights' : showPath(weights);
   const lists = [data.train_list, data.val_list].flatMap((file) => (file === null ? [] : [showPath(file)]));
   const loads = ['PyTorch', `${preset} (${from})`, ...lists];
-  return `Run folder: ${showPath(folder.dir)}${trials}\nDevice: ${guessDevice(launch.device)}. Loading ${loads.join(', ')} ...`;
+  const device = `${guessDevice(launch.device)}${describeRanks(launch)}`;
+  return `Run folder: ${showPath(folder.dir)}${trials}\nDevice: ${device}. Loading ${loads.join(', ')} ...`;
+}
+
+function describeRanks({ devices, nodes }: Config['launch']): string {
+  if (devices * nodes === 1) return '';
+  return nodes === 1 ? `, ${devices} processes` : `, ${nodes} nodes with ${plural(devices, 'process')} each`;
 }
 
 /** Only Python knows for certain; it says so in the next line. */
