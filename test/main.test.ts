@@ -217,7 +217,7 @@ test('--dry-run checks and sizes, from any folder, and writes nothing', async ()
   const [words = '', json = ''] = dry.stdout.split('\n{\n');
   expect(JSON.parse(`{${json}`)).toMatchObject({ train: { steps: 8 }, data: { num_classes: 8 } });
   expect(words).toMatch(
-    /^This can be trained[^\n]*nothing was written\.\n\ndata .*24 videos to train on .*12 to evaluate on, 8 classes\n.*trained.*\n.*MiB to train/,
+    /^This can be trained[^\n]*nothing was written\.\n\ndata .*24 videos to train on .*12 to evaluate on, 8 classes\n.*trained.*\nbatch .*\n.*MiB to train/,
   );
   expect(readdirSync(folder, { recursive: true })).toEqual(before);
   expect(readdirSync(CLIPS)).not.toContain('runs');

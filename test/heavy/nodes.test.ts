@@ -27,16 +27,18 @@ jest.setTimeout(300_000);
 const folder = mkdtempSync(join(tmpdir(), 'nodes-test-'));
 const page = readFileSync(join(PROJECT, 'docs', 'clusters.md'), 'utf8');
 
-/** The code blocks of the page, as they are run here. */
+/** The code blocks of the page in a language, as they are run here. */
 const blocks = (language: string): string[] =>
-  [...page.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, 'gm'))].map(([, text = '']) =>
-    text
-      .replaceAll('launch.devices=8', 'launch.devices=2')
-      .replaceAll('launch.devices: 8', 'launch.devices: 2')
-      .replaceAll('gpu:8', 'gpu:2')
-      .replaceAll('cpus-per-task=96', 'cpus-per-task=2')
-      .replaceAll('cpus_per_task: 96', 'cpus_per_task: 2'),
-  );
+  [...page.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)]
+    .filter(([, word]) => word === language)
+    .map(([, , text = '']) =>
+      text
+        .replaceAll('launch.devices=8', 'launch.devices=2')
+        .replaceAll('launch.devices: 8', 'launch.devices: 2')
+        .replaceAll('gpu:8', 'gpu:2')
+        .replaceAll('cpus-per-task=96', 'cpus-per-task=2')
+        .replaceAll('cpus_per_task: 96', 'cpus_per_task: 2'),
+    );
 const commands = blocks('').flatMap((text) => text.trim().split('\n'));
 const only = (words: RegExp): string => {
   const found = commands.filter((line) => words.test(line));
@@ -54,7 +56,9 @@ const env: NodeJS.ProcessEnv = { ...ENVIRONMENT, HEAD: '127.0.0.1' };
 beforeAll(async () => {
   if (!process.env.SLURM_TEST_HOME) throw new Error('these tests need a Slurm of their own: make test-nodes');
   await makeClips();
-  writeConfig(folder, 'my');
+  const config = writeConfig(folder, 'my');
+  const held = 'launch: {device: cpu, hang_seconds: 300}'; // a rank that a test holds is no hung one
+  writeFileSync(config, readFileSync(config, 'utf8').replace('launch: {device: cpu}', held));
   symlinkSync(join(PROJECT, 'scripts'), join(folder, 'scripts'));
   mkdirSync(join(folder, 'bin'));
   symlinkSync(join(PROJECT, 'scripts', 'coldframe'), join(folder, 'bin', 'coldframe'));
@@ -92,8 +96,13 @@ const state = (name: string): string | undefined => {
   const file = join(folder, 'runs', name, 'status.json');
   return existsSync(file) ? readJson<{ state: string }>(file).state : undefined;
 };
-/** What training computed. */
-const bytes = (name: string): object => hashFiles(join(folder, 'runs', name, 'checkpoints', 'step-8'));
+/** What training computed; beside it stands how it was launched. */
+const bytes = (name: string): object => {
+  const files = Object.entries(hashFiles(join(folder, 'runs', name, 'checkpoints', 'step-8')));
+  const tensors = files.filter(([file]) => file.endsWith('.safetensors'));
+  expect(tensors.map(([file]) => file)).toEqual(['main.optimizer.safetensors', 'main.safetensors']);
+  return Object.fromEntries(tensors);
+};
 
 async function findPort(): Promise<number> {
   const server = createServer();
@@ -180,13 +189,12 @@ function killNode(name: string): void {
   for (const pid of own) signal(pid, 'SIGKILL');
 }
 
-/** A job that waits in the queue after a restart would do so for two minutes. */
+/** A job that waits in the queue after a restart would do so for two minutes; sooner Slurm takes it for the earlier start. */
 async function hurry(job: string): Promise<void> {
-  await until(() => slurm('squeue', '-h', '-j', job, '-o', '%T') === 'PENDING', 120);
-  await until(() => {
-    slurm('scontrol', 'update', `jobid=${job}`, 'StartTime=now+3');
-    return slurm('squeue', '-h', '-j', job, '-o', '%T') === 'RUNNING';
-  }, 60);
+  const state = (): string => slurm('squeue', '-h', '-j', job, '-o', '%T');
+  await until(() => state() === 'PENDING', 120);
+  slurm('scontrol', 'update', `jobid=${job}`, 'StartTime=now+3');
+  await until(() => state() === 'RUNNING', 120);
 }
 
 describe('a job of two nodes', () => {
