@@ -13,7 +13,7 @@ const folder = realpathSync(mkdtempSync(join(tmpdir(), 'memory-kill-test-')));
 
 afterAll(async () => {
   rmSync(folder, { recursive: true });
-  if (group !== undefined) await until(() => tryToRemove(group), 10);
+  if (group !== undefined) await until(() => tryToRemove(group), 60);
 });
 
 /** Returns a control group with a limit, version 1 or 2; undefined where this process may make none. */

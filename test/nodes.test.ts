@@ -144,12 +144,12 @@ describe('a meeting', () => {
     await meeting.gather();
     const ends: EndedElsewhere[] = [];
     const among = await meeting.launch('one', 'module', (ended) => ends.push(ended));
-    await until(() => existsSync(launched) && readFileSync(launched, 'utf8').endsWith('\n'), 20);
+    await until(() => existsSync(launched) && readFileSync(launched, 'utf8').endsWith('\n'), 60);
     const { address, port, networkInterface } = among;
     expect(readFileSync(launched, 'utf8')).toContain(`"node":1,"address":"${address}","port":${port}}`);
     expect(readFileSync(launched, 'utf8').trim()).toMatch(new RegExp(` ${networkInterface}$`));
     writeFileSync(join(folder, 'go'), '');
-    await until(() => ends.length > 0, 20);
+    await until(() => ends.length > 0, 60);
     expect(ends).toEqual([expect.objectContaining({ report: { failures } })]);
     await meeting.end('finished', '');
     await joined;
@@ -162,7 +162,7 @@ describe('a meeting', () => {
     await meeting.gather();
     const ends: EndedElsewhere[] = [];
     await meeting.launch('two', 'module', (ended) => ends.push(ended));
-    await until(() => existsSync(launched), 20);
+    await until(() => existsSync(launched), 60);
     await meeting.clear('two');
     expect(ends).toEqual([]); // a consequence, and no cause
     await meeting.end('finished', '');
@@ -180,7 +180,7 @@ describe('a meeting', () => {
     const ends: EndedElsewhere[] = [];
     await meeting.launch('three', 'module', (ended) => ends.push(ended));
     socket.destroy();
-    await until(() => ends.length > 0, 20);
+    await until(() => ends.length > 0, 60);
     expect(ends[0]).toMatchObject({
       host: 'other',
       report: null,

@@ -40,7 +40,7 @@ async function trainDisturbed(runDir: string, args: string[]): Promise<void> {
   expect(before.filter(({ pid }) => left.has(pid))).toEqual([]); // the next ones find nobody in their way
   const { code, stderr } = await running.ended;
   expect([code, stderr]).toEqual([0, '']);
-  await until(() => findMembers(runDir).length === 0, 10);
+  await until(() => findMembers(runDir).length === 0, 60);
 }
 
 /** What each step and evaluation of each trial gave, without what depends on the clock. */

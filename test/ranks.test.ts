@@ -47,7 +47,7 @@ test.each(['the program', 'torchrun'])('a kill of %s ends all ranks with what th
   writeFileSync(`${importing}.go`, '');
   const torchrun = pidOf(await next());
   const pids = [torchrun, ...pidsOf(await next())];
-  await until(() => existsSync(`${path}.ready`), 10);
+  await until(() => existsSync(`${path}.ready`), 60);
   expect(pids.filter(isAlive)).toHaveLength(5);
   if (whom === 'the program') driver.kill('SIGKILL');
   else {
@@ -55,7 +55,7 @@ test.each(['the program', 'torchrun'])('a kill of %s ends all ranks with what th
     expect((await next()).error?.message).toMatch(/python {2}torchrun was killed by SIGKILL .*during `gate`/);
     expect(await exit).toEqual([0, null]);
   }
-  await until(() => !pids.some(isAlive), 5);
+  await until(() => !pids.some(isAlive), 60);
 });
 
 /** Nobody but a rank knows the token, and the way stays open for that. */

@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from '@jest/globals';
 import { CLOSE, call, drive, folder, isAlive, pidOf, pidsOf, play, START, signalGroup } from './driven.ts';
 import type { Outcome, Step } from './fixtures/runtime-driver.ts';
@@ -53,7 +54,7 @@ describe('a runtime that cannot go on', () => {
     const exit = once(driver, 'exit');
     const pid = pidOf(await next());
     const workers = pidsOf(await next());
-    await until(() => existsSync(`${path}.ready`), 10);
+    await until(() => existsSync(`${path}.ready`), 60);
     expect(workers.filter(isAlive)).toHaveLength(2);
     const begin = performance.now();
     process.kill(pid, 'SIGKILL');
@@ -61,7 +62,7 @@ describe('a runtime that cannot go on', () => {
     expect(performance.now() - begin).toBeLessThan(2000);
     expect(error?.message).toMatch(/killed by SIGKILL .*during `gate`/);
     expect(await exit).toEqual([0, null]);
-    await until(() => !workers.some(isAlive), 5);
+    await until(() => !workers.some(isAlive), 60);
   });
 
   test('hanging without progress: killed, and the error shows where it hung', async () => {
@@ -70,6 +71,18 @@ describe('a runtime that cannot go on', () => {
     expect(failed?.error?.lines?.join('\n')).toMatch(/in stuck_here/);
     expect(failed?.seconds).toBeGreaterThan(1);
     expect(failed?.seconds).toBeLessThan(5);
+  });
+
+  test('slow to start, when it cannot report progress yet: survives', async () => {
+    const gate = join(folder, 'slow-import');
+    const start: Step = { do: 'start', options: { stallSeconds: 0.2 } };
+    const { next } = drive([start, call('echo', { first: 1 }), CLOSE], { IMPORT_GATE: gate });
+    await until(() => existsSync(`${gate}.ready`), 60);
+    await sleep(1000); // five times what it may be silent later
+    writeFileSync(`${gate}.go`, '');
+    expect((await next()).error).toBeUndefined();
+    await next();
+    await next();
   });
 
   test('slow, but reporting progress for longer than the watchdog waits: survives', async () => {
@@ -130,7 +143,7 @@ describe('signals', () => {
     const exit = once(driver, 'exit');
     const outcomes: Outcome[] = [];
     for (const gate of [importing, path]) {
-      await until(() => existsSync(`${gate}.ready`), 10);
+      await until(() => existsSync(`${gate}.ready`), 60);
       signalGroup(driver, 'SIGINT');
       outcomes.push(await next()); // Node's own handler: it has been delivered
       writeFileSync(`${gate}.go`, '');
@@ -150,7 +163,7 @@ describe('signals', () => {
     const { driver, next } = drive([START, call('gate', { path }), CLOSE]);
     const exit = once(driver, 'exit');
     const pid = pidOf(await next());
-    await until(() => existsSync(`${path}.ready`), 10);
+    await until(() => existsSync(`${path}.ready`), 60);
     process.kill(pid, 'SIGTERM');
     process.kill(pid, 'SIGHUP');
     writeFileSync(`${path}.go`, '');
@@ -163,9 +176,9 @@ describe('signals', () => {
     const { driver, next } = drive([START, call('fork_workers', { num_workers: 2 }), call('gate', { path })]);
     const python = pidOf(await next());
     const family = [python, ...pidsOf(await next())];
-    await until(() => existsSync(`${path}.ready`), 10);
+    await until(() => existsSync(`${path}.ready`), 60);
     expect(family.filter(isAlive)).toHaveLength(3);
     driver.kill('SIGKILL');
-    await until(() => !family.some(isAlive), 5);
+    await until(() => !family.some(isAlive), 60);
   });
 });

@@ -191,11 +191,11 @@ describe('limits', () => {
       saidOfHead += data;
     });
     head.write('POST /predict HTTP/1.1\r\nhost: local');
-    await until(() => readdirSync(made.folder).length === 1, 20);
-    await until(() => /too_slow"}$/.test(said()) && /too_slow"}$/.test(saidOfHead), 20);
+    await until(() => readdirSync(made.folder).length === 1, 60);
+    await until(() => /too_slow"}$/.test(said()) && /too_slow"}$/.test(saidOfHead), 60);
     for (const text of [said(), saidOfHead])
       expect(text).toMatch(/^HTTP\/1\.1 408 [\s\S]*"The request was not there within 1 s\."/);
-    await until(() => readdirSync(made.folder).length === 0, 20);
+    await until(() => readdirSync(made.folder).length === 0, 60);
     expect(made.app.numInHand).toBe(0);
   });
 
@@ -213,11 +213,11 @@ describe('limits', () => {
   test('more requests than are allowed are told to come again, also while others are still coming in', async () => {
     const made = await make({ maxInHand: 2 });
     const halves = [await half(made, 'x'), await half(made, 'x')];
-    await until(() => made.app.numInHand === 2, 20);
+    await until(() => made.app.numInHand === 2, 60);
     const { status, body, headers } = await post(made, named({ path: 'a.mp4' }));
     expect([status, body.code, headers['retry-after']]).toEqual([429, 'too_many', '1']);
     for (const { socket } of halves) socket.destroy();
-    await until(() => made.app.numInHand === 0, 20);
+    await until(() => made.app.numInHand === 0, 60);
   });
 
   test('who leaves is not waited for: nothing of the upload stays, nor of the work', async () => {
@@ -225,10 +225,10 @@ describe('limits', () => {
     const body = formOf(partOf('video', 'x', 'a.mp4')).payload;
     const whole = await half(made, body, body.length);
     const torn = await half(made, partOf('video', 'x'.repeat(3000), 'b.mp4'));
-    await until(() => readdirSync(made.folder).length === 2 && made.app.numInHand === 2, 20);
+    await until(() => readdirSync(made.folder).length === 2 && made.app.numInHand === 2, 60);
     whole.socket.destroy();
     torn.socket.destroy();
-    await until(() => made.app.numInHand === 0 && readdirSync(made.folder).length === 0, 20);
+    await until(() => made.app.numInHand === 0 && readdirSync(made.folder).length === 0, 60);
     expect(JSON.parse((await ask(made, '/healthz')).text).waiting).toBe(0);
   });
 
@@ -238,10 +238,10 @@ describe('limits', () => {
     const silent = connect(made.app.port, '127.0.0.1');
     sockets.push(silent);
     const closed = [socket, silent].map((one) => new Promise((settle) => one.once('close', settle)));
-    await until(() => made.app.numInHand === 1, 20);
+    await until(() => made.app.numInHand === 1, 60);
     await made.app.stop(0);
     await Promise.all(closed);
-    await until(() => readdirSync(made.folder).length === 0, 20);
+    await until(() => readdirSync(made.folder).length === 0, 60);
   });
 });
 
@@ -256,9 +256,9 @@ test('what is cut is halves and silence, and not who waits for an answer', async
     const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
     socket.write(text === '' ? '' : `${text}\r\nhost: localhost\r\n\r\n`);
     sockets.push(socket.on('error', () => {}));
-    await until(() => theirs.length === sockets.length - numBefore, 20);
+    await until(() => theirs.length === sockets.length - numBefore, 60);
   }
-  await until(() => waiting.length === 2, 20);
+  await until(() => waiting.length === 2, 60);
   cut();
   const areCut = theirs.map(({ destroyed }) => destroyed);
   server.closeAllConnections();

@@ -90,7 +90,7 @@ function send({ bytes = FILE, etag = '"1"', ranges = 'proper', cutAfter, stallAf
 async function breakOff(response: ServerResponse, part: Buffer, start: number): Promise<void> {
   response.write(part);
   const partial = `${target}.partial`;
-  await until(() => existsSync(partial) && statSync(partial).size >= start + part.length, 5);
+  await until(() => existsSync(partial) && statSync(partial).size >= start + part.length, 60);
   response.destroy();
 }
 
@@ -235,7 +235,7 @@ describe('a download', () => {
     const stop = new AbortController();
     answers = [send({ stallAfter: HALF })];
     const ended = expect(fetchFile({ signal: stop.signal })).rejects.toMatchObject({ name: 'AbortError' });
-    await until(() => existsSync(`${target}.partial`) && statSync(`${target}.partial`).size > 0, 5);
+    await until(() => existsSync(`${target}.partial`) && statSync(`${target}.partial`).size > 0, 60);
     stop.abort();
     await ended;
     expect(statSync(`${target}.partial`).size).toBeGreaterThan(0);
@@ -301,7 +301,7 @@ describe('weights fetch', () => {
   ] as const)('goes on after %s in the middle', async (signal, code, left) => {
     answers = [send({ stallAfter: HALF }), send()];
     const running = new Running(given());
-    await until(() => existsSync(`${target}.partial`) && statSync(`${target}.partial`).size === HALF, 20);
+    await until(() => existsSync(`${target}.partial`) && statSync(`${target}.partial`).size === HALF, 60);
     running.signalGroup(signal);
     expect((await running.ended).code).toBe(code);
     expect(readdirSync(folder)).toEqual(left);

@@ -5,6 +5,7 @@ import { fromPython, MemoryKill, PythonBug, RuntimeFailure } from '../base/error
 import type { Log } from './log.ts';
 import type { Ending } from './transports/endings.ts';
 
+const START_SECONDS = 60; // an interpreter that starts gives no sign of life yet, and a busy machine takes its time
 const DUMP_SECONDS = 1; // for faulthandler to write every thread's stack
 // While Python closes it gives a sign of life every second (heartbeat.py): TensorBoard is flushed, W&B waits for a network.
 const CLOSE_SECONDS = 20; // without a sign, or altogether where a call has failed before
@@ -97,7 +98,7 @@ export class Supervisor {
   // Not Promise.race against `ended`: a promise that stays pending for days would keep every reply it was raced with.
   async #exchange<T>(verb: string, send: () => Promise<T>): Promise<T> {
     if (this.#end !== undefined) throw this.#failure();
-    const stopWatching = this.#watch();
+    const stopWatching = this.#watch(verb);
     try {
       return await new Promise<T>((settle, reject) => {
         this.#pending = { verb, reject };
@@ -110,8 +111,8 @@ export class Supervisor {
   }
 
   /** The watchdog of a call. */
-  #watch(): () => void {
-    const seconds = this.#stallSeconds;
+  #watch(verb: string): () => void {
+    const seconds = verb === 'start' ? Math.max(START_SECONDS, this.#stallSeconds) : this.#stallSeconds;
     const giveUp = () => void this.#dumpAndFail(`was killed after ${seconds} s without progress`);
     return this.#guard(seconds, Number.POSITIVE_INFINITY, giveUp);
   }

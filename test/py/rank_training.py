@@ -137,7 +137,7 @@ def evaluate(settings: dict[str, Any], lists: dict[str, str], output: Path) -> A
     ranks.barrier()
     seen, bad, told = [], [], {"done": False}
     while not told["done"]:
-        told = session.evaluate(0.01, str(output))
+        told = session.evaluate(0, str(output))
         seen.append(told["num_seen"])
         bad += told["bad"]
     ranks.barrier()

@@ -45,19 +45,19 @@ class Evaluation:
     num_seen: int = 0
 
     def advance(self, seconds: float, progress: Callable[[], None]) -> bool:
-        """Returns True when the list is through; stops between batches once `seconds` have passed. A rank that is
+        """Returns True when the list is through; stops between batches once `seconds` have passed, but never before it
+        has asked for one: ranks that find no time to see their end together would never be through. A rank that is
         through with its share waits here for the others."""
         end = time.monotonic() + seconds
-        is_through, bad = False, []
-        while time.monotonic() < end and not is_through:
-            batch = next(self.batches, None)
+        bad: list[tuple[str, str]] = []
+        while (batch := next(self.batches, None)) is not None:
             progress()
-            if batch is None:
-                is_through = True
-                continue
             bad += [(video.path, video.reason) for video in batch.bad]
             if len(batch.labels):
                 self._score(batch)
+            if time.monotonic() >= end:
+                break
+        is_through = batch is None
         told = ranks.gather((is_through, len(self.indices), bad))
         self.bad += [video for _, _, videos in told for video in videos]
         self.num_seen = sum(num_scored for _, num_scored, _ in told) + len(self.bad)
