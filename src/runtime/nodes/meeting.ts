@@ -21,23 +21,10 @@ import {
   type Report,
   type ToMember,
 } from './messages.ts';
-import { findInterface, listAddresses, type Place } from './place.ts';
+import { findInterface, listAddresses, type MachineOptions, type Place } from './place.ts';
 
 const POLL_SECONDS = 0.1;
 const GONE_SECONDS = 15; // a machine ends its ranks, and says so
-
-export interface MeetingOptions {
-  runDir: string;
-  /** Where machines of a scheduler look for the first one. */
-  file: string;
-  nodes: number;
-  devices: number;
-  /** A machine that says nothing for so long is lost. */
-  hangSeconds: number;
-  /** How long the others are waited for. */
-  waitSeconds: number;
-  note: (text: string) => void;
-}
 
 interface Member {
   line: Line<ToMember, FromMember>;
@@ -54,7 +41,7 @@ export interface EndedElsewhere {
 }
 
 export class Meeting {
-  readonly #options: MeetingOptions;
+  readonly #options: MachineOptions;
   readonly #place: Place;
   readonly #server: Server;
   readonly #token: string;
@@ -65,7 +52,7 @@ export class Meeting {
   /** Of this machine, as the others reach it. */
   #address = '127.0.0.1';
 
-  private constructor(options: MeetingOptions, place: Place, server: Server) {
+  private constructor(options: MachineOptions, place: Place, server: Server) {
     this.#options = options;
     this.#place = place;
     this.#server = server;
@@ -74,7 +61,7 @@ export class Meeting {
   }
 
   /** Returns undefined where another process here has the address: then that is the first machine's. */
-  static async open(place: Place, options: MeetingOptions): Promise<Meeting | undefined> {
+  static async open(place: Place, options: MachineOptions): Promise<Meeting | undefined> {
     const server = createServer();
     const where = place.by === 'scheduler' ? { port: 0 } : { port: place.port, host: place.address };
     try {

@@ -12,22 +12,10 @@ import { findPython } from '../runtime.ts';
 import { awaitAgent, startAgent } from '../transports/agent.ts';
 import { describeExit } from '../transports/endings.ts';
 import { type FromMember, type Launch, Line, type ToMember, toMemberSchema } from './messages.ts';
-import { findInterface, type Place } from './place.ts';
+import { findInterface, type MachineOptions, type Place } from './place.ts';
 
 const RETRY_SECONDS = 0.5;
 const CONNECT_SECONDS = 5;
-
-export interface MemberOptions {
-  runDir: string;
-  /** Where the first machine of a scheduler's tells its address. */
-  file: string;
-  nodes: number;
-  devices: number;
-  hangSeconds: number;
-  /** How long the first machine is waited for. */
-  waitSeconds: number;
-  note: (text: string) => void;
-}
 
 const foundSchema = z.object({
   id: z.string(),
@@ -44,14 +32,14 @@ interface Way {
 }
 
 /** Throws what ended the run, if it was not that it is through. */
-export async function joinMeeting(place: Place, options: MemberOptions): Promise<void> {
+export async function joinMeeting(place: Place, options: MachineOptions): Promise<void> {
   const { socket, way } = await findFirst(place, options);
   await new Member(socket, way, options).run();
 }
 
 async function findFirst(
   place: Place,
-  { file, waitSeconds, note }: MemberOptions,
+  { file, waitSeconds, note }: MachineOptions,
 ): Promise<{ socket: Socket; way: Way }> {
   const end = performance.now() + waitSeconds * 1000;
   let isStopped = false;
@@ -105,7 +93,7 @@ function tryConnect(host: string, port: number): Promise<Socket | undefined> {
 }
 
 class Member {
-  readonly #options: MemberOptions;
+  readonly #options: MachineOptions;
   readonly #way: Way;
   readonly #socket: Socket;
   readonly #line: Line<FromMember, ToMember>;
@@ -114,7 +102,7 @@ class Member {
   #agent: { id: string; process: ChildProcess; ended: Promise<void> } | undefined;
   #isStopping = false;
 
-  constructor(socket: Socket, way: Way, options: MemberOptions) {
+  constructor(socket: Socket, way: Way, options: MachineOptions) {
     this.#options = options;
     this.#way = way;
     this.#socket = socket;

@@ -1,4 +1,4 @@
-/** Which of several machines this one is: as `launch.rendezvous`, Slurm or our own executor for Ray says. */
+/** Which of several machines this one is: as `launch.rendezvous` or Slurm says. */
 
 import { lookup } from 'node:dns/promises';
 import { networkInterfaces } from 'node:os';
@@ -10,6 +10,20 @@ interface Launch {
   rendezvous: string | null;
 }
 
+/** What is said once of a run, on each of its machines. */
+export interface MachineOptions {
+  runDir: string;
+  /** Where the first machine of a scheduler's tells its address. */
+  file: string;
+  nodes: number;
+  devices: number;
+  /** A machine that says nothing for so long is lost. */
+  hangSeconds: number;
+  /** How long the others are waited for. */
+  waitSeconds: number;
+  note: (text: string) => void;
+}
+
 export type Place =
   /** The machines find each other by a file in the run folder, which is theirs by its `id`. */
   | { by: 'scheduler'; id: string; node: number }
@@ -19,8 +33,6 @@ export type Place =
 /** Throws UserError where that cannot be told, or is not what `launch.nodes` says. */
 export async function findPlace({ nodes, rendezvous }: Launch, env = process.env): Promise<Place> {
   if (rendezvous !== null) return findAddress(rendezvous);
-  const given = env.COLDFRAME_NODE?.split(' ');
-  if (given !== undefined) return { by: 'scheduler', id: given[0] ?? '', node: Number(given[1]) };
   if (env.SLURM_JOB_ID === undefined)
     throw new UserError(
       `launch.nodes  found ${nodes}, and nothing says where the other machines are. Give launch.rendezvous, HOST:PORT of ` +
