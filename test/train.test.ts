@@ -200,6 +200,9 @@ describe('a run that is stopped goes on to the same bytes', () => {
     ];
     expect(restarts).toEqual(ends);
     expect((await second.ended).code).toBe(0);
+    const journal = readEvents(join(folder, 'headless')).map(({ kind, time }) => ({ kind, at: Date.parse(`${time}`) }));
+    const pauses = journal.flatMap(({ kind, at }, i) => (kind === 'restarted' ? [(journal[i + 1]?.at ?? 0) - at] : []));
+    expect(pauses.slice(-2).map((each, i) => each >= 1000 * 2 ** i)).toEqual([true, true]); // then a pause is twice as long
     expectSameCourse('headless');
   });
 

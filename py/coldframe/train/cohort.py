@@ -35,6 +35,16 @@ class Learned(NamedTuple):
     gradients: list[Tensor | None]
 
 
+class _Batch(NamedTuple):
+    """What a step is computed of: this rank's clips, and how many all ranks have."""
+
+    step: int
+    clips: Tensor  # NCTHW
+    targets: Tensor
+    num_clips: int
+    progress: Callable[[], None]
+
+
 class _Updates:
     """The updates of a step, a trial after the other. With other ranks a trial's gradients are summed up while the next
     one learns; without them each is updated at once, so that one trial's gradients at a time take memory."""
@@ -97,40 +107,32 @@ class Cohort:
             trial.begin()
         counts = counts or [len(clips_NCTHW)]
         num_clips = sum(counts)
+        batch = _Batch(step, clips_NCTHW, targets, num_clips, progress)
         updates = _Updates(step, tells_which=0 in counts)
         update_all = self._replay if self._may_replay(counts) else self._launch
-        update_all(step, clips_NCTHW, targets, num_clips, updates, progress)
+        update_all(batch, updates)
         figures = torch.stack(updates.finish())
         # One transfer for all trials: each would wait for the device, which meanwhile had nothing to do.
         with ranks.waiting() if len(counts) > 1 else nullcontext():  # a GPU does what other ranks have a part in
             on_host = figures.tolist()
         return {trial.name: trial.judge(step, row, num_clips) for trial, row in zip(self.trials, on_host, strict=True)}
 
-    def _launch(
-        self,
-        step: int,
-        clips_NCTHW: Tensor,
-        targets: Tensor,
-        num_clips: int,
-        updates: _Updates,
-        progress: Callable[[], None],
-    ) -> None:
+    def _launch(self, batch: _Batch, updates: _Updates) -> None:
         """Computes each trial's update by launching everything a step does."""
         self._num_started += 1
         train = self.trials[0].settings.train
         size, first = shard_size(train), ranks.rank() * train.micro_batches
-        shards = range(0, len(clips_NCTHW), size)
+        shards = range(0, len(batch.clips), size)
         for shard, start in enumerate(shards, first):
-            part = slice(start, start + size)
-            share = len(clips_NCTHW[part]) / num_clips
-            is_last = start == shards[-1]
-            features = self.features(clips_NCTHW[part])
+            clips_NCTHW, targets = (each[start : start + size] for each in (batch.clips, batch.targets))
+            share, is_last = len(targets) / batch.num_clips, start == shards[-1]
+            features = self.features(clips_NCTHW)
             for trial in self.trials:
-                trial.seed(step, shard)
-                trial.learn(features, targets[part], share, is_last)
+                trial.seed(batch.step, shard)
+                trial.learn(features, targets, share, is_last)
                 if is_last:
                     updates.add(trial)
-            progress()
+            batch.progress()
         if not shards:  # no clip of this rank could be read: it takes what the others have learnt
             for trial in self.trials:
                 updates.add(trial)
@@ -191,30 +193,23 @@ class Cohort:
         is_wanted = first.launch.cuda_graphs and first.train.micro_batches == 1 and not first.train.compile
         return is_wanted and sum(counts) == first.train.batch_size and self._num_started >= NUM_STARTED
 
-    def _replay(
-        self,
-        step: int,
-        clips_NCTHW: Tensor,
-        targets: Tensor,
-        num_clips: int,
-        updates: _Updates,
-        progress: Callable[[], None],
-    ) -> None:
+    def _replay(self, batch: _Batch, updates: _Updates) -> None:
         """Computes the same as `_launch`, by replaying its launches; what goes between ranks is not among them."""
+        clips_NCTHW, targets = batch.clips, batch.targets
         kind = (self.wants(), targets.shape, targets.dtype)
         if self._recording is None or self._recorded != kind:
             self._recording = None  # its memory first
-            share = len(clips_NCTHW) / num_clips
+            share = len(clips_NCTHW) / batch.num_clips
             passes = {trial.name: partial(_record, trial, share) for trial in self.trials}
             self._recording, self._recorded = Recording(clips_NCTHW, targets, self.features, passes), kind
         self._recording.start(clips_NCTHW, targets)
         for trial in self.trials:
-            trial.seed(step, ranks.rank())
+            trial.seed(batch.step, ranks.rank())
             trial.sums, gradients = self._recording.run(trial.name)
             for (_, parameter), gradient in zip(trial.named_parameters(), gradients, strict=True):
                 parameter.grad = gradient
             updates.add(trial)
-        progress()
+        batch.progress()
 
 
 def _record(trial: Trial, share: float, features: dict[int, Layer], targets: Tensor) -> Learned:
