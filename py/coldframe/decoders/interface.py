@@ -15,7 +15,8 @@ from coldframe.backbones.shape import Wants
 
 
 class Decoder(Protocol):
-    """A module whose parameters are all of a trial that is trained, the backbone aside."""
+    """A module whose parameters are all of a trial that is trained, the backbone aside. It keeps no running statistics,
+    as batch norm does: checkpoints would lack them, and each of several ranks would have its own."""
 
     @property
     def wants(self) -> Wants:
