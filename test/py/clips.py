@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def make_clip(
     rotation: degrees in the display matrix (mp4 only). options: the encoder's.
     """
     path = Path(path)
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with _keeping_scheduling(), av.open(str(path), "w", options=container_options or {}) as container:
         video = container.add_stream(codec, rate=fps, options=_encoder_options(codec, options))
         video.width, video.height, video.pix_fmt = *size, pixel_format
         video.codec_context.gop_size, video.codec_context.max_b_frames = gop, b_frames
@@ -57,6 +59,17 @@ def make_clip(
     if rotation:
         _set_rotation(path, rotation)
     return path
+
+
+@contextmanager
+def _keeping_scheduling() -> Iterator[None]:
+    """SVT-AV1, started by root, makes the thread that calls it a real-time one: whatever the tests after it start would
+    inherit that, and keep all else from the processors."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def draw_frame(number: int, size: tuple[int, int], motion: str = "right", seed: int = 0) -> np.ndarray:

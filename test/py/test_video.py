@@ -1,6 +1,7 @@
 """Frame choice against the original's, and sparse decoding against decoding everything."""
 
 import contextlib
+import os
 import pickle
 import random
 from functools import partial
@@ -113,6 +114,11 @@ def test_sparse_decoding_gives_the_bytes_of_full_decoding(clip, name):
 def test_frames_are_the_ones_that_were_drawn(clip, name):
     frames = read_frames(str(clip(name)), lambda n: list(range(n)))
     assert [read_number(frame) for frame in frames] == list(range(VARIANTS[name].get("num_frames", 40)))
+
+
+def test_making_a_clip_makes_no_real_time_process_of_the_tests(clip):
+    clip("av1.mp4")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_frames_outside_an_edit_list_do_not_count(clip):
