@@ -2,5 +2,5 @@
 
 /** The programs of `bench`. */
 export const BENCHES = [
-  ...(['loader', 'step', 'cohort', 'features', 'list', 'bridge', 'memory', 'startup', 'sweep'] as const),
+  ...(['loader', 'step', 'cohort', 'features', 'list', 'bridge', 'memory', 'startup', 'sweep', 'scaling'] as const),
 ] as const;

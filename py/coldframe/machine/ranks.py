@@ -33,6 +33,7 @@ class _Place:
 
 _place = _Place()
 _waiting_since: float | None = None
+_waited_seconds = 0.0
 
 
 def rank() -> int:
@@ -63,6 +64,11 @@ def is_first() -> bool:
 def waiting_since() -> float | None:
     """Returns since when (time.monotonic) this process waits for other ranks, None while it does not."""
     return _waiting_since
+
+
+def waited_seconds() -> float:
+    """Returns how long this process has waited for other ranks so far."""
+    return _waited_seconds
 
 
 def start(timeout_seconds: float) -> None:
@@ -103,13 +109,15 @@ def end() -> None:
 @contextmanager
 def waiting() -> Iterator[None]:
     """Marks what is done meanwhile as waiting for other ranks."""
-    global _waiting_since
+    global _waiting_since, _waited_seconds
     before = _waiting_since
-    _waiting_since = before or time.monotonic()
+    _waiting_since = since = before or time.monotonic()
     try:
         yield
     finally:
         _waiting_since = before
+        if before is None:
+            _waited_seconds += time.monotonic() - since
 
 
 class Handle(Protocol):
