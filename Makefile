@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 VENV_DONE := .venv/.done-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 NODE_DONE := node_modules/.done
 
-.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages test-ffprobe test-export test-recipes test-trackers test-load lint types jest pytest test-slurm test-nodes test-ray test-ranks mutants mutants-check parity clean
+.PHONY: help setup docs demo demo-clips demo-ablation sweep-demo train evaluate bench test check test-all test-pages test-ffprobe test-export test-recipes test-trackers test-load test-parts lint types jest pytest test-slurm test-nodes test-ray test-ranks mutants mutants-check parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -79,7 +79,7 @@ check: setup lint types ## lint, types and the quick tests
 	yarn -s jest
 	.venv/bin/pytest -m 'not slow'
 
-test-all: test test-pages test-load test-ffprobe test-recipes test-trackers test-slurm test-ray ## and the heavy ones: a browser, a server under load, ffprobe, W&B and MLflow, a Slurm, a Ray
+test-all: test test-pages test-load test-parts test-ffprobe test-recipes test-trackers test-slurm test-ray ## and the heavy ones: a browser, a server under load, a cache in parts, ffprobe, W&B and MLflow, a Slurm, a Ray
 
 test-pages: setup ## the pages of reports, timelines and the server in headless Chromium (Debian's; installed when root)
 	@test -x "$$CHROMIUM" || scripts/need.sh chromium chromium  # and a font, which fontconfig depends on
@@ -123,6 +123,9 @@ test-slurm: setup ## the slurm executor on a private Slurm of this machine (as r
 # Not in test-all: forty restarts take ten minutes and more.
 test-ranks: setup demo-clips ## ten kills each of the program, of torchrun, of a rank and of a loader worker; SEED=N draws the same moments
 	yarn -s jest --config jest.heavy.config.js test/heavy/rank-kills $(ARGS)
+
+test-parts: setup ## feature caches and clips made in parts, some of them killed, have the files of one process
+	yarn -s jest --config jest.heavy.config.js test/heavy/parts $(ARGS)
 
 # Not in test-all: it takes four minutes.
 test-nodes: setup ## training on two nodes of a private Slurm and by hand, with nodes that are killed: docs/clusters.md (as root)

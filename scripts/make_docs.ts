@@ -38,6 +38,7 @@ const FOLDERS: Record<string, string> = {
   'src/tools/init': '`init`: what a folder holds, what of it can be trained on, and a configuration that fits.',
   'src/tools': '`doctor`, `bench`, `keys`, `import-command`.',
   'src/run': 'The run folder: what lies there, who may write there, and what may change when a run goes on.',
+  'src/caches/parts': 'Large jobs in parts, over the executors of sweeps.',
   'src/executors':
     'Where jobs run, such as the cohorts of a sweep: this machine, Slurm or Ray; and which job runs when.',
   'src/data': 'Lists of clips, read and checked.',

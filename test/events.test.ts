@@ -47,3 +47,13 @@ test('on stdout it is also without escape codes, and --json keeps the exact name
   expect(lines[1]?.split('\n')).toHaveLength(2);
   expect(JSON.parse(lines[1] ?? '').path).toBe(path);
 });
+
+test('a part of a job is told in a line', () => {
+  const tell = (more: object) =>
+    describeEvent({ kind: 'part', part: 'p0003', attempt: 1, why: null, ...more } as RunEvent);
+  expect(tell({ state: 'started' })).toBe('p0003 started');
+  expect(tell({ state: 'started', attempt: 2 })).toBe('p0003 started (attempt 2)');
+  expect(tell({ state: 'retry', why: 'was killed by signal 9' })).toBe(
+    'p0003 lost, to be tried again: was killed by signal 9',
+  );
+});

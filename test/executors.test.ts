@@ -62,7 +62,7 @@ describe('a job', () => {
     const show = 'echo $CUDA_VISIBLE_DEVICES; sleep 60';
     const jobs = [shell(show), shell(show)];
     const handles = await Promise.all(jobs.map((job) => executor.start(job)));
-    await until(() => jobs.every((job) => logOf(job) !== ''), 30);
+    await until(() => jobs.every((job) => logOf(job) !== ''), 60);
     expect(jobs.map(logOf).sort()).toEqual(['0\n', '1\n']);
     const first = handles[0] ?? '';
     const device = logOf(jobs[0] as Job);
@@ -70,7 +70,7 @@ describe('a job', () => {
     await waitForEnd(executor, first);
     const third = shell(show);
     await executor.start(third);
-    await until(() => logOf(third) !== '', 30);
+    await until(() => logOf(third) !== '', 60);
     expect(logOf(third)).toBe(device);
   });
 });
@@ -111,7 +111,7 @@ describe('cancelling', () => {
     const executor = make();
     const job = shell('trap "echo saved; exit 130" TERM; echo ready; while :; do sleep 0.05; done');
     const handle = await executor.start(job);
-    await until(() => logOf(job) !== '', 30);
+    await until(() => logOf(job) !== '', 60);
     await executor.cancel(handle);
     expect(await waitForEnd(executor, handle)).toMatchObject({ code: 130 });
     expect(logOf(job)).toMatch(/saved\n$/);
@@ -121,9 +121,9 @@ describe('cancelling', () => {
     const job = shell(DEAF);
     const handle = await make().start(job);
     const later = make(0.3);
-    await until(() => processesOf(job.key).length >= 3, 30);
+    await until(() => processesOf(job.key).length >= 3, 60);
     await later.cancel(handle);
-    await until(() => processesOf(job.key).length === 0, 30);
+    await until(() => processesOf(job.key).length === 0, 60);
     expect(await waitForEnd(later, handle)).toMatchObject({ state: 'ended' });
   });
 
@@ -131,12 +131,12 @@ describe('cancelling', () => {
     const executor = make(3600);
     const job = shell(DEAF);
     const handle = await executor.start(job);
-    await until(() => processesOf(job.key).length >= 3, 30);
+    await until(() => processesOf(job.key).length >= 3, 60);
     await executor.cancel(handle);
     expect(await look(executor, handle)).toEqual({ state: 'running' }); // deaf, and with an hour of grace
     await executor.cancel(handle);
     expect(await waitForEnd(executor, handle)).toEqual({ state: 'ended', code: null, why: 'was killed by SIGKILL' });
-    await until(() => processesOf(job.key).length === 0, 30);
+    await until(() => processesOf(job.key).length === 0, 60);
     await executor.close();
   });
 });

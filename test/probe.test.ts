@@ -287,3 +287,56 @@ test('a list is probed once; training names all that is wrong with its clips bef
   }
   expect(readdirSync(folder)).not.toContain('run');
 });
+
+test('a check in parts finds what one process finds, and leaves it where the next check looks', async () => {
+  const home = mkdtempSync(join(folder, 'home-'));
+  const [first = '', second = '', third = ''] = readFileSync(join(CLIPS, 'val.txt'), 'utf8').split('\n');
+  const pathOf = (line: string): string => join(CLIPS, line.split(' ')[0] ?? '');
+  writeFileSync(join(home, 'torn.mp4'), readFileSync(pathOf(third)).subarray(0, 2500));
+  const lines = [`${pathOf(first)} 0`, `${join(home, 'torn.mp4')} 1`, `${pathOf(second)} 2`];
+  writeFileSync(join(home, 'list.txt'), `${lines.join('\n')}\n`);
+  const check = async (cache: string, words: string[] = [], env: NodeJS.ProcessEnv = {}) => {
+    const given = ['check', 'list.txt', '--probe', '--json', ...words];
+    const { stdout, code } = await coldframe(given, { cwd: home, env: { XDG_CACHE_HOME: join(home, cache), ...env } });
+    return { code, events: eventsOf(stdout) };
+  };
+  const foundBy = ({ events }: { events: Event[] }) =>
+    events
+      .filter(({ kind }) => kind === 'finding' || kind === 'probed')
+      .map(({ time, seconds, num_known, ...rest }) => rest);
+
+  const whole = await check('one');
+  const parted = await check('parts', ['--parts', '2', '--executor', 'local']);
+  expect([whole.code, parted.code]).toEqual([2, 2]);
+  expect(foundBy(whole)).toContainEqual(expect.objectContaining({ code: 'unreadable', line: 2 }));
+  expect(foundBy(parted)).toEqual(foundBy(whole));
+  const ends = parted.events.filter(({ kind, state }) => kind === 'part' && state === 'finished');
+  expect(ends.map(({ part }) => part).sort()).toEqual(['p0001', 'p0002']);
+  expect(readdirSync(join(home, 'parts', 'coldframe', 'parts'))).toEqual([]);
+
+  const again = await check('parts', ['--parts', '2'], { COLDFRAME_PYTHON: '/bin/false' }); // nothing is left to be asked of it
+  expect(foundBy(again)).toEqual(foundBy(whole));
+});
+
+test('what another cache has kept is taken over, but for a line that a kill tore', () => {
+  const [one, two] = [
+    { path: '/a/1.mp4', size: 7, mtime: 1 },
+    { path: '/a/2.mp4', size: 7, mtime: 1 },
+  ];
+  const other = join(folder, 'other-cache');
+  const theirs = new ProbeCache(RULES, other);
+  theirs.add(one, sound);
+  theirs.add(two, bad('unreadable'));
+  theirs.flush();
+  const [file = ''] = readdirSync(other);
+  const text = readFileSync(join(other, file), 'utf8');
+  writeFileSync(join(other, file), text.slice(0, -3));
+  const ours = new ProbeCache(RULES);
+  expect(ours.find(one)).toBeUndefined();
+  ours.absorb(other);
+  expect([ours.find(one), ours.find(two)]).toEqual([sound, undefined]);
+  const three = { ...two, path: '/a/3.mp4' };
+  ours.add(three, sound);
+  ours.flush();
+  expect([one, three].map((clip) => new ProbeCache(RULES).find(clip))).toEqual([sound, sound]);
+});

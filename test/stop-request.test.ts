@@ -21,10 +21,10 @@ test('a later attempt ends what is under way in a long call, and an equal one do
   const stop = new StopRequest(beats, () => {});
   stop.runtime = { kill: () => python.kill('SIGKILL') };
   try {
-    await until(() => numBeats > 0, 30); // it has looked
+    await until(() => numBeats > 0, 60); // it has looked
     expect(python.signalCode).toBeNull();
     writeFileSync(fence, JSON.stringify({ attempt: 2 }));
-    await until(() => python.signalCode === 'SIGKILL', 30);
+    await until(() => python.signalCode === 'SIGKILL', 60);
   } finally {
     stop.release();
     python.kill('SIGKILL');

@@ -212,7 +212,7 @@ export class Running {
 
   /** Resolves when nothing of it lives. What is left over lives for ever, so a busy machine is given its time. */
   async gone(): Promise<void> {
-    await until(() => this.members().length === 0, 20);
+    await until(() => this.members().length === 0, 60);
   }
 }
 

@@ -11,11 +11,15 @@ import { plural } from '../base/words.ts';
 import type { Config } from '../config/load.ts';
 import { checkLists, filesOf, listPlaces } from '../data/checks.ts';
 import { BadVideos } from '../data/probe/bad-videos.ts';
-import type { ClipsForecast } from '../runtime/replies.ts';
+import type { ClipsForecast, ClipsPrepared } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
+import { refuseOtherCount } from './parts/job.ts';
 
 const CALL_SECONDS = 1;
+
+/** Where the parts of a preparation keep what they know. */
+export const partsOf = (output: string): string => join(output, 'parts');
 
 export interface PrepareOptions {
   config: Config;
@@ -30,6 +34,7 @@ export interface PrepareOptions {
 export async function prepareClips(options: PrepareOptions, report: Report): Promise<void> {
   const { config, isDryRun } = options;
   const output = resolve(options.output);
+  if (!isDryRun) refuseOtherCount(partsOf(output), undefined);
   if (config.data.dummy) throw new UserError('data.dummy  is true: there are no clips to prepare. Set it to false.');
   const said = 'stopped at once; finished clips stay';
   await stoppable({ killsAt: 'second', said }, (stop) =>
@@ -37,40 +42,55 @@ export async function prepareClips(options: PrepareOptions, report: Report): Pro
       const lists = await checkVideos(config, scratch, report);
       await withSession({ stallSeconds: config.launch.stall_seconds, stop }, async (session) => {
         tellForecast(await session.forecastClips(config, lists, output), report);
-        if (!isDryRun) await prepareAll(session, { ...options, output }, lists, stop.signal, report);
+        if (isDryRun) return;
+        const bad = watchVideos(config, report);
+        finish(
+          { ...options, output },
+          lists,
+          await prepareRest(session, { output, bad, stop: stop.signal }, report),
+          report,
+        );
       });
     }),
   );
 }
 
-async function prepareAll(
+export const watchVideos = (config: Config, report: Pick<Report, 'event'>): BadVideos =>
+  new BadVideos({ report, limit: config.data, done: 'prepared', lists: listPlaces(config) });
+
+/** Prepares what a session has begun with. */
+export async function prepareRest(
   session: Session,
-  options: PrepareOptions,
-  lists: OpenRequest['lists'],
-  stop: AbortSignal,
+  { output, bad, stop }: { output: string; bad: BadVideos; stop: AbortSignal },
   report: Report,
-): Promise<void> {
-  const { config, output } = options;
-  const bad = new BadVideos({ report, limit: config.data, done: 'prepared', lists: listPlaces(config) });
+): Promise<ClipsPrepared> {
   try {
     for (;;) {
       if (stop.aborted) throw new Interrupted(`stopped; the same command goes on with ${output}`);
       const made = await session.prepareClips(CALL_SECONDS);
-      bad.count(made.bad, made.num_total);
+      bad.count(made.bad, made.num_clips);
       report.progress('clips', made.num_done, made.num_total);
-      if (!made.done) continue;
-      const file = writeConfig(options, output, lists);
-      const { num_total: num_clips, num_bad, size_bytes } = made;
-      report.event({ kind: 'clips_prepared', folder: output, config: file, num_clips, num_bad, size_bytes });
-      return;
+      if (made.done) return made;
     }
   } finally {
     report.endProgress();
   }
 }
 
+/** Writes the configuration that trains on the prepared clips, and says where it is. */
+export function finish(
+  options: PrepareOptions,
+  lists: OpenRequest['lists'],
+  { num_clips, num_bad, size_bytes }: ClipsPrepared,
+  report: Report,
+): void {
+  const { output: folder } = options;
+  const config = writeConfig(options, folder, lists);
+  report.event({ kind: 'clips_prepared', folder, config, num_clips, num_bad, size_bytes });
+}
+
 /** The lists in the form that Python reads. Weights are not needed, and the videos are, other than with a feature cache. */
-async function checkVideos(config: Config, scratch: string, report: Report): Promise<OpenRequest['lists']> {
+export async function checkVideos(config: Config, scratch: string, report: Report): Promise<OpenRequest['lists']> {
   const { data, model } = config;
   const wanted = (['train', 'val'] as const).filter((which) => data[`${which}_list`] !== null);
   if (wanted.length === 0)
@@ -80,7 +100,7 @@ async function checkVideos(config: Config, scratch: string, report: Report): Pro
   return filesOf(await checkLists(plain, wanted, scratch, report));
 }
 
-function tellForecast(forecast: ClipsForecast, report: Report): void {
+export function tellForecast(forecast: ClipsForecast, report: Report): void {
   if (report.json) report.event({ kind: 'clips_forecast', ...forecast });
   else report.print(describeForecast(forecast));
   const { bytes, folder, free_bytes: free } = forecast;

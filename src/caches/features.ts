@@ -1,5 +1,6 @@
 /** `features forecast` and `features build`: what a feature cache takes and saves, then the cache itself. */
 
+import { join } from 'node:path';
 import { Interrupted, UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
 import { formatBytes, formatDuration } from '../base/format.ts';
@@ -13,6 +14,8 @@ import { SaveClock } from '../run/save-clock.ts';
 import type { FeaturesBuilt, FeaturesForecast } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
+import { describePace } from './pace.ts';
+import { refuseOtherCount } from './parts/job.ts';
 
 const CALL_SECONDS = 1;
 
@@ -23,16 +26,20 @@ export async function forecastFeatures(config: Config, report: Report): Promise<
 
 /** Builds the cache in `data.features`, or goes on with it. Throws Interrupted when asked to stop, after saving. */
 export async function buildFeatures(config: Config, report: Report): Promise<void> {
+  const started = performance.now();
+  refuseOtherCount(partsOf(findFeaturesFolder(config)), undefined);
   await withForecast(config, report, async (session, stop) => {
     const bad = watchLists(config, report);
     const clock = new SaveClock(config.run.save_minutes);
     for (;;) {
       const built = await session.buildFeatures(CALL_SECONDS);
       for (const { list, ...video } of built.bad) bad[list].count([video], built.num_videos[list]);
-      report.progress('features', built.num_done, built.num_total);
+      const place = describePace(built);
+      report.progress('features', built.num_done, built.num_total, place === undefined ? {} : { place });
       if (built.done) {
         report.endProgress();
-        return tellBuilt(built, config, report);
+        const seconds = (performance.now() - started) / 1000;
+        return tellBuilt({ ...built, parts: 1, seconds }, config, report);
       }
       if (stop.aborted || clock.isDue) {
         await session.saveFeatures();
@@ -64,12 +71,32 @@ export function watchLists(config: Config, report: Pick<Report, 'event'>): Recor
   return { train: watch('train'), val: watch('val') };
 }
 
-function tellBuilt({ num_total, num_bad }: FeaturesBuilt, config: Config, report: Report): void {
+export interface Built extends Partial<Pick<FeaturesBuilt, 'clips_per_second' | 'waited_seconds'>> {
+  num_total: number;
+  num_bad: number;
+  parts: number;
+  seconds: number;
+}
+
+export function tellBuilt(built: Built, config: Config, report: Report): void {
+  const { num_total, num_bad, parts, seconds, clips_per_second = null, waited_seconds = {} } = built;
   const { features: folder } = config.data;
   const bad = num_bad > 0 ? `; ${num_bad} of them could not be read and are left out` : '';
-  if (report.json) report.event({ kind: 'features_built', folder: folder ?? '', num_records: num_total, num_bad });
-  else report.print(`built ${folder}: ${plural(num_total, 'record')}${bad}`);
+  const pace = describePace({ clips_per_second, waited_seconds });
+  if (report.json) {
+    const counts = { num_records: num_total, num_bad, parts, seconds, clips_per_second, waited_seconds };
+    report.event({ kind: 'features_built', folder: folder ?? '', ...counts });
+  } else report.print(`built ${folder}: ${plural(num_total, 'record')}${bad}${pace === undefined ? '' : `\n${pace}`}`);
 }
+
+/** Returns the folder of the cache. Throws UserError where none is named. */
+export function findFeaturesFolder({ data }: Config): string {
+  if (data.features !== null) return data.features;
+  throw new UserError('data.features  is not set. Name the folder of the feature cache.');
+}
+
+/** Where the parts of a cache are built that is built in some: on the same disk, so that they are moved and not copied. */
+export const partsOf = (folder: string): string => join(folder, 'parts');
 
 /** Opens a session, tells the forecast, does the work. */
 async function withForecast(
@@ -77,8 +104,7 @@ async function withForecast(
   report: Report,
   work: (session: Session, stop: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  if (config.data.features === null)
-    throw new UserError('data.features  is not set. Name the folder of the feature cache.');
+  findFeaturesFolder(config);
   const said = 'stopped at once; finished shards stay';
   await stoppable({ killsAt: 'second', said }, (stop) =>
     withScratch(async (scratch) => {
@@ -93,13 +119,13 @@ async function withForecast(
 }
 
 /** The lists in the form that Python reads. The videos are looked for, other than in training from a cache. */
-async function checkVideos(config: Config, scratch: string, report: Report): Promise<OpenRequest['lists']> {
+export async function checkVideos(config: Config, scratch: string, report: Report): Promise<OpenRequest['lists']> {
   const wanted = config.data.val_list === null ? (['train'] as const) : (['train', 'val'] as const);
   const uncached = { ...config, data: { ...config.data, features: null } };
   return filesOf(await checkLists(uncached, [...wanted], scratch, report));
 }
 
-function tellForecast(forecast: FeaturesForecast, report: Report): void {
+export function tellForecast(forecast: FeaturesForecast, report: Report): void {
   const { notes, ...facts } = forecast;
   for (const note of notes) report.note(note);
   if (report.json) report.event({ kind: 'features_forecast', ...facts });
@@ -127,7 +153,8 @@ function describeForecast(forecast: FeaturesForecast): string {
     `disk      ${formatBytes(bytes.total)} (train ${formatBytes(bytes.train)}, val ${formatBytes(bytes.val)}), ` +
       `${formatBytes(forecast.remaining_bytes)} of it still to be built; ${formatBytes(forecast.free_bytes)} free in ${forecast.folder}`,
   ];
-  if (seconds === null) return [...lines, 'build     everything is there'].join('\n');
+  if (seconds === null)
+    return [...lines, ...(forecast.remaining_bytes === 0 ? ['build     everything is there'] : [])].join('\n');
   const { pay_back_epochs: epochs } = seconds;
   lines.push(
     `build     about ${formatDuration(seconds.build)}, measured on ${plural(seconds.measured_clips, 'clip')}`,

@@ -74,6 +74,27 @@ export const SET = {
 } as const;
 export const DRY_RUN = (describe: string) => ({ type: 'boolean', default: false, describe }) as const;
 
+/** Of a command whose work can be done in parts, side by side on several machines; the last two are of the process of one
+ * part, which its executor starts. */
+export const IN_PARTS = {
+  parts: number('parts', 'do it in so many parts, side by side; again, it goes on with them', { least: 1 }),
+  executor: text('executor', 'where parts run: local, slurm, ray, or a file with the section executor of a sweep', {}),
+  part: text('part', 'folder of the part', { hidden: true }),
+  attempt: { ...number('attempt', 'number of this start; a higher one in attempt.json ends this one'), hidden: true },
+} as const;
+/** Throws UserError where it is said where parts run, and not how many. */
+export function refuseLoneExecutor({
+  parts,
+  executor,
+}: {
+  parts?: number | undefined;
+  executor?: string | undefined;
+}): void {
+  if (parts === undefined && executor !== undefined)
+    throw new UserError('--executor  is of work in parts. Say how many with --parts.');
+}
+export const isPart = (words: string[]): boolean => words.some((word) => /^--part(=|$)/.test(word));
+
 /** What yargs parses with the options that `Build` declares. */
 export type Parsed<Build extends (yargs: Argv) => Argv<object>> =
   ReturnType<Build> extends Argv<infer Args> ? Args : never;
@@ -128,7 +149,10 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'weights inspect': ['coldframe weights inspect weights/ViT-B-16.pt'],
   features: ['coldframe features forecast --config my.yaml --set data.features=features'],
   'features forecast': ['coldframe features forecast --config my.yaml --set data.features=features'],
-  'features build': ['coldframe features build --config my.yaml --set data.features=features'],
+  'features build': [
+    'coldframe features build --config my.yaml --set data.features=features',
+    'coldframe features build --config my.yaml --set data.features=features --parts 64 --executor slurm',
+  ],
   init: [
     'coldframe init /data/clips --output my',
     "coldframe init /data/clips --output my --group '^(.+)_[0-9]+[.]mp4$'",
@@ -154,12 +178,19 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     "coldframe lists split lists/all.txt --group '^(.+)_[0-9]+[.]mp4$'",
   ],
   clips: ['coldframe clips prepare --config my.yaml --output prepared --dry-run'],
-  'clips prepare': ['coldframe clips prepare --config my.yaml --output prepared'],
+  'clips prepare': [
+    'coldframe clips prepare --config my.yaml --output prepared',
+    'coldframe clips prepare --config my.yaml --output prepared --parts 64 --executor slurm',
+  ],
   'import-command': [
     'coldframe import-command --output my.yaml -- torchrun --nproc_per_node 8 main.py --num_frames 8 --lr 4e-4',
     'coldframe import-command --script train.sh',
   ],
-  check: ['coldframe check --config my.yaml', 'coldframe check train.txt val.txt --root clips --num-classes 8'],
+  check: [
+    'coldframe check --config my.yaml',
+    'coldframe check train.txt val.txt --root clips --num-classes 8',
+    'coldframe check --config my.yaml --probe --parts 64 --executor slurm',
+  ],
   keys: ['coldframe keys', 'coldframe keys lr', 'coldframe keys model.decoder'],
   fit: ['coldframe fit --config my.yaml --memory 8GiB'],
   bench: ['coldframe bench step --quick', 'coldframe bench step -- --device cuda'],

@@ -226,6 +226,23 @@ export const featuresBuiltSchema = z.object({
   num_videos: z.object({ train: z.number(), val: z.number() }),
   num_bad: z.number(),
   bad: z.array(badVideo.extend({ list: z.enum(['train', 'val']) })),
+  /** null: nothing was computed. */
+  clips_per_second: z.number().nullable(),
+  /** For videos, for passes, for the disk. */
+  waited_seconds: z.record(z.string(), z.number()),
+  /** Of a pass, by which shards end. */
+  most_clips: z.number(),
+});
+
+export const featuresMergedSchema = z.object({
+  done: z.boolean(),
+  num_done: z.number(),
+  num_total: z.number(),
+  num_records: z.number(),
+  /** Not there, damaged, or of videos that have changed. */
+  num_missing: z.number(),
+  num_videos: z.object({ train: z.number(), val: z.number() }),
+  bad: z.array(badVideo.extend({ list: z.enum(['train', 'val']) })),
 });
 
 export const featuresExportedSchema = z.object({
@@ -256,7 +273,10 @@ export const clipsForecastSchema = z.object({
 export const clipsPreparedSchema = z.object({
   done: z.boolean(),
   num_done: z.number(),
+  /** Of a share its own. */
   num_total: z.number(),
+  /** Of the lists. */
+  num_clips: z.number(),
   num_bad: z.number(),
   /** Of all prepared clips, once it is done. */
   size_bytes: z.number(),
@@ -264,6 +284,7 @@ export const clipsPreparedSchema = z.object({
 });
 
 export type ClipsForecast = z.infer<typeof clipsForecastSchema>;
+export type ClipsPrepared = z.infer<typeof clipsPreparedSchema>;
 export type FeaturesBuilt = z.infer<typeof featuresBuiltSchema>;
 export type FeaturesChecked = z.infer<typeof featuresCheckedSchema>;
 export type FeaturesForecast = z.infer<typeof featuresForecastSchema>;

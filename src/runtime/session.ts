@@ -18,6 +18,7 @@ import {
   featuresCheckedSchema,
   featuresExportedSchema,
   featuresForecastSchema,
+  featuresMergedSchema,
   forecastSchema,
   inspectSchema,
   meetSchema,
@@ -35,6 +36,13 @@ export interface OpenRequest {
   run_dir: string | null;
   /** auto, never, or the path of a checkpoint. */
   resume: string;
+}
+
+/** A part of a large job: the `index`-th of `count`, from 0 on, and the folder where it keeps what it has done. */
+export interface Share {
+  dir: string;
+  index: number;
+  count: number;
 }
 
 export interface VideoToProbe {
@@ -227,6 +235,23 @@ export class Session {
     return this.runtime.call('build_features', { seconds }, featuresBuiltSchema);
   }
 
+  /** What it takes, without asking this machine how fast it is. */
+  planFeatures(settings: object, lists: OpenRequest['lists']) {
+    return this.runtime.call('plan_features', { settings, lists }, featuresForecastSchema);
+  }
+
+  /** The `index`-th of `count` parts of a feature cache can then be built, in a folder of its own. */
+  shareFeatures(settings: object, lists: OpenRequest['lists'], { dir: folder, index, count }: Share) {
+    const request = { settings, lists, folder, index, count };
+    return this.runtime.call('share_features', request, z.object({ notes: z.array(z.string()) }));
+  }
+
+  /** Goes on for about so long with making one cache of its parts, and verifying it. */
+  mergeFeatures(settings: object, lists: OpenRequest['lists'], folders: string[], mostClips: number, seconds: number) {
+    const request = { settings, lists, folders, most_clips: mostClips, seconds };
+    return this.runtime.call('merge_features', request, featuresMergedSchema);
+  }
+
   /** Writes what is computed of the feature cache so far. */
   saveFeatures() {
     return this.runtime.call('save_features', {}, z.object({}));
@@ -235,6 +260,25 @@ export class Session {
   /** What re-encoding the clips of these lists into a folder takes; it can then be begun. */
   forecastClips(settings: object, lists: OpenRequest['lists'], folder: string) {
     return this.runtime.call('forecast_clips', { settings, lists, folder }, clipsForecastSchema);
+  }
+
+  /** The `index`-th of `count` parts of the re-encoding can then be begun; what it has done is kept in the folder `part`. */
+  shareClips(settings: object, lists: OpenRequest['lists'], folder: string, share: Share) {
+    const { dir, index, count } = share;
+    const request = { settings, lists, folder, part: dir, index, count };
+    return this.runtime.call('share_clips', request, z.object({}));
+  }
+
+  /** Takes over what parts have re-encoded; `bad` has the reasons of the videos that they could not read. What of the rest is
+   * not there can then be prepared. */
+  mergeClips(
+    settings: object,
+    lists: OpenRequest['lists'],
+    folder: string,
+    parts: string[],
+    bad: Record<string, string>,
+  ) {
+    return this.runtime.call('merge_clips', { settings, lists, folder, parts, bad }, clipsPreparedSchema);
   }
 
   /** Goes on with re-encoding for about so long. */

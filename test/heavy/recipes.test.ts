@@ -32,7 +32,7 @@ test.each(RECIPES)('%s says batch, micro-batches and memory for each of eight de
     const set = [...EIGHT, ...more].flatMap((text) => ['--set', text]);
     return coldframe([...args, ...set], { env: { K400_ROOT: folder, CUDA_VISIBLE_DEVICES: '' } });
   };
-  const [here, there] = [await plan(), await plan('launch.device=cuda')];
+  const [here, there] = await Promise.all([plan(), plan('launch.device=cuda')]);
   expect([here.code, there.code, existsSync(join(folder, 'run'))]).toEqual([0, 0, false]);
   const share = parts === 1 ? 'at once' : `in ${parts} micro-batches of ${32 / parts}`;
   for (const { stdout } of [here, there])

@@ -79,7 +79,7 @@ def test_a_session_trains_saves_and_goes_on_without_the_compiler(tmp_path: Path)
         ]
         lines = "".join(f"{json.dumps(verb)}\n" for verb in verbs)
         command = [sys.executable, "-c", SESSION]
-        ended = subprocess.run(command, input=lines, capture_output=True, text=True, check=False, timeout=120)
+        ended = subprocess.run(command, input=lines, capture_output=True, text=True, check=False, timeout=300)
         assert ended.returncode == 0, ended.stderr
         found: list[str] = json.loads(ended.stdout)
         return found

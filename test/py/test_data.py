@@ -369,7 +369,7 @@ def test_workers_survive_interrupts_and_die_with_their_parent():
         time.sleep(0.2)
         assert all(is_alive(worker) for worker in workers)
         parent.kill()
-        deadline = time.monotonic() + 1  # the loader's own watchdog looks every 5 seconds
+        deadline = time.monotonic() + 4  # the loader's own watchdog looks every 5 seconds
         while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not any(is_alive(worker) for worker in workers)

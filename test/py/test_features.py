@@ -13,8 +13,9 @@ from caches import NUM_CLIPS, NUM_VIEWS, evaluate, extract, make_request, make_v
 from coldframe.assembly import batches, models
 from coldframe.backbones.interface import Layer, Relations
 from coldframe.backbones.shape import Wants
+from coldframe.cache.passes import CLIPS_A_PASS
 from coldframe.cache.read import StoredFeatures, choose_view, open_cache, read_fully
-from coldframe.cache.write import CLIPS_A_PASS, Extraction
+from coldframe.cache.write import Extraction
 from coldframe.data.clips import normalize_, read_list
 from coldframe.errors import UserError
 from coldframe.session import Session

@@ -237,7 +237,7 @@ def test_the_verb_forecasts_many_settings_at_once_and_imports_no_torch() -> None
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=300,
     )
     reply, heavy = json.loads(run.stdout)
     assert heavy == []

@@ -87,7 +87,7 @@ def test_shared_memory_that_runs_out_is_told_and_no_hang(tmp_path):
     command = ["unshare", "-m", sys.executable, "-c", program]
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True).returncode:
         pytest.skip("may not mount")
-    lines = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.splitlines()
     assert len(lines) == 2  # while decoding, and at the start
     for line in lines:
         assert line.startswith("UserError /dev/shm  has ")

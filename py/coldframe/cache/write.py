@@ -5,25 +5,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from coldframe.assembly import batches, models
-from coldframe.assembly.forecast import count_pass
-from coldframe.backbones.interface import run_blocks
-from coldframe.backbones.shape import Wants
 from coldframe.cache.manifest import (
     STORED_DTYPES,
     Layout,
@@ -32,29 +27,24 @@ from coldframe.cache.manifest import (
     Shard,
     describe_key,
     describe_parts,
-    find_differences,
     read_manifest,
 )
-from coldframe.cache.read import StoredFeatures, find_replaced_records
-from coldframe.data.clips import DummyClips, EvalViews, Item, TrainClips, normalize_, read_list
-from coldframe.data.loader import eval_loader
+from coldframe.cache.parts import Share, describe_sizes, refuse_other
+from coldframe.cache.passes import Passes
+from coldframe.cache.read import StoredFeatures
+from coldframe.cache.shards import Writer, count_limit, join_pieces, name_shard, read_items, verify, write_shard
+from coldframe.data.clips import Batch, DummyClips, EvalViews, Item, TrainClips
+from coldframe.data.loader import eval_loader, to_device
 from coldframe.data.source import describe_source
 from coldframe.errors import UserError
 from coldframe.machine import environment
 from coldframe.machine.device import choose_device, choose_precision
-from coldframe.machine.files import hash_file, writing
 from coldframe.machine.lock import RunLock
-from coldframe.machine.precision import autocast
 from coldframe.settings import Settings
 from coldframe.video.frames import BadVideo
 
-SHARD_BYTES = 256 * 2**20
-# Clips of one backbone pass, as many as keep a device busy; passes begin at multiples of it, so that a record's bytes
-# do not depend on where a build was interrupted. A GPU with less memory takes fewer.
-CLIPS_A_PASS = {"cpu": 2, "cuda": 16}
-USABLE_MEMORY = 0.8  # of what is free on a GPU: the forecast of a pass is near, not exact
 # What a kill leaves of ours; a folder may hold other files of that ending.
-_LEFTOVER = re.compile(r"(train|val)-[0-9a-f]{12}-\d{8}(\.safetensors)?\.partial|features\.json\.partial")
+_LEFTOVER = re.compile(r"(train|val-[0-9a-f]{12})-\d{8}\.safetensors\.partial|features\.json\.partial")
 NUM_MEASURED = 4  # videos that the forecast tries
 
 
@@ -85,47 +75,62 @@ TrainOn = Callable[["Extraction", Tensor], Callable[[], object]]
 class Extraction:
     """A cache that is being built."""
 
-    def __init__(self, settings: Settings, lists: dict[str, str | None]) -> None:
-        """Raises UserError when the folder holds a cache of something else."""
+    def __init__(self, settings: Settings, lists: dict[str, str | None], share: Share | None = None) -> None:
+        """Raises UserError when the folder, or that of its share, holds a cache of something else."""
         assert settings.data.features is not None
-        self.folder, self.lists = Path(settings.data.features), lists
+        self._whole, self._share = Path(settings.data.features), share
+        self.folder, self.lists = self._whole if share is None else share.folder, lists
         self.settings = replace(settings, data=replace(settings.data, clips_per_video=1))  # each view by itself
         self.device = torch.device(choose_device(settings.launch.device))
         self.precision, self.notes = choose_precision(settings.train.precision, str(self.device))
         self.backbone, self._backbone_sha256, more = models.build_backbone(settings, self.device, self.precision)
         self.notes += more
-        self.manifest = self._take_up()
+        self.manifest = self._take_up(self.folder)
         self.layout = self.manifest.layout
-        self.clips_a_pass = settings.features.batch_size or self._fit_pass()
+        self.passes = Passes(self.settings, self.layout, self.backbone, self.device, self.precision)
+        self._wanted = self._find_wanted()
         self.new_bad: list[tuple[str, BadVideo]] = []  # with the list of each
-        self._part = ""  # whose rows `_rows` takes up, the first `_num_pending` of which no shard holds yet
-        self._rows: npt.NDArray[Any] = np.empty((0, 0))
+        self._rows: npt.NDArray[Any] = np.empty((0, 0))  # of a shard, the first `_num_pending` of them are computed
         self._sources = np.empty((0, 3), np.int64)  # of what video each of them is
-        self._num_pending = 0
+        self._flush_rows: Callable[[], None] = lambda: None
+        self._num_pending, self._num_writing = 0, 0
+        self._writer = Writer()
+        self._seconds = {"decode": 0.0, "compute": 0.0, "write": 0.0}  # waited for each
+        self._began, self._num_encoded = 0.0, 0
         self._work: Iterator[None] | None = None
         self._lock: RunLock | None = None
 
-    def _fit_pass(self) -> int:
-        if self.device.type == "cpu":
-            return CLIPS_A_PASS["cpu"]
-        free = environment.describe_memory(self.device)["free_bytes"]
-        return choose_pass(self.settings, self.precision, int(USABLE_MEMORY * free))
+    @property
+    def clips_a_pass(self) -> int:
+        return self.passes.clips_a_pass
 
-    def _take_up(self) -> Manifest:
-        key, parts = describe_key(self.settings, self._backbone_sha256), describe_parts(self.settings, self.lists)
-        self._names = list(parts)
-        wanted = Manifest(Layout.of(self.settings), key, self.precision, parts)
-        have = read_manifest(self.folder)
+    def _take_up(self, folder: Path) -> Manifest:
+        wanted = self._describe_wanted()
+        self._names = list(wanted.parts)
+        have = read_manifest(folder)
         if have is None:
             return wanted
-        differences = find_differences(have, wanted)
-        if differences:
-            lines = "\n  ".join(differences)
-            raise UserError(
-                f"data.features  {self.folder} holds a cache of another configuration:\n  {lines}\n"
-                "Give another folder, take the cache's values, or remove the folder to build it anew."
-            )
-        return replace(have, parts=parts | have.parts)
+        refuse_other(folder, have, wanted)
+        return replace(have, parts=wanted.parts | have.parts)
+
+    def _describe_wanted(self) -> Manifest:
+        key, parts = describe_key(self.settings, self._backbone_sha256), describe_parts(self.settings, self.lists)
+        return Manifest(Layout.of(self.settings), key, self.precision, parts)
+
+    def _find_wanted(self) -> dict[str, list[range]]:
+        """Returns the records to compute of each list, done or not; of a share what the whole cache lacks."""
+        if self._share is None:
+            return {role: [range(part.num_records)] for role, part in self.parts.items()}
+        wanted = {}
+        for role, part in self._take_up(self._whole).by_role(self._names).items():
+            limit = count_limit(part, self.layout.clip_bytes, self.passes.most_clips)
+            mine = self._share.of(part.num_records, limit, max(1, self.passes.most_clips // part.num_views))
+            wanted[role] = [both for gap in part.gaps() if (both := _intersect(gap, mine))]
+        return wanted
+
+    def _find_missing(self, role: str) -> list[range]:
+        gaps = list(self.parts[role].gaps())
+        return [both for wanted in self._wanted[role] for gap in gaps if (both := _intersect(gap, wanted))]
 
     def stored_features(self) -> StoredFeatures:
         """Returns what training reads the rows with."""
@@ -141,30 +146,18 @@ class Extraction:
     def forecast(self, progress: Callable[[], None], train_on: TrainOn) -> dict[str, Any]:
         """Returns bytes (whole, and still to be built), the free disk's, and seconds measured on a few of the clips;
         None for the seconds when everything is built. `train_on` gives a step on rows, to be timed."""
-        parts, clip_bytes = self.parts, self.layout.clip_bytes
-        sizes = {name: part.num_records * part.num_views * clip_bytes for name, part in parts.items()}
-        missing = {name: part.num_missing * part.num_views for name, part in parts.items()}
-        remaining = sum(missing.values()) * clip_bytes
-        free = shutil.disk_usage(_existing(self.folder)).free
+        sizes = describe_sizes(self.folder, self.layout, self.parts)
+        missing = sum(part.num_missing * part.num_views for part in self.parts.values())
         return {
-            "folder": str(self.folder),
-            "form": self.layout.form,
-            "precision": self.layout.precision,
-            "num_layers": self.layout.num_layers,
-            "clip_bytes": clip_bytes,
-            "num_clips": {name: part.num_records * part.num_views for name, part in parts.items()},
-            "bytes": {**{"train": 0, "val": 0}, **sizes, "total": sum(sizes.values())},
-            "remaining_bytes": remaining,
-            "free_bytes": free,
-            "fits": remaining <= free,
-            "seconds": self._measure(sum(missing.values()), progress, train_on) if remaining else None,
+            **sizes,
+            "seconds": self._measure(missing, progress, train_on) if missing else None,
             "notes": self.notes,
         }
 
     def _measure(self, num_missing: int, progress: Callable[[], None], train_on: TrainOn) -> dict[str, Any]:
         """Returns seconds to build what is missing, and seconds of a training epoch without and with the cache."""
         clips, item_seconds = self._try_clips()
-        stored, pass_seconds = self._time(lambda: self._encode(clips), progress)
+        stored, pass_seconds = self._time(lambda: self.passes.encode(clips), progress)
         _, step_seconds = self._time(train_on(self, stored), progress)
         num_cpus = environment.count_cpus()
         workers = max(1, environment.count_workers(self.settings.data.num_workers))
@@ -212,10 +205,12 @@ class Extraction:
     # --- build ---
 
     def advance(self, seconds: float, progress: Callable[[], None]) -> dict[str, Any]:
-        """Returns how far the cache is after about `seconds` more, at least a pass, and the unreadable videos met."""
+        """Returns how far the cache, or its share, is after about `seconds` more, at least a pass, and the unreadable
+        videos met; clips a second, and the seconds that were spent waiting for videos, for passes and for the disk."""
         if self._work is None:
             self._lock = RunLock(self.folder, "data.features")
-            self.manifest = self._take_up()  # again: another process may have built since
+            self.manifest = self._take_up(self.folder)  # again: another process may have built since
+            self._wanted = self._find_wanted()
             self._work = self._build()
         self.new_bad, end = [], time.monotonic() + seconds
         while True:
@@ -223,14 +218,19 @@ class Extraction:
             progress()
             if done or time.monotonic() >= end:
                 break
-        parts = self.parts.values()
+        num_total = sum(len(records) for wanted in self._wanted.values() for records in wanted)
+        num_missing = sum(len(records) for role in self.parts for records in self._find_missing(role))
+        elapsed = time.perf_counter() - self._began
         return {
             "done": done,
-            "num_done": sum(part.num_records - part.num_missing for part in parts) + self._num_pending,
-            "num_total": sum(part.num_records for part in parts),
+            "num_done": num_total - num_missing + self._num_pending + self._num_writing,
+            "num_total": num_total,
             "num_videos": {"train": 0, "val": 0} | {name: self._num_videos(name) for name in self.parts},
-            "num_bad": sum(len(part.bad) for part in parts),
+            "num_bad": sum(len(part.bad) for part in self.parts.values()),
             "bad": [{"list": name, "path": video.path, "reason": video.reason} for name, video in self.new_bad],
+            "clips_per_second": self._num_encoded / elapsed if self._num_encoded else None,
+            "waited_seconds": dict(self._seconds),
+            "most_clips": self.passes.most_clips,
         }
 
     def _num_videos(self, name: str) -> int:
@@ -238,151 +238,143 @@ class Extraction:
         return self.parts[name].num_records // num_views
 
     def _build(self) -> Iterator[None]:
-        yield from self._verify()
+        for role, part in self.parts.items():
+            yield from verify(self.folder, part, read_items(self.lists, role))
         self.new_bad += self._known_bad()
         for leftover in self.folder.glob("*.partial"):
             if _LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
         self.manifest.write(self.folder)
-        for name, part in self.parts.items():
-            for gap in list(part.gaps()):
-                yield from self._fill(name, gap)
+        self._began = time.perf_counter()
+        for role in self.parts:
+            for gap in self._find_missing(role):
+                yield from self._fill(role, gap)
+        self.flush()
+        if self._share is None:
+            for name in self._names:
+                yield from join_pieces(self.folder, self.manifest, name, self._count_limit(self.manifest.parts[name]))
+
+    def _count_limit(self, part: Part) -> int:
+        return count_limit(part, self.layout.clip_bytes, self.passes.most_clips)
 
     def _known_bad(self) -> list[tuple[str, BadVideo]]:
         """Returns what an earlier start found unreadable, so that limits hold over all of them."""
         found = []
         for name, part in self.parts.items():
-            items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
+            items, num_views = read_items(self.lists, name), part.num_records // self._num_videos(name)
             for record, reason in part.bad.items():
                 found.append((name, BadVideo(items[record // num_views].name, reason)))
         return found
 
-    def _verify(self) -> Iterator[None]:
-        """Drops shards whose bytes are not those that were written, or whose videos have become others: they are built
-        again."""
-        for name, part in self.parts.items():
-            for shard in list(part.shards):
-                file = self.folder / shard.file
-                if not file.is_file() or hash_file(file) != shard.sha256:
-                    part.drop(shard)
-                yield
-            replaced = find_replaced_records(self.folder, part, read_list(str(self.lists[name])))
-            for shard in list(part.shards):
-                if any(shard.first <= record < shard.first + shard.num_records for record in replaced):
-                    part.drop(shard)
-            yield
-
     def _dataset(self, name: str, records: range) -> Records:
-        list_file = self.lists[name]
-        assert list_file is not None
-        items = read_list(list_file)
+        items = read_items(self.lists, name)
         if name == "train":
             return Records(batches.training_clips(self.settings, items), records, self.settings.features.train_views)
         return Records(batches.evaluation_clips(self.settings, items), records, None)
 
     def _fill(self, name: str, gap: range) -> Iterator[None]:
-        """Computes the records of a gap; yields after every pass."""
+        """Computes the records of a gap; yields after every pass. While a pass is computed, the videos of the next one
+        are decoded and brought to a GPU, the rows of the one before are taken up, and a shard is written."""
         part = self.parts[name]
         records_a_pass = max(1, self.clips_a_pass // part.num_views)
-        limit = max(1, SHARD_BYTES // (part.num_views * self.layout.clip_bytes * records_a_pass)) * records_a_pass
-        shape = (min(limit, len(gap)), part.num_views * self.layout.numbers)
-        self._part, self._rows, self._num_pending = name, np.empty(shape, STORED_DTYPES[self.layout.precision]), 0
-        self._sources = np.empty((shape[0], 3), np.int64)
-        items, num_views = read_list(str(self.lists[name])), part.num_records // self._num_videos(name)
         dataset = cast(EvalViews, self._dataset(name, gap))  # a loader asks for length, items and shape
         num_workers = environment.count_workers(self.settings.data.num_workers)
-        loaded = eval_loader(dataset, batch_size=records_a_pass, num_workers=num_workers)
-        for start, batch in zip(range(gap.start, gap.stop, records_a_pass), loaded, strict=True):
-            num_records = min(records_a_pass, gap.stop - start)
-            good = (batch.indices - start).tolist()
-            missing = sorted(set(range(num_records)) - set(good))
-            rows = self._rows[self._num_pending : self._num_pending + num_records]
-            rows[missing] = 0
-            for i in range(num_records):
-                source = describe_source(items[(start + i) // num_views].path)
-                self._sources[self._num_pending + i] = source
-            if good:
-                encoded_NS = self._encode(batch.clips.view(-1, *batch.clips.shape[-4:]))
-                rows[good] = encoded_NS.reshape(len(good), -1).numpy()
-            part.bad.update((start + i, video.reason) for i, video in zip(missing, batch.bad, strict=True))
-            self.new_bad += [(name, video) for video in batch.bad]
-            self._num_pending += num_records
-            if self._num_pending == len(self._rows) or start + num_records == gap.stop:
-                self.flush()
+        is_gpu = self.device.type == "cuda"
+        loaded = eval_loader(dataset, batch_size=records_a_pass, num_workers=num_workers, pin_memory=is_gpu)
+        coming = to_device(loaded, self.device)
+        waiting: Callable[[], None] | None = None
+        for start in range(gap.start, gap.stop, records_a_pass):
+            batch = self._timed("decode", partial(next, coming))
+            records = range(start, min(start + records_a_pass, gap.stop))
+            begun = self._begin_pass(name, records, batch, gap)
+            if waiting is not None:
+                waiting()
+            waiting = begun
             yield
+        if waiting is not None:
+            waiting()
+        assert next(coming, None) is None, "the loader gave more than was asked for"
 
-    def _encode(self, clips_NCTHW: Tensor) -> Tensor:
-        """Returns rows (N, S) on the CPU, in the cache's precision. A GPU that has not the memory that it had takes
-        smaller passes."""
-        while True:
-            try:
-                return self._encode_passes(clips_NCTHW)
-            except torch.OutOfMemoryError:
-                if self.device.type == "cpu" or self.clips_a_pass == 1:
-                    raise
-            torch.cuda.empty_cache()
-            self.clips_a_pass //= 2
+    def _begin_pass(self, name: str, records: range, batch: Batch, gap: range) -> Callable[[], None]:
+        """Returns what takes up the rows of these records, once they are there."""
+        rows_of = None
+        if len(batch.indices):
+            clips = batch.clips.view(-1, *batch.clips.shape[-4:])
+            rows_of = self._timed("compute", lambda: self.passes.start(clips))
+        good, bad = (batch.indices.cpu() - records.start).tolist(), batch.bad
+        return lambda: self._take(name, records, good, bad, rows_of, gap)
 
-    @torch.no_grad()
-    def _encode_passes(self, clips_NCTHW: Tensor) -> Tensor:
-        rows = []
-        for part in clips_NCTHW.split(self.clips_a_pass):  # type: ignore[no-untyped-call]
-            clips = normalize_(part.to(self.device, copy=True), self.settings.data.mean, self.settings.data.std)
-            with autocast(self.device, self.precision):
-                tensors = self._stored_tensors(clips)
-            numbers = torch.cat([tensor.reshape(len(part), -1) for tensor in tensors], dim=1)
-            rows.append(numbers.to(torch.float16 if self.layout.precision == "fp16" else torch.float32).cpu())
-        rows_NS = torch.cat(rows)
-        if not rows_NS.isfinite().all():
-            raise UserError("features.precision  is fp16, and a feature is too large for it. Set fp32.")
-        return rows_NS
+    def _take(
+        self,
+        name: str,
+        records: range,
+        good: list[int],
+        bad: list[BadVideo],
+        rows_of: Callable[[], Tensor] | None,
+        gap: range,
+    ) -> None:
+        part = self.parts[name]
+        if self._num_pending == 0:
+            self._begin_shard(name, records.start, gap)
+        missing = sorted(set(range(len(records))) - set(good))
+        rows = self._rows[self._num_pending : self._num_pending + len(records)]
+        rows[missing] = 0
+        items, num_views = read_items(self.lists, name), part.num_records // self._num_videos(name)
+        for place, record in enumerate(records):
+            self._sources[self._num_pending + place] = describe_source(items[record // num_views].path)
+        if rows_of is not None:
+            rows[good] = self._timed("compute", rows_of).reshape(len(good), -1).numpy()
+        part.bad.update((records[i], video.reason) for i, video in zip(missing, bad, strict=True))
+        self.new_bad += [(name, video) for video in bad]
+        self._num_pending += len(records)
+        self._num_encoded += len(records) * part.num_views
+        if self._num_pending == len(self._rows):
+            self._flush_rows()
 
-    def _stored_tensors(self, clips_NCTHW: Tensor) -> list[Tensor]:
-        """Returns what a row is made of, earliest layer first: of layers their tokens and relations, or the tokens that
-        enter layers, which the layers before give. The backbone runs as far as that takes."""
-        backbone, layout = self.backbone, self.layout
-        if layout.form == "maps":
-            layers = backbone(clips_NCTHW, Wants.last(layout.num_layers, layout.has_maps))
-            return [tensor for layer in layers.values() for tensor in (layer.tokens_NTLC, *(layer.relations or ()))]
-        first = -layout.num_layers - 1
-        wants = Wants(frozenset(range(first, first + len(layout.shapes))))
-        layers = run_blocks(backbone, backbone.enter(clips_NCTHW), backbone.num_layers, wants)
-        return [layer.tokens_NTLC for layer in layers.values()]
+    def _begin_shard(self, name: str, first: int, gap: range) -> None:
+        """Makes room for the rows up to the next place where a shard begins."""
+        part = self.parts[name]
+        limit = self._count_limit(part)
+        end = min(first // limit * limit + limit, gap.stop)
+        shape = (end - first, part.num_views * self.layout.numbers)
+        self._rows = np.empty(shape, STORED_DTYPES[self.layout.precision])
+        self._sources = np.empty((shape[0], 3), np.int64)
+        self._flush_rows = partial(self._write, name, first)
+
+    def _write(self, name: str, first: int) -> None:
+        """Begins to write the pending rows as a shard, be it a short one; it is noted when it is there."""
+        part = self.parts[name]
+        rows, sources = self._rows[: self._num_pending], self._sources[: self._num_pending]
+        key = next(key for key in self._names if self.manifest.parts[key] is part)
+        write = partial(write_shard, self.folder / name_shard(key, first), first, rows, sources)
+        self._timed("write", partial(self._writer.submit, write, partial(self._note, part)))
+        self._num_pending, self._num_writing = 0, len(rows)
+
+    def _note(self, part: Part, shard: Shard) -> None:
+        part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
+        self._num_writing = 0
+        self.manifest.write(self.folder)
+
+    def _timed(self, what: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._seconds[what] += time.perf_counter() - started
 
     def flush(self) -> None:
-        """Writes what is computed as a shard, be it a short one, and then notes it."""
-        rows = self._rows[: self._num_pending]
-        if not len(rows):
-            return
-        part = self.parts[self._part]
-        first, name = next(part.gaps()).start, next(name for name in self._names if self.manifest.parts[name] is part)
-        file = self.folder / f"{name}-{first:08d}.safetensors"
-        checksums = np.array([zlib.crc32(row.data.cast("B")) for row in rows], dtype=np.int64)
-        with writing(file) as partial:
-            sources = self._sources[: self._num_pending]
-            save_file({"clips": rows, "crc32": checksums, "sources": sources}, partial)
-            partial.chmod(0o644)  # safetensors writes for the owner alone
-            shard = Shard(file.name, first, len(rows), partial.stat().st_size, hash_file(partial))
-        part.shards = sorted([*part.shards, shard], key=lambda shard: shard.first)
-        self._num_pending = 0
-        self.manifest.write(self.folder)
+        """Writes what is computed as a shard, be it a short one, and waits until it is noted."""
+        if self._num_pending:
+            self._flush_rows()
+        self._timed("write", self._writer.wait)
 
     def close(self) -> None:
         """Ends the loader's workers and lets the next builder in."""
         self._work = None
+        self._writer.close()
         if self._lock is not None:
             self._lock.release()
 
 
-def choose_pass(settings: Settings, precision: str, free_bytes: int) -> int:
-    """Returns the clips of a pass that fit into so many bytes, a power of two so that it hangs on little; at least
-    one."""
-    size = CLIPS_A_PASS["cuda"]
-    while size > 1 and count_pass(settings, size, precision) > free_bytes:
-        size //= 2
-    return size
-
-
-def _existing(folder: Path) -> Path:
-    """Returns the folder or the nearest one above that exists: the disk it will lie on."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def _intersect(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))

@@ -12,9 +12,9 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -36,12 +36,24 @@ MEASURED_FRAMES = 300
 HEARTBEAT_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes prepares: every `count`-th clip from the `index`-th on. It keeps its manifest in a
+    folder of its own, and its clips go to where they belong."""
+
+    folder: Path
+    index: int
+    count: int
+
+
 class Preparation:
     """A folder of prepared clips that is being made."""
 
-    def __init__(self, settings: Settings, lists: Mapping[str, str | None], folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, lists: Mapping[str, str | None], folder: Path, share: Share | None = None
+    ) -> None:
         """Raises UserError when the folder holds clips prepared in another way."""
-        self.folder, chosen = folder, settings.prepare
+        self.folder, self._share, chosen = folder, share, settings.prepare
         self.encoding = Encoding(chosen.short_side, chosen.gop, chosen.crf, chosen.preset)
         self._lists = {name: read_list(file) for name, file in lists.items() if file is not None}
         self._classes = settings.data.classes
@@ -49,7 +61,8 @@ class Preparation:
         self._targets = plan_targets(_find_roots(settings, self._lists), self._clips)
         self._refuse_own_clips()
         self._made = self._take_up()
-        self._todo = [source for source in self._targets if not self._is_done(source)]
+        self._mine = list(self._targets) if share is None else list(self._targets)[share.index :: share.count]
+        self._todo = [source for source in self._mine if not self._is_done(source)]
         self.num_workers = max(1, count_workers(settings.data.num_workers))
         self._workers = Workers(self.num_workers, "coldframe.prepare.transcode", "re-encodes it")
         self._bad: dict[str, str] = {}
@@ -66,15 +79,24 @@ class Preparation:
         if inside is not None:
             raise UserError(f"--output  {inside} of the lists lies in it. Give another folder.")
 
+    @property
+    def _manifest_folder(self) -> Path:
+        return self.folder if self._share is None else self._share.folder
+
     def _take_up(self) -> dict[str, Reply]:
-        theirs, made = read_manifest(self.folder / MANIFEST)
+        """Returns what is known to be made: by all, and by an earlier start of this share."""
+        made = self._read_made(self.folder)
+        return made if self._share is None else made | self._read_made(self._share.folder)
+
+    def _read_made(self, folder: Path) -> dict[str, Reply]:
+        theirs, made = read_manifest(folder / MANIFEST)
         ours = asdict(self.encoding)
         if theirs is None or theirs == ours:
             return made
         lines = [f"prepare.{key}: {theirs.get(key)!r} there, {value!r} here" for key, value in ours.items()]
         differing = "\n  ".join(line for line, key in zip(lines, ours, strict=True) if theirs.get(key) != ours[key])
         raise UserError(
-            f"{self.folder}  holds clips prepared with other settings:\n  {differing}\n"
+            f"{folder}  holds clips prepared with other settings:\n  {differing}\n"
             "Give another --output, take its settings, or remove the folder."
         )
 
@@ -141,8 +163,8 @@ class Preparation:
     # --- work ---
 
     def advance(self, seconds: float, progress: Callable[[], None]) -> dict[str, Any]:
-        """Returns how far it is after about `seconds` more, and the unreadable videos met. At the end lists, classes
-        and the table of bad videos are written. Raises UserError when the folder cannot be written."""
+        """Returns how far it is after about `seconds` more, and the unreadable videos met. At the end of all lists,
+        classes and the table of bad videos are written. Raises UserError when the folder cannot be written."""
         if self._manifest is None:
             self._begin()
         bad, end = [], time.monotonic() + seconds
@@ -158,27 +180,48 @@ class Preparation:
         if done:
             self._finish()
         num_left = len(self._running) + self._num_waiting
+        return {**self._tell(bad, done), "num_done": len(self._mine) - num_left}
+
+    def _tell(self, bad: list[dict[str, str]], done: bool) -> dict[str, Any]:
         return {
             "done": done,
-            "num_done": len(self._targets) - num_left,
-            "num_total": len(self._targets),
+            "num_done": len(self._mine),
+            "num_total": len(self._mine),
+            "num_clips": len(self._targets),
             "num_bad": len(self._bad),
             "size_bytes": sum(made["size_bytes"] for made in self._made.values()) if done else 0,
             "bad": bad,
         }
 
-    def _begin(self) -> None:
-        self._lock = RunLock(self.folder, "--output")
-        self._made = self._take_up()  # again: another process may have worked here since
-        self._todo = [source for source in self._targets if not self._is_done(source)]
+    def merge(self, folders: list[Path], bad: Mapping[str, str], progress: Callable[[], None]) -> dict[str, Any]:
+        """Takes over what processes have prepared that had a share each, and ends as `advance` does. `bad`: the reasons
+        of the videos that they could not read. What is not there although a share says so is prepared by `advance`."""
+        self._begin(folders)
+        self._bad = {source: bad[source] for source in self._todo if source in bad}
+        self._todo = [source for source in self._todo if source not in bad]
         self._waiting, self._num_waiting = iter(self._todo), len(self._todo)
-        self._manifest = _open_journal(self.folder / MANIFEST)
+        progress()
+        if not self._todo:
+            self._finish()
+        return self._tell(_tell_bad(self._bad), done=not self._todo)
+
+    def _begin(self, folders: Sequence[Path] = ()) -> None:
+        self._lock = RunLock(self._manifest_folder, "--output")
+        self._made = self._take_up()  # again: another process may have worked here since
+        theirs = {source: made for folder in folders for source, made in self._read_made(folder).items()}
+        new = [made for source, made in theirs.items() if made != self._made.get(source)]
+        self._made |= theirs
+        self._todo = [source for source in self._mine if not self._is_done(source)]
+        self._waiting, self._num_waiting = iter(self._todo), len(self._todo)
+        self._manifest = _open_journal(self._manifest_folder / MANIFEST)
         if self._manifest.tell() == 0:
             self._write({"format": FORMAT, "encoding": asdict(self.encoding)})
+        self._write(*new)
 
-    def _write(self, record: Reply) -> None:
+    def _write(self, *records: Reply) -> None:
         assert self._manifest is not None
-        append(self._manifest.fileno(), self.folder / MANIFEST, json.dumps(record, ensure_ascii=False) + "\n")
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        append(self._manifest.fileno(), self._manifest_folder / MANIFEST, lines)
 
     def _fill(self) -> None:
         """Keeps one clip a worker in the queue beside the one it has."""
@@ -207,11 +250,13 @@ class Preparation:
             return []
         self._made.pop(source, None)
         self._bad[source] = reply["reason"]
-        return [{"path": source, "reason": reply["reason"]}]
+        return _tell_bad({source: reply["reason"]})
 
     def _finish(self) -> None:
         assert self._manifest is not None
         os.fsync(self._manifest.fileno())
+        if self._share is not None:
+            return
         for name, items in self._lists.items():
             good = [(self._made[one.name]["target"], one.label) for one in items if one.name not in self._bad]
             lines = (f"{target} {show_label(label)}\n" for target, label in good)
@@ -228,6 +273,10 @@ class Preparation:
             self._manifest.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def _tell_bad(bad: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"path": source, "reason": reason} for source, reason in bad.items()]
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import torch
 
 from coldframe import heartbeat
 from coldframe.assembly import batches, forecast
+from coldframe.cache import parts
 from coldframe.cache.write import Extraction
 from coldframe.evaluate.evaluation import ensemble
 from coldframe.evaluate.export.features import Choice, FeatureExport
 from coldframe.machine import environment, lock, meeting
 from coldframe.machine.device import choose_device, choose_precision, explain_lack
-from coldframe.prepare.clips import Preparation
+from coldframe.prepare.clips import Preparation, Share
 from coldframe.session import inference, inspection, stored, training, watching
 from coldframe.session.running import Running, open_running
 from coldframe.settings import Settings
@@ -32,6 +33,7 @@ class Session:
     def __init__(self) -> None:
         self._running: Running | None = None
         self._extraction: Extraction | None = None
+        self._merge: parts.Merge | None = None
         self._preparation: Preparation | None = None
         self._features: FeatureExport | None = None
 
@@ -182,10 +184,67 @@ class Session:
         self._extraction.flush()
         return {}
 
+    def plan_features(self, settings: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:
+        """Returns what `forecast_features` does without what takes a backbone: nothing is measured."""
+        return parts.plan(Settings.from_json(settings), lists)
+
+    def share_features(
+        self, settings: dict[str, Any], lists: dict[str, str | None], folder: str, index: int, count: int
+    ) -> dict[str, Any]:
+        """Returns notes; the `index`-th of `count` parts of the feature cache is then ready to be built in a folder."""
+        share = parts.Share(Path(folder), index, count)
+        self._extraction = Extraction(Settings.from_json(settings), lists, share)
+        return {"notes": self._extraction.notes}
+
+    def merge_features(
+        self,
+        settings: dict[str, Any],
+        lists: dict[str, str | None],
+        folders: list[str],
+        most_clips: int,
+        seconds: float,
+    ) -> dict[str, Any]:
+        """Returns how far making one feature cache of its parts is after about `seconds` more."""
+        if self._merge is None:
+            self._merge = parts.Merge(Settings.from_json(settings), lists, [Path(f) for f in folders], most_clips)
+        merged = self._merge.advance(seconds, heartbeat.progress)
+        if merged["done"]:
+            self._merge.close()
+            self._merge = None
+        return merged
+
     def forecast_clips(self, settings: dict[str, Any], lists: dict[str, str | None], folder: str) -> dict[str, Any]:
         """Returns what re-encoding the clips of the lists takes; it can then be begun."""
         self._preparation = Preparation(Settings.from_json(settings), lists, Path(folder))
         return self._preparation.forecast(heartbeat.progress)
+
+    def share_clips(
+        self,
+        settings: dict[str, Any],
+        lists: dict[str, str | None],
+        folder: str,
+        part: str,
+        index: int,
+        count: int,
+    ) -> dict[str, Any]:
+        """Returns nothing of note; the `index`-th of `count` parts of the re-encoding can then be begun. What it has
+        done is kept in the folder `part`."""
+        share = Share(Path(part), index, count)
+        self._preparation = Preparation(Settings.from_json(settings), lists, Path(folder), share)
+        return {}
+
+    def merge_clips(
+        self,
+        settings: dict[str, Any],
+        lists: dict[str, str | None],
+        folder: str,
+        parts: list[str],
+        bad: dict[str, str],
+    ) -> dict[str, Any]:
+        """Returns what `prepare_clips` does, after taking over what the parts have re-encoded; what of it is not there
+        can then be prepared."""
+        self._preparation = Preparation(Settings.from_json(settings), lists, Path(folder))
+        return self._preparation.merge([Path(part) for part in parts], bad, heartbeat.progress)
 
     def prepare_clips(self, seconds: float) -> dict[str, Any]:
         """Returns how far the re-encoding is after about `seconds` more."""
@@ -194,7 +253,7 @@ class Session:
 
     def close(self) -> dict[str, Any]:
         """Returns nothing of note; files are flushed, loader workers gone, the run folder free."""
-        for each in (self._features, self._running, self._extraction, self._preparation):
+        for each in (self._features, self._running, self._extraction, self._merge, self._preparation):
             if each is not None:
                 each.close()
         self._running = None

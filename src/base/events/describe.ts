@@ -135,6 +135,11 @@ const DESCRIBE: Words = {
     const isLost = e.outcome === 'retry' && e.class !== 'out_of_memory';
     return `${e.cohort} ${isLost ? 'lost, to be tried again' : e.outcome} after ${formatDuration(e.seconds)}${why}`;
   },
+  part: (e) => {
+    const how = e.state === 'retry' ? 'lost, to be tried again' : e.state;
+    const attempt = e.state === 'started' && e.attempt > 1 ? ` (attempt ${e.attempt})` : '';
+    return `${e.part} ${how}${attempt}${e.why === null ? '' : `: ${e.why}`}`;
+  },
   split: (e) => `${e.cohort} goes on as ${e.into.join(', ')}: ${e.why}`,
   result: (e) =>
     `${e.cohort} ${e.trial} ${e.state}: ${METRICS[mainMetric(e)]} ${percent(num(e[mainMetric(e)]))}${e.why ? ` (${e.why})` : ''}`,

@@ -70,7 +70,21 @@ export const PREPARE = [
       .nullable()
       .describe('null: everything is built'),
   }),
-  plain('features_built', '`features build`.', { folder: text, num_records: count, num_bad: count }),
+  plain('features_built', '`features build`.', {
+    folder: text,
+    num_records: count,
+    num_bad: count,
+    parts: count.describe('that it was built in'),
+    seconds: z.number(),
+    clips_per_second: z.number().nullable().describe('null: of several parts, or nothing was computed'),
+    waited_seconds: z.record(z.string(), z.number()).describe('for videos, for passes, for the disk'),
+  }),
+  plain('part', 'A part of a job that runs in some (`--parts`) has started, or ended.', {
+    part: text,
+    attempt: count.describe('from 1'),
+    state: z.enum(['started', 'finished', 'retry', 'failed', 'cancelled']),
+    why: text.nullable(),
+  }),
   plain('features_exported', '`features export`.', {
     folder: text,
     form: z.enum(['safetensors', 'npy']),

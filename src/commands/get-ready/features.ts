@@ -2,35 +2,77 @@
 
 import type { Argv } from 'yargs';
 import { Report } from '../../base/printer.ts';
-import { begin, CONFIG, name, number, type Parsed, REQUIRED, SET, TRIAL, text } from '../options.ts';
+import {
+  begin,
+  CONFIG,
+  IN_PARTS,
+  isPart,
+  name,
+  number,
+  type Parsed,
+  REQUIRED,
+  refuseLoneExecutor,
+  SET,
+  TRIAL,
+  text,
+} from '../options.ts';
 
-export const features = (parser: Argv) =>
-  parser.command('features', 'the feature cache: train without decoding or a backbone pass', featuresCommands);
+export const features = (parser: Argv, words: string[]) =>
+  parser.command('features', 'the feature cache: train without decoding or a backbone pass', (command) =>
+    featuresCommands(command, isPart(words)),
+  );
 
-const featuresCommands = (command: Argv) =>
+const featuresCommands = (command: Argv, ofPart: boolean) =>
   begin(command, 'features')
-    .command('forecast', 'bytes, time, and after how many epochs it pays', featuresOptions('forecast'), (args) =>
-      runFeatures('forecastFeatures', args),
-    )
-    .command('build', 'build it in data.features; goes on where it stopped', featuresOptions('build'), (args) =>
-      runFeatures('buildFeatures', args),
+    .command('forecast', 'bytes, time, and after how many epochs it pays', forecastOptions, runForecast)
+    .command(
+      'build',
+      'build it in data.features; goes on where it stopped',
+      (build: Argv) => buildOptions(build, !ofPart),
+      runBuild,
     )
     .command('export <list>', 'features of the clips of a list, as files for other programs', exportOptions, runExport);
 
-const featuresOptions = (verb: string) => (command: Argv) =>
-  begin(command, `features ${verb}`).option('config', CONFIG).option('set', SET);
+const forecastOptions = (command: Argv) =>
+  begin(command, 'features forecast').option('config', CONFIG).option('set', SET);
 
-async function runFeatures(
-  verb: 'forecastFeatures' | 'buildFeatures',
-  args: Parsed<ReturnType<typeof featuresOptions>>,
-): Promise<void> {
-  const report = new Report({ json: args.json });
+const buildOptions = (command: Argv, needsConfig = true) =>
+  begin(command, 'features build')
+    .option('config', { ...CONFIG, demandOption: needsConfig })
+    .option('set', SET)
+    .options(IN_PARTS);
+
+async function load({ json, config: file, set }: Pick<Parsed<typeof buildOptions>, 'json' | 'config' | 'set'>) {
+  const report = new Report({ json });
   const { loadInputs } = await import('../../data/checks.ts');
-  const { config, notes } = await loadInputs(args.config, args.set, ['train', 'val']);
+  const { config, notes } = await loadInputs(file ?? '', set, ['train', 'val']);
   for (const note of notes) report.note(note);
   report.enableProgress();
-  const cache = await import('../../caches/features.ts');
-  await cache[verb](config, report);
+  return { config, report };
+}
+
+async function runForecast(args: Parsed<typeof forecastOptions>): Promise<void> {
+  const { config, report } = await load(args);
+  const { forecastFeatures } = await import('../../caches/features.ts');
+  await forecastFeatures(config, report);
+}
+
+async function runBuild(args: Parsed<typeof buildOptions>): Promise<void> {
+  const { part: dir, attempt = 1 } = args;
+  if (dir !== undefined) {
+    const { runPart } = await import('../../caches/parts/part.ts');
+    const { buildFeaturesPart } = await import('../../caches/parts/features.ts');
+    return runPart('features', { dir, attempt }, buildFeaturesPart, new Report({ json: args.json }));
+  }
+  refuseLoneExecutor(args);
+  const { config, report } = await load(args);
+  if (args.parts === undefined) {
+    const { buildFeatures } = await import('../../caches/features.ts');
+    return buildFeatures(config, report);
+  }
+  const { chooseInParts } = await import('../../caches/parts/executor-choice.ts');
+  const { buildFeaturesInParts } = await import('../../caches/parts/features.ts');
+  await buildFeaturesInParts(config, chooseInParts(args.parts, args.executor, config.launch.device), report);
 }
 
 const exportOptions = (command: Argv) =>

@@ -10,7 +10,7 @@ import { LEAK, maxMissing, rootOf } from '../checks.ts';
 import { type ComparedList, findSharedPaths } from '../leaks.ts';
 import { type ListOptions, readList } from '../list.ts';
 import { describeUnkept } from '../probe/kept.ts';
-import { probeLists } from '../probe/lists.ts';
+import { type ProbeOptions, probeLists } from '../probe/lists.ts';
 import { findCountFaults, findNameFaults, type NamedClasses } from './classes.ts';
 import { type Cleaned, Quarantine, refuseFolder, writeClean } from './clean.ts';
 import { findSameContent } from './contents.ts';
@@ -25,6 +25,8 @@ export interface CheckRequest {
   root: string | undefined;
   /** Look into every clip, each for so many seconds at most; undefined: do not. */
   probeSeconds: number | undefined;
+  /** Does that in parts. */
+  probeBefore?: ProbeOptions['probeBefore'];
   /** Where clean lists go. */
   writeClean: string | undefined;
   /** Returns the class names that a checkpoint holds, null where it has none: of `run.init_from`. */
@@ -60,9 +62,9 @@ export async function checkClips(request: CheckRequest, report: Report): Promise
   const trained = readTrained(given.config, request.readTrained);
   findCountFaults(sides, given, findings);
   const mappings = findNameFaults(sides, { ...given, trained }, findings);
-  const { probeSeconds: limitSeconds } = request;
+  const { probeSeconds: limitSeconds, probeBefore } = request;
   if (limitSeconds !== undefined)
-    await probeLists(sides, { config: given.config ?? null, limitSeconds }, findings, report);
+    await probeLists(sides, { config: given.config ?? null, limitSeconds, probeBefore }, findings, report);
   report.endProgress();
   const checked = describe(sides, findings, (performance.now() - started) / 1000);
   if (!report.json) report.print(describeChecked(sides, findings));

@@ -66,8 +66,9 @@ export class ProbeCache {
   readonly #kept: KeptTexts;
   readonly #rules: ProbeRules;
 
-  constructor(rules: ProbeRules) {
-    this.#kept = new KeptTexts(findProbeFolder(rules.reader));
+  /** `folder`: else the one that all checks share. */
+  constructor(rules: ProbeRules, folder: string = findProbeFolder(rules.reader)) {
+    this.#kept = new KeptTexts(folder);
     this.#rules = rules;
   }
 
@@ -99,6 +100,11 @@ export class ProbeCache {
     ];
     while (record.at(-1) === null && record.length > 1) record.pop();
     this.#kept.add(nameClip(clip.path, clip.part), clip, JSON.stringify(record));
+  }
+
+  /** Takes over what a cache of the same rules has kept in another folder. */
+  absorb(folder: string): void {
+    this.#kept.absorb(folder);
   }
 
   /** Brings what was added to the disk. */

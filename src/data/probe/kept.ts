@@ -5,7 +5,7 @@
  * It lies in the user's cache folder: lists are checked before there is a run, and several runs share one.
  */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { appendWhole, makeFolder, writeWhole } from '../../base/files.ts';
@@ -75,6 +75,17 @@ export class KeptTexts {
       }
       shard.added = [];
     }
+  }
+
+  /** Takes over what is kept in another folder. Throws where it cannot be written. */
+  absorb(folder: string): void {
+    makeFolder(this.folder);
+    for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+      const text = readFileSync(join(folder, name), 'utf8');
+      appendWhole(join(this.folder, name), text.slice(0, text.lastIndexOf('\n') + 1)); // not what a kill tore
+    }
+    this.#shards.clear();
+    this.#byFolder.clear();
   }
 
   /** Clips of one folder share a shard: a list of a few folders reads a few of them. */

@@ -26,22 +26,30 @@ export interface ProbeOptions {
   /** null: any frame of a video may be asked for. */
   config: Config | null;
   limitSeconds: number;
+  /** Probes clips in another way; what it does not keep is probed here. */
+  probeBefore: ((lists: { rules: ProbeRules; clips: ListedVideo[] }[]) => Promise<void>) | undefined;
 }
 
 /** Adds what is found in the clips of the lists to the findings, and tells how they are distributed. Throws Interrupted when
  * asked to stop: the same command goes on. */
 export async function probeLists(
   sides: ProbedSide[],
-  { config, limitSeconds }: ProbeOptions,
+  { config, limitSeconds, probeBefore }: ProbeOptions,
   findings: Findings,
   report: Report,
 ): Promise<void> {
+  const rulesOf = ({ options }: ProbedSide): ProbeRules => {
+    const sampling = config === null ? null : chooseSampling(config, options.file);
+    return { reader: config?.data.reader ?? 'pyav', sampling, limitSeconds };
+  };
+  await probeBefore?.(sides.map((side) => ({ rules: rulesOf(side), clips: side.found })));
   const said = 'stopped; the same command goes on from there';
   await stoppable({ killsAt: 'second', said }, async (stop) => {
-    for (const { options, found, numLines, sha256 } of sides) {
+    for (const side of sides) {
+      const { options, found, numLines, sha256 } = side;
       const started = performance.now();
-      const sampling = config === null ? null : chooseSampling(config, options.file);
-      const rules: ProbeRules = { reader: config?.data.reader ?? 'pyav', sampling, limitSeconds };
+      const rules = rulesOf(side);
+      const { sampling } = rules;
       const { file, maxMissingFraction = 0 } = options;
       const probed = { file, numLines, numAbsent: numLines - found.length, maxMissingFraction };
       const collected = new ProbeFindings(probed, sampling, findings);

@@ -17,6 +17,8 @@ const PARTS_AT_ONCE = 32;
 export interface ProbeRequest<Clip extends SeenClip> {
   clips: Clip[];
   rules: ProbeRules;
+  /** Where what is found is kept, if not where all checks look. */
+  folder?: string;
   stop: Stop;
   /** Called for each clip, in no order. */
   tell: (clip: Clip, probe: Probe) => void;
@@ -28,8 +30,8 @@ export interface ProbeRequest<Clip extends SeenClip> {
 export async function probeClips<Clip extends SeenClip>(
   request: ProbeRequest<Clip>,
 ): Promise<{ numKnown: number; problem: string | undefined }> {
-  const { clips, rules, stop } = request;
-  const cache = new ProbeCache(rules);
+  const { clips, rules, folder, stop } = request;
+  const cache = new ProbeCache(rules, folder);
   const todo = new Map<string, Clip[]>();
   let numKnown = 0;
   for (const clip of clips) {

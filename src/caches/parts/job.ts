@@ -1,0 +1,85 @@
+/** A job in parts on the disk: a folder with what is to be done, a journal of attempts, and a folder for each part. */
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { showPath, UserError } from '../../base/errors.ts';
+import { writeWhole } from '../../base/files.ts';
+import type { Config } from '../../config/schema.ts';
+import { FORMAT } from '../../config/stored-format.ts';
+import type { ProbeRules } from '../../data/probe/cache.ts';
+import type { OpenRequest } from '../../runtime/session.ts';
+
+/** What is done in parts. */
+export type Work = FeaturesWork | ClipsWork | ProbesWork;
+
+export interface FeaturesWork {
+  kind: 'features';
+  config: Config;
+  lists: OpenRequest['lists'];
+}
+
+export interface ClipsWork {
+  kind: 'clips';
+  config: Config;
+  lists: OpenRequest['lists'];
+  output: string;
+}
+
+/** The clips of each list are in a file of the job. */
+export interface ProbesWork {
+  kind: 'probes';
+  lists: { file: string; rules: ProbeRules }[];
+}
+
+export interface PartsJob {
+  format: number;
+  parts: number;
+  work: Work;
+}
+
+/** What a part says of itself while it runs, and at its end. */
+export interface PartStatus {
+  attempt: number;
+  /** Only at its end. */
+  result: object | null;
+  num_done: number;
+  num_total: number;
+  /** Of them, those that a kill cannot take. */
+  num_saved: number;
+  clips_per_second: number | null;
+  waited_seconds: Record<string, number>;
+}
+
+export const nameParts = (count: number): string[] =>
+  Array.from({ length: count }, (_, index) => `p${String(index + 1).padStart(4, '0')}`);
+
+/** Where a job keeps the lists that its parts read. */
+export const listsOf = (dir: string): string => join(dir, 'lists');
+
+/** Returns what a folder holds, undefined where that is nothing. */
+export function readJob(dir: string): PartsJob | undefined {
+  const file = join(dir, 'job.json');
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as PartsJob) : undefined;
+}
+
+/** Begins a job, or takes it up: its parts stay as many as they were. */
+export function writeJob(dir: string, parts: number, work: Work): void {
+  writeWhole(join(dir, 'job.json'), `${JSON.stringify({ format: FORMAT, parts, work } satisfies PartsJob)}\n`);
+}
+
+/** Throws UserError where a job was begun in another number of parts, or, with `undefined`, in any. */
+export function refuseOtherCount(dir: string, parts: number | undefined): void {
+  const begun = readJob(dir)?.parts;
+  if (begun === undefined || begun === parts) return;
+  throw new UserError(
+    `${showPath(dir)}  holds the same work, begun in ${begun} parts. \`--parts ${begun}\` goes on with it; remove the folder to begin anew.`,
+  );
+}
+
+export function readStatus(dir: string): PartStatus | undefined {
+  try {
+    return JSON.parse(readFileSync(join(dir, 'part.json'), 'utf8')) as PartStatus;
+  } catch {
+    return undefined; // not there yet, or not to be read just now
+  }
+}
