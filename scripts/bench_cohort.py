@@ -18,10 +18,9 @@ from pathlib import Path
 
 import torch
 
-from bench_features import BACKBONES, make_settings
+from bench_features import add_options, make_settings
 from coldframe.assembly import models
 from coldframe.machine.device import choose_device
-from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import build_trial
@@ -55,13 +54,8 @@ class Step:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", choices=DTYPES, help="fp32 on a CPU, fp16 on a GPU")
-    parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, help="8 on a CPU, 16 on a GPU")
+    add_options(parser, batch=8)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
     args = parser.parse_args()
     on_cpu, preset = args.device == "cpu", "small" if args.quick else args.preset
     precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (8 if on_cpu else 16)

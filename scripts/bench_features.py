@@ -39,6 +39,16 @@ BACKBONES = {  # width, num_layers, num_heads, patch_size (src/config/schema.ts,
 WAYS = [(form, precision) for form in ("maps", "inputs", "one") for precision in ("fp16", "fp32")]
 
 
+def add_options(parser: argparse.ArgumentParser, batch: int, batch_of: str = "") -> None:
+    """Adds what the benches of a model's steps are asked; `batch`: clips where nothing is said, 16 on a GPU."""
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", choices=DTYPES, help="fp32 on a CPU, fp16 on a GPU")
+    parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--batch", type=int, help=f"{batch_of}{batch} on a CPU, 16 on a GPU")
+    parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
+
+
 def make_settings(preset: str, num_frames: int, batch_size: int, folder: Path) -> Settings:
     """Returns the recipe of a preset, on noise instead of videos."""
     sys.path.append(str(Path(__file__).parent.parent / "test" / "py"))
@@ -118,12 +128,7 @@ class CachedStep:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", choices=DTYPES, help="fp32 on a CPU, fp16 on a GPU")
-    parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, help="4 on a CPU, 16 on a GPU")
-    parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
+    add_options(parser, batch=4)
     args = parser.parse_args()
     on_cpu, preset = args.device == "cpu", "small" if args.quick else args.preset
     precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (4 if on_cpu else 16)

@@ -20,12 +20,11 @@ from typing import NamedTuple
 
 import torch
 
-from bench_features import BACKBONES, make_settings
+from bench_features import add_options, make_settings
 from coldframe.assembly import models
 from coldframe.machine import ranks
 from coldframe.machine.device import choose_device
 from coldframe.machine.environment import count_cpus
-from coldframe.machine.precision import DTYPES
 from coldframe.settings import Settings
 from coldframe.train.cohort import Cohort
 from coldframe.train.trial import build_trial
@@ -82,13 +81,8 @@ def ring_seconds(size: int, seconds_of_two: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", choices=DTYPES, help="fp32 on a CPU, fp16 on a GPU")
-    parser.add_argument("--preset", default="ViT-B/16", choices=BACKBONES)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, help="of each process; 2 on a CPU, 16 on a GPU")
+    add_options(parser, batch=2, batch_of="of each process; ")
     parser.add_argument("--most", type=int, default=max(2, min(8, count_cpus())), help="processes at the most")
-    parser.add_argument("--quick", action="store_true", help="a small backbone and few rounds, to see that it runs")
     args = parser.parse_args()
     on_cpu, preset = args.device == "cpu", "small" if args.quick else args.preset
     precision, batch = args.precision or ("fp32" if on_cpu else "fp16"), args.batch or (2 if on_cpu else 16)
