@@ -150,7 +150,8 @@ class Parts<W extends Work> {
     const live = all.filter(({ result }) => result === null);
     const rate = live.reduce((total, { clips_per_second: rate }) => total + (rate ?? 0), 0);
     const place = rate === 0 ? undefined : `${rate.toFixed(1)} clips/s`;
-    const total = sum(({ num_total }) => num_total);
+    // Shares are alike: those that have not begun count as the others do.
+    const total = Math.round((sum(({ num_total }) => num_total) * this.#tasks.length) / Math.max(1, all.length));
     if (total > 0)
       this.#report.progress(
         this.#request.unit,
