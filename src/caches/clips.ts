@@ -14,12 +14,9 @@ import { BadVideos } from '../data/probe/bad-videos.ts';
 import type { ClipsForecast, ClipsPrepared } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
-import { refuseOtherCount } from './parts/job.ts';
+import { partsOf, refuseOtherCount } from './parts/job.ts';
 
 const CALL_SECONDS = 1;
-
-/** Where the parts of a preparation keep what they know. */
-export const partsOf = (output: string): string => join(output, 'parts');
 
 export interface PrepareOptions {
   config: Config;
@@ -44,12 +41,8 @@ export async function prepareClips(options: PrepareOptions, report: Report): Pro
         tellForecast(await session.forecastClips(config, lists, output), report);
         if (isDryRun) return;
         const bad = watchVideos(config, report);
-        finish(
-          { ...options, output },
-          lists,
-          await prepareRest(session, { output, bad, stop: stop.signal }, report),
-          report,
-        );
+        const made = await prepareRest(session, { output, bad, stop: stop.signal }, report);
+        finish({ ...options, output }, lists, made, report);
       });
     }),
   );

@@ -1,6 +1,5 @@
 /** `features forecast` and `features build`: what a feature cache takes and saves, then the cache itself. */
 
-import { join } from 'node:path';
 import { Interrupted, UserError } from '../base/errors.ts';
 import { withScratch } from '../base/files.ts';
 import { formatBytes, formatDuration } from '../base/format.ts';
@@ -15,7 +14,7 @@ import type { FeaturesBuilt, FeaturesForecast } from '../runtime/replies.ts';
 import type { OpenRequest, Session } from '../runtime/session.ts';
 import { withSession } from '../runtime/with-session.ts';
 import { describePace } from './pace.ts';
-import { refuseOtherCount } from './parts/job.ts';
+import { partsOf, refuseOtherCount } from './parts/job.ts';
 
 const CALL_SECONDS = 1;
 
@@ -94,9 +93,6 @@ export function findFeaturesFolder({ data }: Config): string {
   if (data.features !== null) return data.features;
   throw new UserError('data.features  is not set. Name the folder of the feature cache.');
 }
-
-/** Where the parts of a cache are built that is built in some: on the same disk, so that they are moved and not copied. */
-export const partsOf = (folder: string): string => join(folder, 'parts');
 
 /** Opens a session, tells the forecast, does the work. */
 async function withForecast(

@@ -68,13 +68,19 @@ def test_parts_of_which_one_is_stopped_and_goes_on_make_the_files_of_a_whole_bui
     compare(cache, tmp_path / "whole")
 
 
-def test_a_merge_that_was_killed_between_moving_and_noting_goes_on(folder, tmp_path):
+def build_both_ways(folder: Path, tmp_path: Path) -> tuple[dict, dict, Path]:
+    """Returns settings, lists and folder of a cache in two parts, not merged yet; one of the same is in `whole`."""
     whole, lists = make_request(folder, tmp_path / "whole")
     extract(whole, lists)
     cache = tmp_path / "cache"
     settings, _ = make_request(folder, cache)
     for index in range(2):
         build_part(settings, lists, share_of(cache, index, 2)).close()
+    return settings, lists, cache
+
+
+def test_a_merge_that_was_killed_between_moving_and_noting_goes_on(folder, tmp_path):
+    settings, lists, cache = build_both_ways(folder, tmp_path)
     moved = next((cache / "parts" / "p1").glob("*.safetensors"))
     moved.replace(cache / moved.name)
     assert merge(settings, lists, cache)["num_missing"] == 0
@@ -82,12 +88,7 @@ def test_a_merge_that_was_killed_between_moving_and_noting_goes_on(folder, tmp_p
 
 
 def test_a_shard_that_is_damaged_before_the_merge_is_missing_and_built_again(folder, tmp_path):
-    whole, lists = make_request(folder, tmp_path / "whole")
-    extract(whole, lists)
-    cache = tmp_path / "cache"
-    settings, _ = make_request(folder, cache)
-    for index in range(2):
-        build_part(settings, lists, share_of(cache, index, 2)).close()
+    settings, lists, cache = build_both_ways(folder, tmp_path)
     shard = read_manifest(cache / "parts" / "p2").parts["train"].shards[0]
     content = bytearray((cache / "parts" / "p2" / shard.file).read_bytes())
     content[-5] ^= 1

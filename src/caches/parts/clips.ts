@@ -7,8 +7,8 @@ import type { Report } from '../../base/printer.ts';
 import { stoppable } from '../../base/process/stop.ts';
 import type { BadVideo } from '../../runtime/replies.ts';
 import { withSession } from '../../runtime/with-session.ts';
-import { checkVideos, finish, type PrepareOptions, partsOf, prepareRest, tellForecast, watchVideos } from '../clips.ts';
-import { type ClipsWork, listsOf } from './job.ts';
+import { checkVideos, finish, type PrepareOptions, prepareRest, tellForecast, watchVideos } from '../clips.ts';
+import { type ClipsWork, listsOf, partsOf } from './job.ts';
 import type { PartRequest } from './part.ts';
 import { type InParts, runParts } from './run-parts.ts';
 

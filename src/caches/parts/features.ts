@@ -9,8 +9,8 @@ import type { Config } from '../../config/load.ts';
 import { SaveClock } from '../../run/save-clock.ts';
 import type { OpenRequest } from '../../runtime/session.ts';
 import { withSession } from '../../runtime/with-session.ts';
-import { checkVideos, findFeaturesFolder, partsOf, tellBuilt, tellForecast, watchLists } from '../features.ts';
-import { type FeaturesWork, listsOf } from './job.ts';
+import { checkVideos, findFeaturesFolder, tellBuilt, tellForecast, watchLists } from '../features.ts';
+import { type FeaturesWork, listsOf, partsOf } from './job.ts';
 import type { PartRequest } from './part.ts';
 import { type InParts, runParts } from './run-parts.ts';
 

@@ -53,6 +53,9 @@ export interface PartStatus {
 export const nameParts = (count: number): string[] =>
   Array.from({ length: count }, (_, index) => `p${String(index + 1).padStart(4, '0')}`);
 
+/** Where the job of an output lies: on the same disk, so that what parts have made is moved and not copied. */
+export const partsOf = (output: string): string => join(output, 'parts');
+
 /** Where a job keeps the lists that its parts read. */
 export const listsOf = (dir: string): string => join(dir, 'lists');
 
