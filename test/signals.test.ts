@@ -11,16 +11,22 @@ const config = writeConfig(folder);
 beforeAll(makeClips);
 afterAll(() => rmSync(folder, { recursive: true }));
 
-test("a scheduler's SIGUSR1 saves the run and ends it, and a second one hurries nothing", async () => {
+/** Of one cancelled job both may come: from the scheduler, and from another machine of the same run. */
+test.each([
+  ['SIGUSR1', 'SIGUSR1'],
+  ['SIGUSR1', 'SIGTERM'],
+  ['SIGTERM', 'SIGUSR1'],
+] as const)('%s saves the run and ends it, and %s after it hurries nothing', async (first, second) => {
+  const name = `${first}-${second}`;
   const [video = ''] = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split(' ');
-  const gate = new Gate(join(folder, 'limit'), video);
-  const runDir = join(folder, 'limit-run');
+  const gate = new Gate(join(folder, name), video);
+  const runDir = join(folder, `${name}-run`);
   const args = ['train', '--config', config, '--run-dir', runDir, '--set', 'train.steps=6', '--json'];
   const running = new Running(args, { env: gate.env });
   await gate.reached();
-  process.kill(running.pid, 'SIGUSR1');
+  process.kill(running.pid, first);
   await running.said(/Stopping/);
-  process.kill(running.pid, 'SIGUSR1');
+  process.kill(running.pid, second);
   gate.open();
   expect((await running.ended).code).toBe(130);
   const { kind, step } = running.events.at(-1) ?? {};

@@ -3,17 +3,24 @@
 import { Interrupted, UserError } from '../errors.ts';
 
 /**
- * Calls `handler` at SIGINT, SIGTERM, SIGUSR1 (a scheduler's, before a time limit) and, but under nohup, SIGHUP (the terminal
- * was closed); returns what ends that.
+ * Calls `handler` at SIGINT, SIGTERM, SIGUSR1 (a scheduler's, before a time limit; another machine's of the same run) and, but
+ * under nohup, SIGHUP (the terminal was closed); returns what ends that.
+ *
+ * Of one cancelled job SIGUSR1 and another one may both come, in either order: that is one request.
  */
 export function onStop(handler: () => void): () => void {
   const names = ['SIGINT', 'SIGTERM', ...(process.env.COLDFRAME_IGNORE_HUP ? [] : (['SIGHUP'] as const))] as const;
-  let isAsked = false;
+  let asked: 'not yet' | 'by SIGUSR1' | 'outright' = 'not yet';
   const ask = (): void => {
-    isAsked = true;
+    const isSame = asked === 'by SIGUSR1';
+    asked = 'outright';
+    if (!isSame) handler();
+  };
+  const remind = (): void => {
+    if (asked !== 'not yet') return;
+    asked = 'by SIGUSR1';
     handler();
   };
-  const remind = (): void => (isAsked ? undefined : ask()); // of one cancelled job both may come: that is one request
   for (const name of names) process.on(name, ask);
   process.on('SIGUSR1', remind);
   return () => {
