@@ -4,7 +4,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, jest, test } from '@jest/globals';
 import { execa } from 'execa';
-import { PROJECT, readJson, until } from './support.ts';
+import {
+  coldframe,
+  FIXTURES,
+  hashTensors,
+  makeClips,
+  PROJECT,
+  readEvents,
+  readJson,
+  until,
+  writeConfig,
+} from './support.ts';
 
 jest.setTimeout(120_000);
 const LIMIT = 450e6; // Node, and Python until the model's weights are there
@@ -51,22 +61,42 @@ function tryToRemove(made: string): boolean {
   }
 }
 
-(group === undefined ? test.skip : test)(
-  'a Python that the kernel kills for memory is told from other deaths',
-  async () => {
-    const config = join(folder, 'large.yaml');
-    writeFileSync(
-      config,
-      'data: {dummy: true, num_classes: 400, num_workers: 0}\nmodel: {backbone: {preset: ViT-L/14, weights: random}}\n' +
-        'train: {steps: 1, batch_size: 1, precision: fp32}\nlaunch: {device: cpu}\n',
-    );
-    const enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
-    const given = ['--config', config, '--run-dir', join(folder, 'run'), '--attempt', '1'];
-    const program = [join(PROJECT, 'scripts', 'coldframe'), 'train', ...given];
-    const { exitCode, stderr } = await execa('sh', ['-c', enter, group ?? '', ...program], { reject: false });
-    expect(stderr).toMatch(/python {2}was killed by the kernel \(SIGKILL\): memory ran out during `\w+`/);
-    expect(stderr).toContain('train.micro_batches');
-    expect(exitCode).toBe(3);
-    expect(readJson(folder, 'run', 'status.json')).toMatchObject({ state: 'failed', class: 'out_of_memory' });
-  },
-);
+const testInGroup = group === undefined ? test.skip : test;
+
+testInGroup('a Python that the kernel kills for memory is told from other deaths', async () => {
+  const config = join(folder, 'large.yaml');
+  writeFileSync(
+    config,
+    'data: {dummy: true, num_classes: 400, num_workers: 0}\nmodel: {backbone: {preset: ViT-L/14, weights: random}}\n' +
+      'train: {steps: 1, batch_size: 1, precision: fp32}\nlaunch: {device: cpu}\n',
+  );
+  const enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
+  const given = ['--config', config, '--run-dir', join(folder, 'run'), '--attempt', '1'];
+  const program = [join(PROJECT, 'scripts', 'coldframe'), 'train', ...given];
+  const { exitCode, stderr } = await execa('sh', ['-c', enter, group ?? '', ...program], { reject: false });
+  expect(stderr).toMatch(/python {2}was killed by the kernel \(SIGKILL\): memory ran out during `\w+`/);
+  expect(stderr).toContain('train.micro_batches');
+  expect(exitCode).toBe(3);
+  expect(readJson(folder, 'run', 'status.json')).toMatchObject({ state: 'failed', class: 'out_of_memory' });
+});
+
+testInGroup('so is one of two ranks, and the run goes on from its checkpoint to the same bytes', async () => {
+  await makeClips();
+  const set = ['launch.devices=2', 'launch.max_restarts=1', 'data.num_workers=0'].flatMap((pair) => ['--set', pair]);
+  const train = async (name: string): Promise<Record<string, string>> => {
+    const run = join(folder, name);
+    const once = join(folder, 'once');
+    const env = { COLDFRAME_PYTHONPATH: join(FIXTURES, 'greedy'), GREEDY_ONCE: once, GREEDY_GROUP: group };
+    const args = ['train', '--config', writeConfig(folder), ...set, '--run-dir', run];
+    const { code, stderr } = await coldframe(args, { env });
+    expect([code, stderr]).toEqual([0, expect.anything()]);
+    return hashTensors(run, 8);
+  };
+  const undisturbed = await train('undisturbed');
+  writeFileSync(join(folder, 'once'), '');
+  expect(await train('killed')).toEqual(undisturbed);
+  const restarts = readEvents(join(folder, 'killed')).filter(({ kind }) => kind === 'restarted');
+  expect(restarts.map(({ why }) => why)).toEqual([
+    expect.stringMatching(/rank 1 on \S+ was killed by the kernel \(SIGKILL\): memory ran out during `advance`/),
+  ]);
+});

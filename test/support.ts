@@ -235,6 +235,15 @@ export class Gate {
   }
 }
 
+/** Returns a video that stands in no batch before the fifth, by `data.seed`: a run that waits for it has saved something. */
+export function findLateVideo(seed: number): string {
+  const code = `from coldframe.data.clips import sample_order; print(sample_order(24, ${seed}, 16, 4)[0])`;
+  const env = { ...ENVIRONMENT, PYTHONPATH: join(PROJECT, 'py') };
+  const index = execFileSync(PYTHON, ['-c', code], { env, encoding: 'utf8' });
+  const lines = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split('\n');
+  return lines[Number(index)]?.split(' ')[0] ?? '';
+}
+
 /** Returns the event. Throws where docs/events.md has none of its kind with exactly these fields. */
 export function checkEvent(event: Event): Event {
   const { time, ...rest } = event;
@@ -298,6 +307,9 @@ export function readJson<T>(...parts: string[]): T {
   return JSON.parse(readFileSync(join(...parts), 'utf8'));
 }
 
+export const readSeed = (runDir: string): number =>
+  readJson<{ data: { seed: number } }>(runDir, 'config.json').data.seed;
+
 export function readEvents(runDir: string): Event[] {
   const lines = readFileSync(join(runDir, 'events.jsonl'), 'utf8').trimEnd().split('\n');
   return lines.map((line) => checkEvent(JSON.parse(line)));
@@ -313,6 +325,12 @@ export function hashFiles(folder: string): Record<string, string> {
   return Object.fromEntries(
     files.filter((file) => statSync(join(folder, file)).isFile()).map((file) => [file, hash(file)]),
   );
+}
+
+/** What training computed: SHA-256 of the tensors of a checkpoint, by file. Beside them stands how it was launched. */
+export function hashTensors(runDir: string, step: number): Record<string, string> {
+  const files = Object.entries(hashFiles(join(runDir, 'checkpoints', `step-${step}`)));
+  return Object.fromEntries(files.filter(([file]) => file.endsWith('.safetensors')));
 }
 
 /** Names, shapes and values (float32) of a safetensors file: 8 bytes of length, a JSON header, the numbers. */
