@@ -56,7 +56,11 @@ SlurmdTimeout=6
 MessageTimeout=5
 NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=4 RealMemory=32000 Gres=gpu:2
 NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=4 RealMemory=32000 Gres=gpu:2
-PartitionName=test Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+# A job in urgent takes the nodes of one in test, which has GraceTime to end in order and waits in the queue again.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=test Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10
 CONF
   echo "NodeName=n[1-2] Name=gpu File=$home/gpu[0-1]" >"$home/gres.conf"
   printf 'CgroupMountpoint=/sys/fs/cgroup\nCgroupAutomount=no\n' >"$home/cgroup.conf"
@@ -92,8 +96,8 @@ end() { # SIGNAL NAME
 # A node that found a job twice, because the controller had forgotten its start, is drained until somebody looks at it.
 wait_for_nodes() {
   for _ in $(seq 150); do
-    sinfo -h -N -o '%N %T' 2>/dev/null | grep -E 'drain|down' | cut -d' ' -f1 | xargs -r -I{} scontrol update nodename={} state=resume 2>/dev/null || true
-    [ "$(sinfo -h -N -o %T 2>/dev/null | grep -cxE 'idle|mixed|allocated')" = ${#nodes[@]} ] && return
+    sinfo -h -N -p test -o '%N %T' 2>/dev/null | grep -E 'drain|down' | cut -d' ' -f1 | xargs -r -I{} scontrol update nodename={} state=resume 2>/dev/null || true
+    [ "$(sinfo -h -N -p test -o %T 2>/dev/null | grep -cxE 'idle|mixed|allocated')" = ${#nodes[@]} ] && return
     sleep 0.1
   done
   echo "the nodes did not come up; see $home/*.log" >&2

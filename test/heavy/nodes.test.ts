@@ -10,15 +10,15 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { findByVariable, signal } from '../../src/base/process/processes.ts';
 import {
-  CLIPS,
   ENVIRONMENT,
   FIXTURES,
-  hashFiles,
+  findLateVideo,
+  hashTensors,
   makeClips,
   PROJECT,
-  PYTHON,
   readEvents,
   readJson,
+  readSeed,
   until,
   writeConfig,
 } from '../support.ts';
@@ -96,12 +96,10 @@ const state = (name: string): string | undefined => {
   const file = join(folder, 'runs', name, 'status.json');
   return existsSync(file) ? readJson<{ state: string }>(file).state : undefined;
 };
-/** What training computed; beside it stands how it was launched. */
 const bytes = (name: string): object => {
-  const files = Object.entries(hashFiles(join(folder, 'runs', name, 'checkpoints', 'step-8')));
-  const tensors = files.filter(([file]) => file.endsWith('.safetensors'));
-  expect(tensors.map(([file]) => file)).toEqual(['main.optimizer.safetensors', 'main.safetensors']);
-  return Object.fromEntries(tensors);
+  const tensors = hashTensors(join(folder, 'runs', name), 8);
+  expect(Object.keys(tensors)).toEqual(['main.optimizer.safetensors', 'main.safetensors']);
+  return tensors;
 };
 
 async function findPort(): Promise<number> {
@@ -167,18 +165,6 @@ describe('the commands of the page', () => {
   });
 });
 
-/** A video that stands in no batch before the fifth: a run that waits for it has saved something. */
-function findLateVideo(name: string): string {
-  const { data } = readJson<{ data: { seed: number } }>(folder, 'runs', name, 'config.json');
-  const code = `from coldframe.data.clips import sample_order; print(sample_order(24, ${data.seed}, 16, 4)[0])`;
-  const index = execFileSync(PYTHON, ['-c', code], {
-    env: { ...env, PYTHONPATH: join(PROJECT, 'py') },
-    encoding: 'utf8',
-  });
-  const lines = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split('\n');
-  return lines[Number(index)]?.split(' ')[0] ?? '';
-}
-
 /** As if the machine had lost its power: the daemons first, or they would tell. */
 function killNode(name: string): void {
   const found = findByVariable('SLURMD_NODENAME').filter(({ value }) => value === name);
@@ -200,7 +186,11 @@ async function hurry(job: string): Promise<void> {
 describe('a job of two nodes', () => {
   const gate = (name: string) => {
     const path = join(folder, `gate-${name}`);
-    const more = { COLDFRAME_PYTHONPATH: join(FIXTURES, 'gate'), GATE: path, GATE_VIDEO: findLateVideo('slurm') };
+    const more = {
+      COLDFRAME_PYTHONPATH: join(FIXTURES, 'gate'),
+      GATE: path,
+      GATE_VIDEO: findLateVideo(readSeed(join(folder, 'runs', 'slurm'))),
+    };
     return { more, reached: () => existsSync(`${path}.ready`), open: () => writeFileSync(`${path}.go`, '') };
   };
   async function submit(name: string): Promise<{ job: string; open: () => void }> {
@@ -237,5 +227,19 @@ describe('a job of two nodes', () => {
     const kinds = readEvents(join(folder, 'runs', 'limit')).map(({ kind }) => kind);
     expect(kinds.filter((kind) => kind === 'interrupted' || kind === 'finished')).toEqual(['interrupted', 'finished']);
     expect(bytes('limit')).toEqual(bytes('slurm'));
+  });
+
+  test('that is pre-empted saves, makes room, and goes on from the queue', async () => {
+    const { job, open } = await submit('preempted');
+    const more = ['--partition=urgent', '--nodes=2', '--exclusive', '--output=/dev/null'];
+    slurm('sbatch', ...more, '--wrap', `touch ${join(folder, 'urgent')}`);
+    await until(() => readFileSync(join(folder, `slurm-${job}.out`), 'utf8').includes('Stopping'), 60);
+    open();
+    await until(() => existsSync(join(folder, 'urgent')), 120);
+    await hurry(job);
+    await until(() => state('preempted') === 'finished', 120);
+    const kinds = readEvents(join(folder, 'runs', 'preempted')).map(({ kind }) => kind);
+    expect(kinds.filter((kind) => kind === 'interrupted' || kind === 'finished')).toEqual(['interrupted', 'finished']);
+    expect(bytes('preempted')).toEqual(bytes('slurm'));
   });
 });
