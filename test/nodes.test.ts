@@ -29,6 +29,13 @@ describe('where a machine stands', () => {
     expect(await findPlace({ nodes: 2, rendezvous: null }, env)).toEqual({ by: 'scheduler', id: '7.0.3', node: 1 });
   });
 
+  test('is told to those of a job of Ray', async () => {
+    const env = { ...SLURM, COLDFRAME_MACHINE: 's-1:c0001-2:1' }; // a Ray of its own may run inside a job of Slurm
+    expect(await findPlace({ nodes: 2, rendezvous: null }, env)).toEqual({
+      ...{ by: 'scheduler', id: 's-1:c0001-2', node: 1 },
+    });
+  });
+
   test('follows by hand from who has the address', async () => {
     const here = await findPlace({ nodes: 2, rendezvous: 'localhost:29500' }, SLURM);
     expect(here).toMatchObject({ by: 'address', host: 'localhost', port: 29500, isHere: true });

@@ -36,7 +36,11 @@ test('jobs of others in a Ray, of whatever form, are no business of ours; a new 
   });
   await new Promise<void>((settle) => server.listen(0, '127.0.0.1', settle));
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const executor = new RayExecutor({ ...about, slots: 1, settings: { address, num_cpus: null, num_gpus: null } });
+  const executor = new RayExecutor({
+    ...about,
+    slots: 1,
+    settings: { address, num_cpus: null, num_gpus: null, python: 'python3' },
+  });
   const until = async (state: string): Promise<JobState | undefined> => {
     for (;;) {
       const now = (await executor.watch(['ours'])).get('ours');

@@ -46,6 +46,7 @@ describe('what a sweep asks for', () => {
     ['devices: 4, device: cpu', 'slots: 9'], // processes
     ['devices: 2, device: cuda, nodes: 2', 'kind: slurm, slurm: {gres: "gpu:a100:2", extra: ["--nice", "-pgpu"]}'],
     ['devices: 2, device: cuda', 'kind: ray, ray: {num_gpus: 2}'],
+    ['devices: 2, device: cuda, nodes: 2', 'kind: ray, ray: {num_gpus: 2}'],
   ])('may be %s with %s', (launch, executor) => {
     expect(read(launch, executor).executor.slots).toBeGreaterThan(0);
   });
@@ -55,7 +56,7 @@ describe('what a sweep asks for', () => {
     ['devices: 2, device: cuda', 'slots: 3', /fits: executor.slots up to 2, or launch.devices up to 1\.$/],
     ['devices: 8', 'slots: 2', /shows 4\. What fits: launch.devices up to 2\.$/],
     ['nodes: 2', '', /executor.kind: local is this machine alone, and launch.nodes is 2/],
-    ['nodes: 2', 'kind: ray', /executor.kind: ray starts a cohort on one machine, and launch.nodes is 2/],
+    ['nodes: 2, device: cuda', 'kind: ray', /num_gpus: not set, and launch.devices is 1/],
     ['nodes: 2, rendezvous: "head:29500"', 'kind: slurm', /launch.rendezvous: cohorts cannot share one address/],
     ['devices: 4', 'kind: slurm, slurm: {gres: "gpu:2"}', /gres: gpu:2 is less than launch.devices, 4/],
     [

@@ -17,5 +17,7 @@ function findProject(folder: string): string {
 
 /** The program itself, as a scheduler starts it. */
 export const PROGRAM = join(PROJECT, 'scripts', 'coldframe');
+/** What starts a command on several machines of a Ray cluster. */
+export const RAY_MACHINES = join(PROJECT, 'scripts', 'ray_machines.py');
 
 export const PYTHON_FOLDER = join(PROJECT, 'py');

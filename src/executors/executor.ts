@@ -59,5 +59,5 @@ export interface SweepExecutor {
     memory: string | null;
     extra: string[];
   };
-  ray: { address: string; num_cpus: number | null; num_gpus: number | null };
+  ray: { address: string; num_cpus: number | null; num_gpus: number | null; python: string };
 }

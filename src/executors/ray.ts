@@ -7,6 +7,7 @@ import { text } from 'node:stream/consumers';
 import { z } from 'zod';
 import { UserError } from '../base/errors.ts';
 import { makeFolder } from '../base/files.ts';
+import { RAY_MACHINES } from '../base/paths.ts';
 import type { Executor, Job, JobState, SweepExecutor } from './executor.ts';
 import { NoAnswer, Remote, type RemoteOptions, writeShell } from './remote.ts';
 
@@ -49,11 +50,12 @@ export class RayExecutor implements Executor {
   async start(job: Job): Promise<string> {
     makeFolder(dirname(job.logFile));
     const { num_cpus, num_gpus } = this.#settings;
+    const isWide = (job.nodes ?? 1) > 1; // its machines have what is reserved
     const body = {
-      entrypoint: writeShell(job),
+      entrypoint: writeShell(isWide ? this.#onMachines(job) : job),
       submission_id: job.key,
-      ...(num_cpus === null ? {} : { entrypoint_num_cpus: num_cpus }),
-      ...(num_gpus === null ? {} : { entrypoint_num_gpus: num_gpus }),
+      ...(num_cpus === null || isWide ? {} : { entrypoint_num_cpus: num_cpus }),
+      ...(num_gpus === null || isWide ? {} : { entrypoint_num_gpus: num_gpus }),
       runtime_env: { env_vars: { RAY_JOB_STOP_WAIT_TIME_S: String(this.#graceSeconds) } },
       metadata: { coldframe: job.key },
     };
@@ -62,6 +64,16 @@ export class RayExecutor implements Executor {
       if ((await this.#look(job.key)) === undefined) await this.#call('POST', '', body);
     });
     return job.key;
+  }
+
+  /** Once on each of its machines, which a placement group holds together. */
+  #onMachines(job: Job): Job {
+    const { num_cpus, num_gpus, python } = this.#settings;
+    const { key, nodes = 1, logFile, env, command } = job;
+    const reserved = { nodes, cpus: num_cpus ?? 1, gpus: num_gpus ?? 0 };
+    const options = Object.entries({ id: key, ...reserved, log: logFile }).map(([name, value]) => `--${name}=${value}`);
+    const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+    return { ...job, command: [python, RAY_MACHINES, ...options, '--', 'env', ...variables, ...command] };
   }
 
   async find(key: string): Promise<string | undefined> {

@@ -42,8 +42,9 @@ export const executorSchema = section({
   }),
   ray: section({
     address: text.default('http://127.0.0.1:8265').describe("Address of Ray's dashboard."),
-    num_cpus: optional(z.number().positive()).describe('CPUs a cohort reserves.'),
-    num_gpus: optional(z.number().min(0)).describe('GPUs a cohort reserves.'),
+    num_cpus: optional(z.number().positive()).describe('CPUs a cohort reserves, on each of its machines.'),
+    num_gpus: optional(z.number().min(0)).describe('GPUs a cohort reserves, on each of its machines.'),
+    python: text.default('python3').describe('With `launch.nodes`: the Python of the cluster that has ray.'),
   }),
 });
 

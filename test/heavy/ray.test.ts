@@ -1,16 +1,29 @@
 /** The executor on a real Ray on this machine; `make test-ray` installs it, and each test file starts a head of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { UserError } from '../../src/base/errors.ts';
+import { PROGRAM } from '../../src/base/paths.ts';
 import { findByVariable, signal } from '../../src/base/process/processes.ts';
+import type { Job } from '../../src/executors/executor.ts';
 import { RayExecutor } from '../../src/executors/ray.ts';
 import { folder, runners, Sweep, undisturbed } from '../fake-sweeps.ts';
-import { PROJECT, until } from '../support.ts';
+import {
+  CLIPS,
+  coldframe,
+  FIXTURES,
+  hashFiles,
+  hashTensors,
+  makeClips,
+  PROJECT,
+  readEvents,
+  until,
+  writeConfig,
+} from '../support.ts';
 import { logOf, own, removeOwn, shell, waitFor } from './remote-jobs.ts';
 
 jest.setTimeout(180_000);
@@ -21,6 +34,7 @@ const MARK = 'COLDFRAME_RAY_TEST';
 const mark = `${MARK}-${process.pid}`;
 const temporary = process.env.RAY_TEST_HOME ?? mkdtempSync(join(tmpdir(), 'ray-')); // short: Ray makes sockets below it
 let head: ChildProcess;
+let worker: ChildProcess;
 
 async function startHead(): Promise<void> {
   const ports = [`--port=${PORT + 1}`, `--dashboard-port=${PORT}`, '--dashboard-host=127.0.0.1'];
@@ -75,7 +89,24 @@ async function killHead(): Promise<void> {
   }
 }
 
-beforeAll(startHead);
+/** Starts another machine of the cluster, on this one. */
+function startWorker(): void {
+  const args = [
+    'start',
+    `--address=127.0.0.1:${PORT + 1}`,
+    '--block',
+    '--num-cpus=2',
+    '--object-store-memory=80000000',
+  ];
+  const env = { ...process.env, NODE_OPTIONS: '', [MARK]: mark };
+  worker = spawn(RAY, args, { env, stdio: 'ignore', detached: true });
+  appendFileSync(join(temporary, 'groups'), `-${worker.pid}\n`);
+}
+
+beforeAll(async () => {
+  await makeClips();
+  await startHead();
+});
 afterEach(() => {
   for (const { child } of runners) child.kill('SIGKILL');
 });
@@ -88,7 +119,12 @@ afterAll(async () => {
 const notes: string[] = [];
 const make = (more: object = {}): RayExecutor =>
   new RayExecutor({
-    ...{ slots: 2, settings: { address, num_cpus: 0.5, num_gpus: null }, pollSeconds: 0.2, stop: { requested: 0 } },
+    ...{
+      slots: 2,
+      settings: { address, num_cpus: 0.5, num_gpus: null, python: join(dirname(RAY), 'python') },
+      pollSeconds: 0.2,
+      stop: { requested: 0 },
+    },
     ...{ note: (text: string) => notes.push(text), ...more },
   });
 
@@ -133,6 +169,52 @@ describe('a job', () => {
   });
 });
 
+describe('a job of two machines', () => {
+  const wide = (name: string, more: string[] = []): Job => {
+    const runDir = join(folder, name);
+    const set = ['launch.nodes=2', ...more].flatMap((one) => ['--set', one]);
+    const command = [PROGRAM, 'train', '--config', writeConfig(folder), ...set, '--run-dir', runDir];
+    return {
+      key: `wide-${process.pid}-${name}`,
+      command,
+      cwd: own,
+      env: {},
+      nodes: 2,
+      logFile: join(own, `${name}.log`),
+    };
+  };
+
+  beforeAll(startWorker);
+
+  /** A job that waits in its first batch, on both machines. */
+  async function begin(name: string): Promise<{ handle: string; job: Job; open: () => void }> {
+    const gate = join(own, `gate-${name}`);
+    const video = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split(' ')[0] ?? '';
+    const env = { COLDFRAME_PYTHONPATH: join(FIXTURES, 'gate'), GATE: gate, GATE_VIDEO: video };
+    const job = { ...wide(name, ['train.steps=400', 'eval.every=400', 'run.save_every=400']), env };
+    const handle = await make().start(job);
+    await until(() => existsSync(`${gate}.ready`), 120);
+    return { handle, job, open: () => writeFileSync(`${gate}.go`, '') };
+  }
+
+  test('that is cancelled saves', async () => {
+    const { handle, open } = await begin('saved');
+    await make().cancel(handle);
+    open();
+    await waitFor(make(), handle, 'ended');
+    expect(readEvents(join(folder, 'saved')).at(-1)).toMatchObject({ kind: 'interrupted' });
+    expect(readdirSync(join(folder, 'saved', 'checkpoints'))).toContain('latest');
+  });
+
+  test('that loses one may be started again', async () => {
+    const { handle, job, open } = await begin('lost-machine');
+    for (const pid of findLiving()) if (readSession(String(pid)) === worker.pid) signal(pid, 'SIGKILL');
+    open();
+    const ended = await waitFor(make(), handle, 'ended');
+    expect([ended, logOf(job)]).toEqual([expect.objectContaining({ code: 3 }), expect.anything()]);
+  });
+});
+
 const executor = `kind: ray, slots: 2, poll_seconds: 0.2, ray: {address: "${address}", num_cpus: 0.5}`;
 /** Ray's jobs have the environment of its head: the plan is part of the program. */
 const behave = (sweep: Sweep, plan: Record<string, string[]> = {}): string[] => ['env', ...sweep.variables({ plan })];
@@ -168,5 +250,49 @@ describe('a sweep', () => {
     expect(sweep.table()).toEqual(await undisturbed());
     expect(sweep.endings().filter(([, outcome]) => outcome === 'retry')).toHaveLength(2);
     expect(new Set(sweep.done('step')).size).toBe(12);
+  });
+});
+
+/** What a cohort of two trials, and a feature cache, come to: on Ray, and without it. */
+describe('the program itself', () => {
+  const python = join(dirname(RAY), 'python');
+  const cluster = join(folder, 'cluster.yaml');
+  beforeAll(() => {
+    const ray = { address, num_cpus: 0.5, python };
+    writeFileSync(cluster, JSON.stringify({ executor: { kind: 'ray', poll_seconds: 0.2, ray } }));
+  });
+
+  test('sweeps with a cohort on two machines, to the bytes of two processes of one', async () => {
+    const sweep = async (name: string, launch: object, more: object): Promise<string> => {
+      const file = join(folder, `${name}.yaml`);
+      const space = { 'train.lr': [1e-3, 2e-3] };
+      writeFileSync(
+        file,
+        JSON.stringify({ base: writeConfig(folder), set: launch, selection: 'validation', space, ...more }),
+      );
+      const ended = await coldframe(['sweep', '--config', file, '--run-dir', join(folder, name)]);
+      expect([ended.code, ended.stderr]).toEqual([0, expect.anything()]);
+      return join(folder, name, 'cohorts', 'c0001');
+    };
+    startWorker();
+    const alone = await sweep('alone', { 'launch.devices': 2 }, {});
+    const wide = await sweep('wide', { 'launch.nodes': 2 }, { extends: cluster });
+    expect(readFileSync(join(wide, 'cohort.log'), 'utf8')).toContain('is one of 2; the first one');
+    expect(hashTensors(wide, 8)).toEqual(hashTensors(alone, 8));
+    expect(Object.keys(hashTensors(wide, 8))).toHaveLength(4);
+  });
+
+  test('builds a feature cache in two parts, file for file that of one process', async () => {
+    const config = writeConfig(folder, 'features');
+    writeFileSync(config, `${readFileSync(config, 'utf8')}features: {precision: fp32, train_views: 2}\n`);
+    const build = async (name: string, ...more: string[]): Promise<Record<string, string>> => {
+      const dir = join(folder, name);
+      const args = ['features', 'build', '--config', config, '--set', `data.features=${dir}`, ...more];
+      const ended = await coldframe(args);
+      expect([ended.code, ended.stderr]).toEqual([0, expect.anything()]);
+      const { lock: _, ...files } = hashFiles(dir);
+      return files;
+    };
+    expect(await build('in-parts', '--parts', '2', '--executor', cluster)).toEqual(await build('whole'));
   });
 });

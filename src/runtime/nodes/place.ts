@@ -33,6 +33,8 @@ export type Place =
 /** Throws UserError where that cannot be told, or is not what `launch.nodes` says. */
 export async function findPlace({ nodes, rendezvous }: Launch, env = process.env): Promise<Place> {
   if (rendezvous !== null) return findAddress(rendezvous);
+  const [, id = '', node] = /^(.+):(\d+)$/.exec(env.COLDFRAME_MACHINE ?? '') ?? [];
+  if (node !== undefined) return { by: 'scheduler', id, node: Number(node) }; // scripts/ray_machines.py
   if (env.SLURM_JOB_ID === undefined)
     throw new UserError(
       `launch.nodes  found ${nodes}, and nothing says where the other machines are. Give launch.rendezvous, HOST:PORT of ` +

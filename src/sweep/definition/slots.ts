@@ -22,7 +22,7 @@ export function checkSlots(
 /** Slots may share a GPU where each uses one; the processes of one cohort may not. */
 function checkLocal(slots: number, { device, devices, nodes }: Config['launch'], fail: Fail): void {
   if (nodes > 1)
-    fail('executor.kind', `local is this machine alone, and launch.nodes is ${nodes}. Allowed with it: slurm.`);
+    fail('executor.kind', `local is this machine alone, and launch.nodes is ${nodes}. Allowed with it: slurm, ray.`);
   const found = device === 'cpu' ? 0 : findDevices().length;
   if (devices === 1 || found === 0 || slots * devices <= found) return;
   const fits = [
@@ -50,9 +50,7 @@ function checkSlurm({ gres, extra }: SweepDraft['executor']['slurm'], launch: Co
 
 function checkRay({ num_gpus: given }: SweepDraft['executor']['ray'], launch: Config['launch'], fail: Fail): void {
   const { device, devices, nodes } = launch;
-  if (nodes > 1)
-    fail('executor.kind', `ray starts a cohort on one machine, and launch.nodes is ${nodes}. Allowed with it: slurm.`);
-  const isShort = given === null ? device === 'cuda' && devices > 1 : given < devices && given >= 1;
+  const isShort = given === null ? device === 'cuda' && devices * nodes > 1 : given < devices && given >= 1;
   if (device === 'cpu' || !isShort) return;
   const found = given === null ? 'not set' : `${given} is less`;
   fail('executor.ray.num_gpus', `${found}, and launch.devices is ${devices}. Give ${devices}, or fewer devices.`);
