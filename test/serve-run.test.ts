@@ -1,6 +1,7 @@
 /** `serve` as a user runs it, with the real model: answers, a Python that dies, the end. */
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -13,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
-import { CLIPS, coldframe, Gate, makeClips, Running, writeConfig } from './support.ts';
+import { CLIPS, coldframe, Gate, makeClips, Running, until, writeConfig } from './support.ts';
 
 jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'serve-run-test-')));
@@ -70,7 +71,7 @@ beforeAll(async () => {
   const clips = readFileSync(join(CLIPS, 'val.txt'), 'utf8')
     .split('\n')
     .map((line) => line.split(' ')[0] ?? '');
-  for (const [index, file] of ['a.mp4', 'b.mp4', 'c.mp4', 'gated.mp4', 'deadly.mp4'].entries())
+  for (const [index, file] of ['a.mp4', 'b.mp4', 'c.mp4', 'gated.mp4', 'deadly.mp4', 'live.mp4'].entries())
     copyFileSync(join(CLIPS, clips[index] ?? ''), join(videos, file));
   writeFileSync(join(videos, 'long.gif'), LONG_GIF);
   writeFileSync(join(videos, 'torn.mp4'), readFileSync(join(videos, 'a.mp4')).subarray(0, 5000));
@@ -84,7 +85,7 @@ beforeAll(async () => {
     'train.steps=2',
   ]);
   expect([trained.code, trained.stderr]).toEqual([0, '']);
-  const env = { ...gate.env, GATE_DEADLY: 'deadly.mp4', TMPDIR: temporary };
+  const env = { ...gate.env, GATE_DEADLY: 'deadly.mp4', GATE_LIVE: 'live.mp4', TMPDIR: temporary };
   const args = ['serve', run, '--port', '0', '--root', videos, '--json', '--max-duration', '60', '--timeout', '200'];
   server = new Running(args, { env });
   ({ address } = (await server.event('serving')) as unknown as { address: string });
@@ -130,6 +131,19 @@ test('tells what is seen when and where the decoder looks, where that is asked f
   expect(sent.body).toEqual({ ...sent.body, attention }); // the same under another name
   expect(Object.keys(sent.body)).not.toContain('timeline');
   expect(listLeft()).toEqual(['python.log']);
+});
+
+test('lets others by while it goes through a long video', async () => {
+  let isThere = false;
+  const live = name('live.mp4', { also: 'timeline' }).finally(() => {
+    isThere = true;
+  });
+  await until(() => existsSync(join(folder, 'gate.live')), 120);
+  const others = [await name('a.mp4'), await name('b.mp4', { also: 'attention' })];
+  expect(others.map(({ status }) => status)).toEqual([200, 200]);
+  expect(isThere).toBe(false);
+  writeFileSync(join(folder, 'gate.on'), '');
+  expect((await live).body.timeline).toMatchObject({ is_whole: true });
 });
 
 test('says of each video why it is not looked at; of a long one a part is', async () => {

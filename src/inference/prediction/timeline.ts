@@ -51,6 +51,8 @@ export interface Watching {
   tell?: (windows: TimelineWindow[], segments: TimelineSegment[], seconds: number, total: number | null) => void;
   /** Whether to end it where it is. */
   isOver?: (seconds: number) => boolean;
+  /** Between two calls of about a second: Python is free for others then. */
+  pause?: () => Promise<void>;
   /** Of a stream without end windows would fill the memory. */
   keepsWindows?: boolean;
 }
@@ -60,7 +62,7 @@ export async function watch(
   session: Session,
   video: Video,
   options: TimelineOptions,
-  { tell = () => {}, isOver = () => false, keepsWindows = true }: Watching = {},
+  { tell = () => {}, isOver = () => false, pause = async () => {}, keepsWindows = true }: Watching = {},
 ): Promise<Timeline | Failed> {
   const { reason, windows } = await session.openTimeline({
     ...{ path: video.path, is_stream: video.isStream },
@@ -80,6 +82,7 @@ export async function watch(
   };
   let last = take(await session.advanceTimeline(CALL_SECONDS, options.top));
   while (!last.done) {
+    await pause();
     const call = isOver(last.seconds)
       ? session.closeTimeline(options.top)
       : session.advanceTimeline(CALL_SECONDS, options.top);

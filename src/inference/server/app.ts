@@ -190,15 +190,15 @@ export class App {
     const { folder, limits } = this.#serving;
     const classes = await this.#line.ask(this.#predictTogether, asked, left);
     const more: Record<string, unknown> = {};
-    const see = async <T>(work: Together<Video, T | Missing>): Promise<T | Missing> => {
+    const see = async <T>(work: Together<Video, T | Missing>, how = {}): Promise<T | Missing> => {
       try {
-        return await this.#line.ask(work, asked.video, left);
+        return await this.#line.ask(work, asked.video, left, how);
       } catch (error) {
         if (!(error instanceof Refusal) || left.aborted) throw error;
         return { error: error.message }; // the classes are known, and are told
       }
     };
-    if (also.has('timeline')) more.timeline = await see(makeTimeline(limits.seconds, left));
+    if (also.has('timeline')) more.timeline = await see(makeTimeline(limits.seconds, left), { isLong: true });
     if (also.has('attention')) more.attention = await see(makeAttention(join(folder, `${randomUUID()}.png`)));
     return { ...stampEvent({ kind: 'predicted', path: asked.video.name, classes }), ...more };
   }

@@ -1,4 +1,5 @@
-/** What waits for the worker, in the order in which it came; predictions that wait are done together. */
+/** What waits for the worker, in the order in which it came; predictions that wait are done together, and long work lets
+ * them by. */
 
 import { RuntimeFailure } from '../../base/errors.ts';
 import type { Session } from '../../runtime/session.ts';
@@ -7,11 +8,12 @@ import type { Worker } from './worker.ts';
 
 const MOST_DEATHS = 2; // of Python during one piece of work, the last time alone: then it is the work's fault
 
-/** What is done with several pieces of work at once; an answer may be a refusal. */
-export type Together<I, O> = (session: Session, inputs: I[]) => Promise<(O | Refusal)[]>;
+/** What is done with several pieces of work at once; an answer may be a refusal. Long work calls `letBy` now and then. */
+export type Together<I, O> = (session: Session, inputs: I[], letBy: () => Promise<void>) => Promise<(O | Refusal)[]>;
 
 interface Job {
   work: Together<unknown, unknown>;
+  isLong: boolean;
   input: unknown;
   numDeaths: number;
   settle: (answer: unknown) => void;
@@ -43,7 +45,7 @@ export class Line {
 
   /** Returns the answer to one input. Throws Refusal, also when it took too long, or when `left` says that nobody waits
    * for it any more. */
-  ask<I, O>(work: Together<I, O>, input: I, left: AbortSignal): Promise<O> {
+  ask<I, O>(work: Together<I, O>, input: I, left: AbortSignal, { isLong = false } = {}): Promise<O> {
     const { seconds } = this.#options;
     return new Promise<O>((settle, fail) => {
       const end = (): void => {
@@ -52,7 +54,7 @@ export class Line {
         this.#drop(job);
       };
       const job: Job = {
-        ...{ work: work as Together<unknown, unknown>, input, numDeaths: 0 },
+        ...{ work: work as Together<unknown, unknown>, isLong, input, numDeaths: 0 },
         settle: (answer) => {
           end();
           settle(answer as O);
@@ -82,14 +84,21 @@ export class Line {
     if (this.#isRunning) return;
     this.#isRunning = true;
     await Promise.resolve(); // what is asked in the same moment goes together
-    for (let jobs = this.#take(); jobs.length > 0; jobs = this.#take()) await this.#doTogether(jobs);
+    while (this.#jobs.length > 0) await this.#doTogether(this.#take(this.#jobs));
     this.#isRunning = false;
   }
 
-  /** The first in line, and others of its kind. */
-  #take(): Job[] {
-    const [first] = this.#jobs;
-    const taken = this.#jobs.filter(({ work }) => work === first?.work).slice(0, this.#options.most);
+  /** Does what is short and waits now: what comes meanwhile waits for the next time, or long work would never go on. */
+  async #letBy(): Promise<void> {
+    const waiting = this.#jobs.filter(({ isLong }) => !isLong);
+    for (let left = waiting; left.length > 0; left = waiting.filter((job) => this.#jobs.includes(job)))
+      await this.#doTogether(this.#take(left));
+  }
+
+  /** The first of these, and others of its kind. */
+  #take(jobs: Job[]): Job[] {
+    const [first] = jobs;
+    const taken = jobs.filter(({ work }) => work === first?.work).slice(0, this.#options.most);
     for (const job of taken) this.#drop(job);
     return taken;
   }
@@ -100,10 +109,11 @@ export class Line {
     if (first === undefined) return;
     const begin = performance.now();
     try {
-      const answers = await worker.use(seconds, (session) =>
+      const answers = await worker.use(seconds, (session, meanwhile) =>
         first.work(
           session,
           jobs.map(({ input }) => input),
+          () => meanwhile(() => this.#letBy()),
         ),
       );
       for (const [index, job] of jobs.entries()) {

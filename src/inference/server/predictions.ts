@@ -80,7 +80,7 @@ export interface Missing {
 
 /** Returns what goes through a video in windows, for as long as there is time and somebody waits. */
 export function makeTimeline(seconds: number, left: AbortSignal): Together<Video, TimelineView | Missing> {
-  return async (session, videos) => {
+  return async (session, videos, letBy) => {
     const end = performance.now() + SHARE_OF_TIME * seconds * 1000;
     const found: (TimelineView | Missing)[] = [];
     for (const video of videos) {
@@ -90,7 +90,7 @@ export function makeTimeline(seconds: number, left: AbortSignal): Together<Video
         return !isWhole;
       };
       const options = { windowSeconds: null, overlap: OVERLAP, smoothSeconds: 0, threshold: null, top: MOST_CLASSES };
-      const { path: _, ...rest } = await watch(session, video, options, { isOver });
+      const { path: _, ...rest } = await watch(session, video, options, { isOver, pause: letBy });
       found.push('error' in rest ? rest : { ...rest, is_whole: isWhole });
     }
     return found;

@@ -50,12 +50,21 @@ export class Worker {
     return opened;
   }
 
-  /** Does work in the session, and kills Python where that takes too long. Throws RuntimeFailure where Python died. */
-  async use<T>(seconds: number, work: (session: Session) => Promise<T>): Promise<T> {
+  /** Does work in the session, and kills Python where that takes too long; what others do `meanwhile` has its own time.
+   * Throws RuntimeFailure where Python died. */
+  async use<T>(
+    seconds: number,
+    work: (session: Session, meanwhile: (others: () => Promise<void>) => Promise<void>) => Promise<T>,
+  ): Promise<T> {
     const session = await this.#session;
-    const overdue = setTimeout(() => session.runtime.kill(), seconds * 1000);
+    const watch = (): NodeJS.Timeout => setTimeout(() => session.runtime.kill(), seconds * 1000);
+    let overdue = watch();
     try {
-      return await work(session);
+      return await work(session, async (others) => {
+        clearTimeout(overdue);
+        await others();
+        overdue = watch();
+      });
     } catch (error) {
       if (error instanceof RuntimeFailure) await session.runtime.ended; // from here on the next one is waited for
       throw error;
