@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from camera import serve_camera
 from clips import make_clip
+from coldframe.data import stream
 from coldframe.data.stream import FrameStream
 from coldframe.errors import UserError
 from coldframe.evaluate.timeline import Segment, Segments, Smoother, Window, Windows
@@ -217,21 +219,31 @@ def web(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def make_address(folder: Path, web: str) -> Callable[[str], str]:
     def make(kind: str) -> str:
+        if kind == "rtsp":
+            return serve_camera(folder / "24.mp4")
         return serve_once((folder / "24.ts").read_bytes()) if kind == "tcp" else f"{web}/24.{kind}"
 
     return make
 
 
-@pytest.mark.parametrize("kind", ["tcp", "mp4", "ts"])
+@pytest.mark.parametrize("kind", ["tcp", "mp4", "ts", "rtsp"])
 def test_a_stream_gives_what_its_file_gives(
     session: Session, folder: Path, make_address: Callable[[str], str], kind: str
 ) -> None:
-    expected = watch(session, folder / ("24.mp4" if kind == "mp4" else "24.ts"))
+    expected = watch(session, folder / ("24.mp4" if kind in ("mp4", "rtsp") else "24.ts"))
     found = watch(session, make_address(kind), is_stream=True)
     assert found["header_seconds"] is None
     assert [window["start"] for window in found["windows"]] == [window["start"] for window in expected["windows"]]
     scores = [[by_label(window["classes"]) for window in all_of["windows"]] for all_of in (found, expected)]
     torch.testing.assert_close(torch.tensor(scores[0]), torch.tensor(scores[1]), atol=1e-6, rtol=0)
+
+
+def test_a_stream_that_falls_silent_ends_with_all_that_came(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_TIMEOUT_SECONDS", 1.0)
+    live = FrameStream(serve_camera(folder / "24.mp4", falls_silent=True), is_stream=True)
+    assert [time for time, _ in live.read()] == [FRAME * index for index in range(24)]
+    assert live.broken == "cannot be read on: nothing came for 1 s"
+    live.close()
 
 
 def test_a_stream_ends_where_one_wants_it_to(session: Session, make_address: Callable[[str], str]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -125,16 +126,20 @@ class FrameStream:
     def _decode(self) -> Iterator[VideoFrame]:
         try:
             for packet in self._container.demux(self._stream):
-                try:
-                    frames = packet.decode()
-                except FFmpegError:
-                    self.num_damaged += 1
-                    continue
-                for frame in frames:
-                    self.num_damaged += frame.is_corrupt
-                    yield frame
+                yield from self._decode_packet(packet)
         except (FFmpegError, OSError) as error:
-            self.broken = f"cannot be read on: {getattr(error, 'strerror', None) or error}"
+            self.broken = f"cannot be read on: {_explain(error)}"
+            yield from self._decode_packet(None)  # what waits in the decoder for its place in the order
+
+    def _decode_packet(self, packet: Packet[VideoStream] | None) -> Iterator[VideoFrame]:
+        try:
+            frames = self._stream.decode(packet)
+        except FFmpegError:
+            self.num_damaged += 1
+            return
+        for frame in frames:
+            self.num_damaged += frame.is_corrupt
+            yield frame
 
 
 @contextmanager
@@ -157,7 +162,13 @@ def _open_stream(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         with av.open(path, format=kind, options=options, timeout=timeout, metadata_errors="replace") as container:
             yield container, choose_stream(path, container)
     except (FFmpegError, OSError, UnicodeError) as error:
-        raise BadVideo(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}", "unreachable") from None
+        raise BadVideo(path, f"cannot be opened: {_explain(error)}", "unreachable") from None
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ExitError):  # FFmpeg calls it "Immediate exit requested"
+        return f"nothing came for {_TIMEOUT_SECONDS:g} s"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _advise_camera(path: str) -> str:
