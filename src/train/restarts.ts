@@ -4,6 +4,7 @@ import { Interrupted, RuntimeFailure } from '../base/errors.ts';
 import { type Runtime, startRuntime } from '../runtime/runtime.ts';
 import { Session } from '../runtime/session.ts';
 import type { Ranks } from '../runtime/transports/torchrun.ts';
+import { endRuntime } from '../runtime/with-session.ts';
 import { trainOn } from './loop.ts';
 import type { Training } from './training.ts';
 
@@ -15,7 +16,7 @@ function chooseRanks({ config: { launch }, meeting }: Training): Ranks | undefin
   return devices * nodes === 1 ? undefined : { devices, hangSeconds, meeting };
 }
 
-export function startPython(run: Training): Promise<Runtime> {
+function startPython(run: Training): Promise<Runtime> {
   return startRuntime({
     logFile: run.folder.path('runtime.log'),
     stallSeconds: run.config.launch.stall_seconds,
@@ -26,14 +27,22 @@ export function startPython(run: Training): Promise<Runtime> {
 /**
  * Runs to the end; a runtime that dies is started again from the last checkpoint, `launch.max_restarts` times in a row: what
  * ended a run once may last for a while, so each pause is twice as long as the one before, and what has moved on since the last
- * failure begins to count anew.
+ * failure begins to count anew. What `prepare` does is done once, in the first runtime that lives for so long.
  */
-export async function runAttempts(run: Training, first: Promise<Runtime>, resume: string): Promise<void> {
-  let starting = first;
+export async function runAttempts(
+  run: Training,
+  resume: string,
+  prepare: (session: Session) => Promise<void>,
+): Promise<void> {
+  let isPrepared = false;
   let [numFailures, failedAt] = [0, -1];
   for (;;) {
     try {
-      await attemptOn(run, await starting, run.savedStep === null ? resume : 'auto');
+      const runtime = await startPython(run); // one that dies at its own start is a failure, too
+      run.stop.runtime = runtime;
+      if (!isPrepared) await prepareOn(runtime, prepare);
+      isPrepared = true;
+      await attemptOn(run, runtime, run.savedStep === null ? resume : 'auto');
       return;
     } catch (error) {
       run.folder.refuseFenced(); // whatever it was: it came of losing the folder
@@ -46,7 +55,6 @@ export async function runAttempts(run: Training, first: Promise<Runtime>, resume
     await run.stop.pause(Math.min(LONGEST_PAUSE_SECONDS, 2 ** numFailures));
     refuseStopped(run);
     numFailures += 1;
-    starting = startPython(run); // one that dies at its own start is a restart, too
   }
 }
 
@@ -56,9 +64,17 @@ function refuseStopped(run: Training): void {
   throw new Interrupted('stopped at once; the last checkpoint stands');
 }
 
+async function prepareOn(runtime: Runtime, prepare: (session: Session) => Promise<void>): Promise<void> {
+  try {
+    await prepare(new Session(runtime));
+  } catch (error) {
+    await endRuntime(runtime).catch(() => {});
+    throw error;
+  }
+}
+
 /** What goes wrong in closing is told, and changes nothing in how the attempt ended: a finished run is finished. */
 async function attemptOn(run: Training, runtime: Runtime, resume: string): Promise<void> {
-  run.stop.runtime = runtime;
   try {
     await trainOn(run, new Session(runtime), resume);
   } finally {

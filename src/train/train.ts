@@ -14,9 +14,8 @@ import { RunFolder } from '../run/folder.ts';
 import { describeOutcome, describeStart } from '../run/outcome.ts';
 import { checkPlace, explainLack } from '../run/place.ts';
 import type { Meeting } from '../runtime/nodes/meeting.ts';
-import { Session } from '../runtime/session.ts';
-import { endRuntime } from '../runtime/with-session.ts';
-import { runAttempts, startPython } from './restarts.ts';
+import type { Session } from '../runtime/session.ts';
+import { runAttempts } from './restarts.ts';
 import { checkResume } from './resume.ts';
 import { StopRequest } from './stop-request.ts';
 import { lockFolder } from './take-over.ts';
@@ -87,7 +86,7 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   const stop = new StopRequest(folder, (text) => report.note(text));
   const run = new Training(cohort, folder, report, stop, request.meeting);
   try {
-    await prepareAndRun(run, resume);
+    await runAttempts(run, resume, (session) => prepare(run, session, resume));
     report.say(describeOutcome(folder, cohort));
   } catch (error) {
     run.recordFailure(error);
@@ -101,28 +100,21 @@ export async function train(request: TrainRequest, report: Report): Promise<void
   }
 }
 
-async function prepareAndRun(run: Training, resume: string): Promise<void> {
+/** What has to be right before the run begins. */
+async function prepare(run: Training, session: Session, resume: string): Promise<void> {
   const { cohort, folder, report } = run;
-  const starting = startPython(run);
-  try {
-    const session = new Session(await starting);
-    // Before `import torch`, for which nobody waits who may not write here; a bad list ends it.
-    await lockFolder(run, session);
-    session.load().catch(() => {}); // goes on while the lists are read; whoever asks next is told
-    run.lists = await checkIn(
-      folder,
-      (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
-      resume,
-    );
-    run.known = findKnownLists(firstSettings(cohort), run.lists);
-    run.refuseKnown();
-    const workers = describeWorkers(firstSettings(cohort));
-    if (workers !== undefined) report.note(workers);
-  } catch (error) {
-    await starting.then(endRuntime).catch(() => {});
-    throw error;
-  }
-  await runAttempts(run, starting, resume);
+  // Before `import torch`, for which nobody waits who may not write here; a bad list ends it.
+  await lockFolder(run, session);
+  session.load().catch(() => {}); // goes on while the lists are read; whoever asks next is told
+  run.lists = await checkIn(
+    folder,
+    (outDir) => checkLists(firstSettings(cohort), ['train', 'val'], outDir, report),
+    resume,
+  );
+  run.known = findKnownLists(firstSettings(cohort), run.lists);
+  run.refuseKnown();
+  const workers = describeWorkers(firstSettings(cohort));
+  if (workers !== undefined) report.note(workers);
 }
 
 /** Checks lists beside those of the run, and puts them in their place once the run may go on with them. */
