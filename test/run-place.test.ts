@@ -62,6 +62,7 @@ describe('a place is refused, and left as it is', () => {
   test('but not one that is empty, new, a run’s, a scheduler’s, or what a kill left at the start', () => {
     const fine = [mine('new disk', '.Trash-0'), join(folder, 'a', 'b'), mine('run', 'events.jsonl', 'notes.txt')];
     fine.push(mine('cohort', 'attempt.json', 'slurm.out'), mine('killed', 'lock', 'runtime.log'));
+    fine.push(mine('killed ranks', 'runtime-rank-1.log', 'runtime-rank-12.log'));
     mkdirSync(join(folder, 'new disk', 'lost+found'));
     for (const dir of fine) expect(() => checkPlace(dir)).not.toThrow();
     expect(existsSync(join(folder, 'a'))).toBe(false);
