@@ -206,19 +206,6 @@ describe('a run that is stopped goes on to the same bytes', () => {
     expectSameCourse('headless');
   });
 
-  test('when the first start of Python fails, where restarts are allowed', async () => {
-    const python = join(folder, 'late-python');
-    const fails = `[ -e ${python}.failed ] || { touch ${python}.failed; exit 9; }`;
-    writeFileSync(python, `#!/bin/sh\n${fails}\nexec ${PYTHON} "$@"\n`, { mode: 0o755 });
-    const late = new Running(command('late', ...set('launch.max_restarts=1')), { env: { COLDFRAME_PYTHON: python } });
-    expect((await late.ended).code).toBe(0);
-    expect(late.events.slice(0, 2)).toMatchObject([
-      { kind: 'restarted', why: expect.stringContaining('left with exit code 9') },
-      { kind: 'started', step: 0 },
-    ]);
-    expectSameCourse('late');
-  });
-
   test('when Ctrl-C is pressed, in a step or in the last evaluation: exit 130, state saved, no process left', async () => {
     const videoOf = (list: string, line: number): string =>
       readFileSync(join(CLIPS, list), 'utf8').split('\n')[line]?.split(' ')[0] ?? '';
