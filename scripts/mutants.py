@@ -107,6 +107,7 @@ def be_pytest(copy: Path, tests: list[str], log: Path) -> None:
 
     os.setsid()
     os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy / "py")  # of processes that a test starts: else they had the checkout's own
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)

@@ -58,6 +58,15 @@ test.each(['the program', 'torchrun'])('a kill of %s ends all ranks with what th
   await until(() => !pids.some(isAlive), 60);
 });
 
+test('a kill of the program while ranks are starting ends them: torchrun goes by itself', async () => {
+  const importing = join(folder, 'import');
+  const { driver } = drive([start(), CLOSE], { IMPORT_GATE: importing });
+  await until(() => existsSync(`${importing}.ready`), 60);
+  expect(findLeft().length).toBeGreaterThan(2);
+  driver.kill('SIGKILL');
+  await until(() => findLeft().length === 0, 60);
+});
+
 /** Nobody but a rank knows the token, and the way stays open for that. */
 async function refuseStranger(): Promise<void> {
   const port = findByVariable('COLDFRAME_PORT').find(({ pid }) => findLeft().includes(pid)); // others run beside this

@@ -62,6 +62,7 @@ def test_a_trained_backbone_stays_close(found: Found, case: str, limit: float) -
     for many in (two, four):
         assert many["clips"] == alone["clips"]
         assert differ(many, alone) < limit
+        assert differ(many, alone, "grad_norm") < 1e-5  # of all micro-batches
 
 
 def test_four_ranks_stay_close_over_twenty_steps(found: Found) -> None:
