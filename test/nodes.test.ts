@@ -129,7 +129,7 @@ describe('a meeting', () => {
     const socket = connect(port, '127.0.0.1');
     const hello = { kind: 'hello', token: '', run_dir: folder, host: 'x', node: 1, nodes: 2, devices: 1 };
     socket.write(`${JSON.stringify(hello)}\n`);
-    await new Promise((settle) => socket.once('close', settle));
+    await until(() => socket.destroyed, 60);
     await expect(meeting.gather()).rejects.toThrow(/1 of 2 machines are here .* no more have come for 0.5 s/);
     await meeting.end('finished', '');
   });

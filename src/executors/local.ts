@@ -24,10 +24,15 @@ export interface LocalOptions {
  * Returns what gives a slot its share of the machine, whose cores the processes of a job share. One slot alone has all of
  * it: numbers on a CPU depend on the threads.
  */
-export function leaseSlot(slot: number, slots: number, devices: string[], processes = 1): Record<string, string> {
+export function leaseSlot(
+  slot: number,
+  slots: number,
+  devices: string[],
+  processes = 1,
+  cores = shareCores(slots),
+): Record<string, string> {
   if (slots === 1) return {};
-  const cores = shareCores(slots);
-  const threads = process.env.OMP_NUM_THREADS ?? String(Math.max(1, Math.floor(cores / processes)));
+  const threads = process.env.OMP_NUM_THREADS ?? String(shareCores(processes, cores));
   const lease = { OMP_NUM_THREADS: threads, MKL_NUM_THREADS: threads, COLDFRAME_CPUS: String(cores) };
   if (devices.length === 0) return lease;
   const share = Math.floor(devices.length / slots);

@@ -9,7 +9,8 @@ import { plural } from '../base/words.ts';
 import type { Config } from '../config/schema.ts';
 
 /** What a run that was killed at its very start has left, or a scheduler has put there. */
-const OURS = /^(lists|lock|runtime(-rank-\d+)?\.log|status\.json|cohort\.json|cohort\.log|checkpoints|evaluations|metrics)$/;
+const OURS =
+  /^(lists|lock|runtime(-rank-\d+)?\.log|status\.json|cohort\.json|cohort\.log|checkpoints|evaluations|metrics)$/;
 const NOBODYS = /^(\..*|lost\+found)$/;
 const COPIES = 3; // of each trained number: the weight and Adam's two moments
 const MAX_TOLD = 3;

@@ -79,8 +79,8 @@ export function countCores(): number {
   return Number.isInteger(share) && share > 0 ? Math.min(all, share) : all;
 }
 
-/** Returns the processors of each of so many slots. */
-export const shareCores = (slots: number): number => Math.max(1, Math.floor(countCores() / slots));
+/** Returns the processors of each of so many slots, or processes of one. */
+export const shareCores = (slots: number, cores = countCores()): number => Math.max(1, Math.floor(cores / slots));
 
 /** Returns the threads of each of so many processes that compute together. A user's own number stands: on a CPU numbers
  * depend on it. Without one torch would take all processors in each. */
