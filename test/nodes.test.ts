@@ -1,9 +1,9 @@
 /** How the machines of one training find each other and what they tell each other; a fake agent stands for the ranks. */
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { afterAll, afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { Interrupted, RuntimeFailure, UserError } from '../src/base/errors.ts';
 import { type EndedElsewhere, Meeting } from '../src/runtime/nodes/meeting.ts';
 import { joinMeeting } from '../src/runtime/nodes/member.ts';
@@ -67,10 +67,25 @@ const options = { ...about, note: (text: string) => void notes.push(text) };
 const first: Place = { by: 'scheduler', id: 'job', node: 0 };
 const second: Place = { by: 'scheduler', id: 'job', node: 1 };
 
+/** What a test that fails would leave open, so that jest waits for ever. */
+const opened: { meetings: Meeting[]; sockets: Socket[] } = { meetings: [], sockets: [] };
+afterEach(async () => {
+  for (const socket of opened.sockets.splice(0)) socket.destroy();
+  for (const meeting of opened.meetings.splice(0)) await meeting.end('finished', '');
+});
+
 async function open(more: object = {}, place: Place = first): Promise<Meeting> {
   const meeting = await Meeting.open(place, { ...options, ...more });
   if (meeting === undefined) throw new Error('the address is taken');
+  opened.meetings.push(meeting);
   return meeting;
+}
+
+function greet(port: number, hello: object): Socket {
+  const socket = connect(port, '127.0.0.1');
+  opened.sockets.push(socket);
+  socket.write(`${JSON.stringify({ kind: 'hello', run_dir: folder, node: 1, nodes: 2, devices: 1, ...hello })}\n`);
+  return socket;
 }
 
 /** Python that says where it is, and how its ranks ended once it is told to. */
@@ -126,9 +141,7 @@ describe('a meeting', () => {
   test('hears nobody who does not know the token', async () => {
     const meeting = await open({ waitSeconds: 0.5 });
     const { port } = JSON.parse(readFileSync(file, 'utf8')) as { port: number };
-    const socket = connect(port, '127.0.0.1');
-    const hello = { kind: 'hello', token: '', run_dir: folder, host: 'x', node: 1, nodes: 2, devices: 1 };
-    socket.write(`${JSON.stringify(hello)}\n`);
+    const socket = greet(port, { token: '', host: 'x' });
     await until(() => socket.destroyed, 60);
     await expect(meeting.gather()).rejects.toThrow(/1 of 2 machines are here .* no more have come for 0.5 s/);
     await meeting.end('finished', '');
@@ -180,9 +193,7 @@ describe('a meeting', () => {
     fakeAgent({ failures: [] });
     const meeting = await open();
     const { port, token } = JSON.parse(readFileSync(file, 'utf8')) as { port: number; token: string };
-    const socket = connect(port, '127.0.0.1');
-    const hello = { kind: 'hello', token, run_dir: folder, host: 'other', node: 1, nodes: 2, devices: 1 };
-    socket.write(`${JSON.stringify(hello)}\n`);
+    const socket = greet(port, { token, host: 'other' });
     await meeting.gather();
     const ends: EndedElsewhere[] = [];
     await meeting.launch('three', 'module', (ended) => ends.push(ended));
