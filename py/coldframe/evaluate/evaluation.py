@@ -67,7 +67,7 @@ class Evaluation:
         return True
 
     def _unite(self) -> None:
-        """Puts the scores of all ranks in the order of the list, on each of them: one by itself goes through it so."""
+        """Puts the scores of all ranks in the order of the list, on each of them."""
         if ranks.world_size() == 1:
             return
         scores = {name: torch.cat(parts) for name, parts in self.scores.items()}
@@ -123,12 +123,13 @@ class Evaluation:
         """Writes `scores.npz` (of trial `main`, or of one that is `alone`; others `TRIAL.scores.npz`): scores (N, K),
         labels (N,), of videos with several (N, K), indices (N,) of the videos in the order of the list, and paths (N,),
         of a part `PATH#t=START,END`."""
-        labels, indices = torch.cat(self.labels).numpy(), np.array(self.indices)
+        order = np.argsort(self.indices)
+        labels, indices = torch.cat(self.labels).numpy()[order], np.array(self.indices)[order]
         paths = np.array([self.items[i].name for i in indices], dtype=np.str_)
         for name, parts in self.scores.items():
             file = folder / ("scores.npz" if alone or name == "main" else f"{name}.scores.npz")
             with writing(file) as partial, partial.open("wb") as stream:  # a name would get another ending
-                np.savez(stream, scores=torch.cat(parts).numpy(), labels=labels, indices=indices, paths=paths)
+                np.savez(stream, scores=torch.cat(parts).numpy()[order], labels=labels, indices=indices, paths=paths)
 
 
 def ensemble(files: list[str]) -> dict[str, Any]:
