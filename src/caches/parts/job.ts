@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
 import { writeWhole } from '../../base/files.ts';
 import type { Config } from '../../config/schema.ts';
-import { FORMAT } from '../../config/stored-format.ts';
+import { FORMAT, readFormat } from '../../config/stored-format.ts';
 import type { ProbeRules } from '../../data/probe/cache.ts';
 import type { OpenRequest } from '../../runtime/session.ts';
 
@@ -59,10 +59,13 @@ export const partsOf = (output: string): string => join(output, 'parts');
 /** Where a job keeps the lists that its parts read. */
 export const listsOf = (dir: string): string => join(dir, 'lists');
 
-/** Returns what a folder holds, undefined where that is nothing. */
+/** Returns what a folder holds, undefined where that is nothing. Throws UserError for what a later version has begun. */
 export function readJob(dir: string): PartsJob | undefined {
   const file = join(dir, 'job.json');
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as PartsJob) : undefined;
+  if (!existsSync(file)) return undefined;
+  const job = JSON.parse(readFileSync(file, 'utf8')) as PartsJob;
+  readFormat(job, file);
+  return job;
 }
 
 /** Begins a job, or takes it up: its parts stay as many as they were. */

@@ -53,5 +53,8 @@ function checkRay({ num_gpus: given }: SweepDraft['executor']['ray'], launch: Co
   const isShort = given === null ? device === 'cuda' && devices * nodes > 1 : given < devices && given >= 1;
   if (device === 'cpu' || !isShort) return;
   const found = given === null ? 'not set' : `${given} is less`;
-  fail('executor.ray.num_gpus', `${found}, and launch.devices is ${devices}. Give ${devices}, or fewer devices.`);
+  fail(
+    'executor.ray.num_gpus',
+    `${found}, and launch.devices is ${devices}. Give ${devices}${devices > 1 ? ', or fewer devices' : ''}.`,
+  );
 }
