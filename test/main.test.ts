@@ -168,6 +168,8 @@ describe('a mistake on the command line is told without a stack', () => {
     const { code, stdout, stderr } = await coldframe(['train'], withoutPython);
     expect([code, stdout]).toEqual([2, '']);
     expect(stderr).toMatch(/^coldframe train\n[\s\S]*Required:\n {6}--config [\s\S]*\ntrain {2}needs --config\.\n$/);
+    const coloured = await coldframe(['train'], { env: { ...withoutPython.env, FORCE_COLOR: '1' } });
+    expect(coloured.stderr).toBe(stderr.replace('train  needs', '\x1b[31mtrain\x1b[0m  needs')); // of the help nothing
   });
 
   test('the last of two values counts, except for --set', async () => {

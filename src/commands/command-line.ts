@@ -2,6 +2,7 @@
 
 import { distance } from 'fastest-levenshtein';
 import { UserError } from '../base/errors.ts';
+import { Report } from '../base/printer.ts';
 
 /** The verbs with verbs of their own. */
 export const GROUPS: Readonly<Record<string, readonly string[]>> = {
@@ -104,7 +105,8 @@ export class Mistake extends Error {
   }
 }
 
-/** Returns what the user reads: every word that is wrong and what was meant, else the complaint in our words. */
+/** Returns what the user reads: every word that is wrong and what was meant, else the complaint in our words. Of a bare verb
+ * its help is printed before. */
 export async function explainMistake({ message, known, help }: Mistake, words: string[], verbs: string[]) {
   const depth = words.length > 1 && GROUPS[words[0] ?? '']?.includes(words[1] ?? '') ? 2 : 1;
   const verb = words.slice(0, depth).join(' ');
@@ -114,7 +116,9 @@ export async function explainMistake({ message, known, help }: Mistake, words: s
   const wrong = await explainWords(verb, words.slice(depth), known);
   if (wrong.length > 0) return new UserError([...wrong, see]);
   const told = describeComplaint(message, verb, known);
-  return new UserError(words.length === depth ? [help, '', told] : [told, see]);
+  if (words.length > depth) return new UserError([told, see]);
+  new Report().note(`${help}\n`);
+  return new UserError(told);
 }
 
 /** Returns what to say of a first or second word that is no verb. */
