@@ -107,13 +107,20 @@ export class Line {
     const { worker, seconds, onCall, onBug } = this.#options;
     const [first] = jobs;
     if (first === undefined) return;
-    const begin = performance.now();
+    let begin = performance.now();
+    let diedOfOthers = false;
+    const letBy = async (): Promise<void> => {
+      const [left, restarts] = [performance.now(), worker.numRestarts];
+      await this.#letBy();
+      begin += performance.now() - left; // theirs is counted with them
+      diedOfOthers ||= worker.numRestarts > restarts;
+    };
     try {
       const answers = await worker.use(seconds, (session, meanwhile) =>
         first.work(
           session,
           jobs.map(({ input }) => input),
-          () => meanwhile(() => this.#letBy()),
+          () => meanwhile(letBy),
         ),
       );
       for (const [index, job] of jobs.entries()) {
@@ -123,7 +130,7 @@ export class Line {
       }
     } catch (error) {
       const isDead = error instanceof RuntimeFailure;
-      if (isDead) for (const job of jobs) job.numDeaths += 1;
+      if (isDead && !diedOfOthers) for (const job of jobs) job.numDeaths += 1;
       if (jobs.length > 1) {
         for (const job of jobs) await this.#doTogether([job]); // one of them spoils it for the others
         return;
