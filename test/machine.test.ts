@@ -75,14 +75,15 @@ test('a sweep for a GPU can be planned on a machine without one, and is refused 
   expect(run.stderr).toMatch(/launch\.device.*cuda/);
 });
 
-testOnDisk('a dry run finds the shared memory too small, as the run does', async () => {
-  const small = 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$0" "$@"';
+testOnDisk('a dry run finds that /dev/shm has no room for semaphores, as the run does', async () => {
+  const small = 'mount -t tmpfs -o size=16k tmpfs /dev/shm && exec "$0" "$@"';
   const run = (...more: string[]) =>
     coldframe(['train', '--config', config, '--run-dir', join(folder, 'shm'), ...more], {
       before: ['unshare', '-m', 'sh', '-c', small],
     });
   const [dry, real] = [await run('--dry-run'), await run()];
-  const told = /^\/dev\/shm {2}has 0\.2 MiB free, .* about \d\.\d MiB here\. .*data\.num_workers: 0\.$/m;
+  const told =
+    /^\/dev\/shm {2}has 16 KiB free, and the semaphores of loader workers \(\d here\) .*data\.num_workers: 0\.$/m;
   expect([dry.code, dry.stdout, existsSync(join(folder, 'shm'))]).toEqual([2, '', false]);
   expect(dry.stderr).toMatch(told);
   expect(real.code).toBe(2);

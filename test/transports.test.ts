@@ -26,7 +26,7 @@ const ERRORS: [string, object][] = [
     'worker',
     {
       name: 'RuntimeFailure',
-      message: 'python  DataLoader worker is gone. Lower data.num_workers, or give it more (shared) memory.',
+      message: 'python  DataLoader worker is gone. Lower data.num_workers, or give it more memory.',
     },
   ],
   ['value_error', { name: 'PythonBug', message: expect.stringMatching(/^ValueError: zip/) }],

@@ -88,7 +88,7 @@ export interface ToldError {
 export function fromPython({ kind, code, message, traceback }: ToldError): Error {
   // No bug: mostly the kernel killed it for lack of memory, and a restart goes on.
   if (code === 'worker_died')
-    return new RuntimeFailure(`python  ${message} Lower data.num_workers, or give it more (shared) memory.`);
+    return new RuntimeFailure(`python  ${message} Lower data.num_workers, or give it more memory.`);
   // Of several processes one alone failed: what passed on the others may pass the next time.
   if (code === 'rank_failed' || code === 'peer_lost')
     return new RuntimeFailure(`python  ${message}`, { lines: traceback.trimEnd().split('\n') });

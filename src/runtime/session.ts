@@ -111,9 +111,8 @@ export class Session {
     return this.runtime.call('load', {}, z.object({}));
   }
 
-  /** With a configuration: how many videos its evaluation reads, null where there is none. */
-  describe(settings: object | null, numVal: number | null = null) {
-    return this.runtime.call('describe', { settings, num_val: numVal }, describeSchema);
+  describe(settings: object | null) {
+    return this.runtime.call('describe', { settings }, describeSchema);
   }
 
   /** Whether processes of this machine can train together; it takes seconds. */

@@ -29,6 +29,7 @@ const environmentSchema = z.object({
   cpu_has_bf16: z.boolean(),
   memory_bytes: z.number(),
   free_disk_bytes: z.number(),
+  has_semaphores: z.boolean(),
   shared_memory_bytes: z.number().nullable(),
   cuda: z.string().nullable(),
   gpu_driver: z.boolean(),
@@ -157,10 +158,11 @@ function describeEnvironment(env: Environment): Finding[] {
     },
     {
       name: 'Shared memory',
-      ok: shm === null || shm > GIB / 4,
-      found: shm === null ? 'not a Linux machine' : `${formatBytes(shm)} free in /dev/shm`,
-      repair:
-        'Loader workers pass clips through it: start the container with --shm-size=2g, or set data.num_workers: 0.',
+      ok: env.has_semaphores && (env.devices.length < 2 || shm === null || shm > GIB / 4),
+      found: shm === null ? 'no /dev/shm' : `${formatBytes(shm)} free in /dev/shm`,
+      repair: env.has_semaphores
+        ? 'NCCL, which joins GPUs, passes tensors through it: start the container with --shm-size=1g.'
+        : 'Semaphores of loader workers lie there: start the container with --shm-size=64m, or set data.num_workers: 0.',
     },
     {
       name: 'Demo clips',

@@ -102,8 +102,7 @@ async function makePlan(
   const features = await collect(problems, async () =>
     config.data.features === null ? null : session.checkFeatures([config], filesOf(lists)),
   );
-  const { model, lacks = null } =
-    (await collect(problems, () => session.describe(config, lists.val?.numLines ?? null))) ?? {};
+  const { model, lacks = null } = (await collect(problems, () => session.describe(config))) ?? {};
   if (model && problems.length === 0)
     await collect(problems, async () =>
       refuseSmallDisk(runDir, model.parameters_trained, config.train.ema_decay !== null),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import small
 from coldframe.assembly import batches as building
@@ -54,23 +55,17 @@ def test_workers_are_children_of_the_main_process_whatever_starts_processes_as_a
     assert batch.indices.tolist() == [0, 1, 2, 3]
 
 
-def test_shared_memory_that_will_not_do_is_told_before_a_worker_starts():
-    with pytest.raises(UserError, match=r"/dev/shm  has .* free.*--shm-size=2g .*data\.num_workers: 0"):
-        sharing.refuse_small(10**15)
-    sharing.refuse_small(0)
-
-
 SMALL_SHARED_MEMORY = """
-    import subprocess, sys
+    import os, subprocess, sys
     sys.path.insert(0, {root!r})
-    subprocess.run("mount -t tmpfs -o size=1M tmpfs /dev/shm", shell=True, check=True)
+    subprocess.run("mount -t tmpfs -o size=256k tmpfs /dev/shm", shell=True, check=True)
     from coldframe.data import loader
     from coldframe.data.clips import DummyClips
-    loader.refuse_small = lambda needed_bytes: None  # as if another program had taken it meanwhile
     clips = DummyClips(100, num_frames=4, size=64, num_classes=2, seed=0)
     def take():
         try:
-            for _ in loader.train_loader(clips, seed=0, start_step=0, num_steps=4, batch_size=16, num_workers=2): pass
+            for batch in loader.train_loader(clips, seed=0, start_step=0, num_steps=4, batch_size=16, num_workers=2):
+                print(len(batch.clips), os.listdir("/dev/shm"))
         except Exception as error:
             print(type(error).__name__, error)
     take()
@@ -82,16 +77,29 @@ SMALL_SHARED_MEMORY = """
 """
 
 
-def test_shared_memory_that_runs_out_is_told_and_no_hang(tmp_path):
+def test_clips_take_nothing_of_dev_shm_and_semaphores_that_find_no_room_are_told(tmp_path):
     program = textwrap.dedent(SMALL_SHARED_MEMORY).format(root=str(Path(__file__).parents[2] / "py"))
     command = ["unshare", "-m", sys.executable, "-c", program]
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True).returncode:
         pytest.skip("may not mount")
-    lines = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.splitlines()
-    assert len(lines) == 2  # while decoding, and at the start
-    for line in lines:
-        assert line.startswith("UserError /dev/shm  has ")
-        assert "--shm-size" in line
+    *batches, told = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.splitlines()
+    assert batches == ["16 []"] * 4  # a batch is 3 MiB
+    assert told.startswith("UserError /dev/shm  has 0 KiB free, and the semaphores of loader workers (2 here)")
+    assert "--shm-size" in told
+
+
+@pytest.mark.parametrize("num_labels", [None, 3])
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has memory without a name")
+def test_what_a_worker_hands_over_lies_in_memory_without_a_name(num_labels):
+    clips = DummyClips(5, num_frames=2, size=16, num_classes=3, seed=0, num_labels=num_labels)
+    loaded = list(loader.eval_loader(clips, batch_size=5, num_workers=1))
+    plain = list(loader.eval_loader(clips, batch_size=5, num_workers=0))
+    for batch, same in zip(loaded, plain, strict=True):
+        for tensor, other in zip(batch[:3], same[:3], strict=True):
+            assert tensor.dtype == other.dtype
+            assert torch.equal(tensor, other)
+            descriptor, _ = tensor.untyped_storage()._share_fd_cpu_()
+            assert str(Path(f"/proc/self/fd/{descriptor}").readlink()) == "/memfd:coldframe (deleted)"
 
 
 def test_a_long_folder_for_temporary_files_keeps_no_worker_from_handing_over(tmp_path, monkeypatch):
@@ -181,28 +189,22 @@ def test_a_bug_in_a_worker_keeps_its_stack():
     assert "in __getitem__" in str(raised.value)
 
 
-def test_what_evaluations_will_lack_is_told_before_a_training_begins(monkeypatch):
-    settings = small.settings(
-        data__dummy=False, data__num_workers=1, data__num_frames=8, train__steps=9, train__batch_size=4
-    )
+def test_a_training_is_refused_before_it_begins_where_its_workers_will_find_no_semaphores(monkeypatch):
     asked = []
-    monkeypatch.setattr(building, "refuse_small", asked.append)
-    building.refuse_lacking(settings, "train", 10)
-    building.refuse_lacking(settings, "train", None)
-    data, views = settings.data, settings.eval
-    clip_bytes = 4 * 3 * data.size**2 * data.num_frames
-    most = min(10, 2 * views.batch_size) * views.spatial_views * views.temporal_views
-    assert asked == [clip_bytes * (2 * 4 + most), clip_bytes * 2 * 4]
-    building.refuse_lacking(settings, "evaluate", 10)
-    building.refuse_lacking(small.settings(data__dummy=False, data__num_workers=0), "train", 10)
-    assert len(asked) == 2
+    monkeypatch.setattr(building, "has_semaphores", lambda num_workers: asked.append(num_workers))
+    videos = {"data__dummy": False, "data__num_workers": 1, "launch__devices": 2}
+    with pytest.raises(UserError, match=r"/dev/shm  has \d+ KiB free, .*--shm-size=64m.*data\.num_workers: 0"):
+        building.refuse_lacking(small.settings(**videos), "train")
+    building.refuse_lacking(small.settings(**videos), "evaluate")
+    building.refuse_lacking(small.settings(**{**videos, "data__num_workers": 0}), "train")
+    assert asked == [2]
 
 
 def test_a_reader_that_is_not_there_is_told_before_anything_is_built(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     settings = small.settings_json(data__dummy=False, data__reader="torchcodec")
     for ask in (
-        lambda: building.refuse_lacking(Settings.from_json(settings), "evaluate", None),
+        lambda: building.refuse_lacking(Settings.from_json(settings), "evaluate"),
         lambda: describe_models([settings]),
     ):
         with pytest.raises(UserError, match=r"data\.reader  is torchcodec, .*not installed.*pip install torchcodec"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,32 +9,24 @@ import torch
 
 from coldframe.data.clips import Batch, DummyClips, EvalViews, Listed, TrainClips, VideoList, read_list, sample_order
 from coldframe.data.labels import ClassCounts, Label, count_classes
-from coldframe.data.loader import count_ready_bytes, eval_loader, train_loader
+from coldframe.data.loader import eval_loader, train_loader
 from coldframe.data.order import ClassOrder, Order
 from coldframe.machine import ranks
 from coldframe.machine.environment import count_workers
-from coldframe.machine.sharing import refuse_small
+from coldframe.machine.sharing import has_semaphores, no_room
 from coldframe.settings import Settings
 from coldframe.video.torchcodec import choose_reader
 
 
-def refuse_lacking(settings: Settings, mode: str, num_val: int | None) -> None:
+def refuse_lacking(settings: Settings, mode: str) -> None:
     """Raises UserError where the machine lacks what reading videos takes, before anything is built: the reader, or for
-    a training the shared memory of its loader and of that of its evaluations, on so many videos if any."""
-    data, train, views = settings.data, settings.train, settings.eval
+    a training what its loader workers cannot be started without."""
+    data, num_ranks = settings.data, settings.launch.devices
     if mode == "predict" or (data.features is None and not data.dummy):
         choose_reader(data.reader)
-    on_node, on_all = settings.launch.devices, settings.launch.devices * settings.launch.nodes
-    num_workers = count_workers(data.num_workers, on_node)
-    if mode != "train" or data.features is not None or num_workers == 0:
-        return
-    clip = (3, data.num_frames, data.size, data.size)
-    batch_size = max(1, train.batch_size // on_all)
-    needed_bytes = count_ready_bytes(clip, train.steps * batch_size, batch_size, num_workers, data.clips_per_video)
-    if num_val is not None:
-        view = (views.spatial_views * views.temporal_views, *clip)
-        needed_bytes += count_ready_bytes(view, math.ceil(num_val / on_all), views.batch_size, num_workers)
-    refuse_small(on_node * needed_bytes)
+    num_workers = count_workers(data.num_workers, num_ranks)
+    if mode == "train" and data.features is None and num_workers > 0 and not has_semaphores(num_ranks * num_workers):
+        raise no_room(num_workers)
 
 
 def _stride(settings: Settings) -> int | None:

@@ -21,16 +21,7 @@ from coldframe.data.labels import stack_labels
 from coldframe.data.order import Order
 from coldframe.errors import UserError, WorkerDied, describe
 from coldframe.machine.parent import die_with_parent
-from coldframe.machine.sharing import (
-    SMALL_BYTES,
-    NoRoom,
-    free_bytes,
-    lacks_semaphores,
-    no_room,
-    obey_parent_alone,
-    refuse_small,
-    shorten_sockets,
-)
+from coldframe.machine.sharing import empty_shared, lacks_semaphores, no_room, obey_parent_alone, shorten_sockets
 from coldframe.video.frames import BadVideo
 
 T = TypeVar("T")
@@ -132,15 +123,13 @@ def _load(
     )
     if num_workers == 0:
         return _join_parts(_raise_told(iter(loader)), num_places, batch_size, pin_memory)
-    needed_bytes = count_ready_bytes(dataset.shape, num_places, batch_size, num_workers, clips_per_video)
-    refuse_small(needed_bytes)
     shorten_sockets()
     try:
         # Workers start here, in the caller's thread, and decode while the caller does something else.
-        parts = _tell_deaths(iter(loader), needed_bytes)
+        parts = _tell_deaths(iter(loader))
     except OSError as error:
         if lacks_semaphores(error):
-            raise no_room(needed_bytes) from error
+            raise no_room(num_workers) from error
         raise
     return _join_parts(_raise_told(parts), num_places, batch_size, pin_memory)
 
@@ -149,14 +138,6 @@ def _count_part(batch_size: int, num_workers: int, clips_per_video: int) -> int:
     """Returns how many clips of a batch a worker decodes at once."""
     videos = math.ceil(batch_size / clips_per_video)
     return math.ceil(videos / max(1, num_workers)) * clips_per_video
-
-
-def count_ready_bytes(
-    shape: tuple[int, ...], num_places: int, batch_size: int, num_workers: int, clips_per_video: int = 1
-) -> int:
-    """Returns what lies ready in shared memory at the most: two parts of each worker (prefetch_factor)."""
-    part = _count_part(batch_size, num_workers, clips_per_video)
-    return min(num_places, 2 * num_workers * part) * _clip_bytes(shape)
 
 
 class _Telling(Dataset[Any]):
@@ -184,13 +165,11 @@ def _raise_told(parts: Iterable[Batch | Exception]) -> Generator[Batch]:
         yield part
 
 
-def _tell_deaths(parts: Iterator[Batch], needed_bytes: int = 0) -> Generator[Batch]:
+def _tell_deaths(parts: Iterator[Batch]) -> Generator[Batch]:
     """Yields the parts. A worker that dies while it hands one over breaks the connection before the kernel tells of
     its death, which is what is raised then."""
     try:
         yield from parts
-    except NoRoom as error:
-        raise no_room(needed_bytes) from error
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         if "DataLoader worker" in str(error):
             raise  # of a dataset, with its traceback
@@ -263,36 +242,13 @@ def _collate(shape: tuple[int, ...], num_labels: int | None, items: list[Item] |
     return Batch(clips, labels, indices, [item.clip for item in items if isinstance(item.clip, BadVideo)])
 
 
-def _clip_bytes(shape: tuple[int, ...]) -> int:
-    return 4 * math.prod(shape)  # float32
-
-
 def _empty(num: int, shape: tuple[int, ...], num_labels: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns clips, labels and indices to be written; in a worker all in shared memory at once: where there is no room
-    for a small one, torch would find that out in a thread of its queue, and the other side would wait for ever."""
-    if get_worker_info() is None:
-        return torch.empty(num, *shape), *_empty_small(num, num_labels)
-    try:
-        # As torch's default_collate does.
-        storage = torch.UntypedStorage._new_shared(num * _clip_bytes(shape))  # type: ignore[no-untyped-call]
-        clips = torch.empty(0).set_(storage, 0, (num, *shape))  # type: ignore[call-overload]
-        return clips, *_empty_small(num, num_labels, shared=True)
-    except RuntimeError as error:
-        free = free_bytes()
-        if free is None or free < num * _clip_bytes(shape) + SMALL_BYTES:
-            raise NoRoom(str(error)) from error
-        raise
-
-
-def _empty_small(num: int, num_labels: int | None, shared: bool = False) -> tuple[Tensor, Tensor]:
-    """Returns labels and indices to be written."""
-    small = [torch.empty(2, num, dtype=torch.int64)]
-    if num_labels is not None:
-        small.append(torch.empty(num, num_labels, dtype=torch.bool))
-    if shared:
-        small = [tensor.share_memory_() for tensor in small]  # type: ignore[no-untyped-call]
-    numbers, labels = small[0], small[-1]
-    return (numbers[0] if num_labels is None else labels), numbers[1]
+    """Returns clips, labels and indices to be written; in a worker all in memory that the main process can map, which
+    is a descriptor each to hand over."""
+    new = empty_shared if get_worker_info() is not None else lambda shape, dtype: torch.empty(shape, dtype=dtype)
+    clips, numbers = new((num, *shape), torch.float32), new((2, num), torch.int64)
+    labels = numbers[0] if num_labels is None else new((num, num_labels), torch.bool)
+    return clips, labels, numbers[1]
 
 
 def _join(parts: list[Batch], pin_memory: bool) -> Batch:

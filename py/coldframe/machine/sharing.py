@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import multiprocessing
 import os
 import shutil
@@ -12,45 +13,55 @@ import tempfile
 import threading
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from coldframe.errors import UserError
 
 SHARED_MEMORY = Path("/dev/shm")
-SMALL_BYTES = 64 * 1024  # semaphores and labels, a page each
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere; multiprocessing appends /pymp-XXXXXXXX/listener-XXXXXXXX.
 LONGEST_FOLDER_BYTES = 103 - 32
 _NOT_THERE = (errno.ENOSPC, errno.ENOENT, errno.ENOSYS, errno.EACCES, errno.EROFS)
 
 
-class NoRoom(RuntimeError):  # noqa: N818 (it tells what happened)
-    """A worker found no shared memory for what it has decoded."""
+def empty_shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Returns a tensor to be written here and read by another process. On Linux its memory has no name, so that nothing
+    is left of it however both end, and no size of /dev/shm limits it."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    return torch.empty(0, dtype=dtype).set_(_shared_storage(num_bytes), 0, shape)  # type: ignore[call-overload,no-any-return]
 
 
-def free_bytes() -> int | None:
-    """Returns what is free of the shared memory, None where it is no folder."""
-    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
-
-
-def refuse_small(needed_bytes: int) -> None:
-    """Raises UserError where workers would soon find no room for what they have decoded."""
-    free = free_bytes()
-    if free is not None and free < needed_bytes + SMALL_BYTES:
-        raise no_room(needed_bytes)
+def _shared_storage(num_bytes: int) -> torch.UntypedStorage:
+    if not hasattr(os, "memfd_create"):
+        return torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call,no-any-return]
+    descriptor = os.memfd_create("coldframe")
     try:
-        multiprocessing.Semaphore()
+        # It makes the memory that long, and keeps a descriptor of its own.
+        return torch.UntypedStorage._new_shared_fd_cpu(descriptor, num_bytes)  # type: ignore[attr-defined,no-any-return]
+    finally:
+        os.close(descriptor)
+
+
+def has_semaphores(num_workers: int) -> bool:
+    """Returns whether so many loader workers find the semaphores that they are started with: torch's loader and
+    multiprocessing make 8, and 3 more for each worker."""
+    try:
+        _held = [multiprocessing.Semaphore() for _ in range(8 + 3 * num_workers)]
     except OSError as error:
         if lacks_semaphores(error):
-            raise no_room(needed_bytes) from error
+            return False
         raise
+    return True
 
 
-def no_room(needed_bytes: int) -> UserError:
+def no_room(num_workers: int) -> UserError:
     """Returns what to tell the user."""
-    free = free_bytes()
-    found = "is not there" if free is None else f"has {free / 2**20:.1f} MiB free"
+    found = "is not there"
+    if SHARED_MEMORY.is_dir():
+        found = f"has {shutil.disk_usage(SHARED_MEMORY).free // 1024} KiB free"
     return UserError(
-        f"{SHARED_MEMORY}  {found}, and loader workers pass their clips through shared memory, about "
-        f"{max(0.1, needed_bytes / 2**20):.1f} MiB here. Start the container with --shm-size=2g (Docker gives 64 MB), "
-        "or set data.num_workers: 0."
+        f"{SHARED_MEMORY}  {found}, and the semaphores of loader workers ({num_workers} here) take a page of it each. "
+        "Make room there, start the container with --shm-size=64m, or set data.num_workers: 0."
     )
 
 

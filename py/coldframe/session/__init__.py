@@ -45,17 +45,17 @@ class Session:
 
     # --- questions that need nothing opened ---
 
-    def describe(self, settings: dict[str, Any] | None = None, num_val: int | None = None) -> dict[str, Any]:
+    def describe(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns the environment and, for a configuration, the sizes of its model and the memory it will take; the
-        machine is asked for what a training with an evaluation on so many videos needs. `lacks` says that it has not
-        the device that the configuration names; None otherwise."""
+        machine is asked for what a training needs. `lacks` says that it has not the device that the configuration
+        names; None otherwise."""
         model, lacks = None, None
         if settings is not None:
             wanted = Settings.from_json(settings)
             lacks = explain_lack(wanted.launch.device)
             if lacks is None:  # else a run on another machine is planned
                 choose_precision(wanted.train.precision, choose_device(wanted.launch.device))
-                batches.refuse_lacking(wanted, "train", num_val)
+                batches.refuse_lacking(wanted, "train")
             model = forecast.describe_model(wanted)
         here = environment.describe_environment(codecs.describe_decoder())
         return {"environment": here, "model": model, "lacks": lacks}

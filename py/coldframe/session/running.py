@@ -149,8 +149,7 @@ def open_running(
     if run_dir is not None and mode == "train" and ranks.is_first():
         lock.hold(run_dir)
         checkpoint.recover(run_dir / "checkpoints")
-    num_val = None if lists["val"] is None else len(read_list(lists["val"]))
-    batches.refuse_lacking(settings, mode, num_val)
+    batches.refuse_lacking(settings, mode)
     resumed_from = ranks.gather(_find_checkpoint(resume_from, run_dir) if ranks.is_first() else None)[0]
     configs = {trial["name"]: trial["settings"] for trial in resume.choose_trials(trials, resumed_from)}
     device = torch.device(choose_device(settings.launch.device))
