@@ -1,6 +1,9 @@
 /** The commands. Rooms are imported when a command needs them, so that `--help` needs neither Python nor a parser. */
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import yargs, { type Argv } from 'yargs';
+import { PROJECT } from './base/paths.ts';
 import { Report } from './base/printer.ts';
 import { checkpoint } from './commands/checkpoint.ts';
 import { arrangeWords, explainMistake, Mistake, refuseSwitchValues } from './commands/command-line.ts';
@@ -56,6 +59,7 @@ function buildParser(words: string[]): Argv {
   const width = parser.terminalWidth() ?? 100;
   return addCommands(parser, words)
     .scriptName('coldframe')
+    .version(readVersion()) // yargs, once bundled, would take that of the current folder's project
     .locale('en') // half of the words are ours
     .usage('$0 <command>: strong video classifiers on a frozen image backbone')
     .parserConfiguration({
@@ -75,6 +79,10 @@ function buildParser(words: string[]): Argv {
       if (error !== undefined && error.name !== 'YError') throw error;
       throw new Mistake(message ?? error?.message, whatIsKnown(parser), (usage as { help(): string }).help());
     });
+}
+
+function readVersion(): string {
+  return JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8')).version;
 }
 
 function whatIsKnown(parser: Argv): { options: string[]; switches: string[]; words: string[] } {

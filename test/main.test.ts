@@ -79,9 +79,14 @@ describe('help', () => {
     expect(stdout).toBe((await coldframe(['train', '--help'])).stdout);
   });
 
-  test('--version is the version of the package', async () => {
+  test('--version is the version of the package, in the folder of another one, too', async () => {
     const { version } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8'));
-    expect(await coldframe(['--version'], withoutPython)).toMatchObject({ code: 0, stdout: `${version}\n` });
+    const shown = { code: 0, stdout: `${version}\n` };
+    expect(await coldframe(['--version'], withoutPython)).toMatchObject(shown);
+    const cwd = join(folder, 'another');
+    mkdirSync(cwd);
+    writeFileSync(join(cwd, 'package.json'), '{"version": "9.9.9"}');
+    expect(await coldframe(['--version'], { ...withoutPython, cwd })).toMatchObject(shown);
   });
 });
 
