@@ -108,10 +108,19 @@ def test_parts_that_were_computed_otherwise_are_refused(folder, tmp_path):
     build_part(settings, lists, share_of(tmp_path, 0, 2)).close()
     other, _ = make_request(folder, tmp_path, data__stride=3)
     build_part(other, lists, share_of(tmp_path, 1, 2)).close()
-    with pytest.raises(UserError, match=r"p2 holds a cache of another configuration:\n.*data.stride"):
+    with pytest.raises(UserError, match=r"p2 holds a cache .*:\n.*data.stride: 3 in the cache, 2 here"):
         merge(settings, lists, tmp_path)
     with pytest.raises(UserError, match=r"p1 holds a cache of another configuration"):
         build_part(other, lists, share_of(tmp_path, 0, 2))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_so_are_parts_with_more_layers_or_fewer(folder, tmp_path, first):
+    for index, num_layers in enumerate([first, 3 - first]):
+        settings, lists = make_request(folder, tmp_path, model__decoder__num_layers=num_layers)
+        build_part(settings, lists, share_of(tmp_path, index, 2)).close()
+    with pytest.raises(UserError, match=r"p2 holds a cache .*:\n.*model.decoder.num_layers"):
+        merge(settings, lists, tmp_path)
 
 
 def test_parts_take_what_a_cache_lacks_and_leave_what_it_has(folder, tmp_path):

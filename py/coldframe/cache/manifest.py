@@ -225,8 +225,9 @@ def describe_parts(settings: Settings, lists: dict[str, str | None]) -> dict[str
     return parts
 
 
-def find_differences(have: Manifest, wanted: Manifest) -> list[str]:
-    """Returns why a cache does not serve: a line for each key that differs. More layers or maps than wanted do."""
+def find_differences(have: Manifest, wanted: Manifest, as_part: bool = False) -> list[str]:
+    """Returns why a cache does not serve: a line for each key that differs. More layers or maps than wanted do, but not
+    in a part of the wanted one, which has to have as many."""
     theirs, ours = asdict(have.layout), asdict(wanted.layout)
     pairs = [(f"features.{name}", theirs[name], ours[name]) for name in ("form", "precision")]
     pairs.append(("data.num_frames", theirs["num_frames"], ours["num_frames"]))
@@ -239,12 +240,16 @@ def find_differences(have: Manifest, wanted: Manifest) -> list[str]:
             pairs += [(key, have.parts[name].key.get(key), value) for key, value in part.key.items()]
             pairs.append((f"records of data.{part.role}_list", have.parts[name].num_records, part.num_records))
     lines = [f"{name}: {_show(a)} in the cache, {_show(b)} here" for name, a, b in pairs if a != b]
-    if have.layout.num_layers < wanted.layout.num_layers:
+    if have.layout.num_layers < wanted.layout.num_layers or (
+        as_part and have.layout.num_layers > wanted.layout.num_layers
+    ):
         lines.append(
             f"model.decoder.num_layers: {have.layout.num_layers} in the cache, {wanted.layout.num_layers} wanted here"
         )
     if wanted.layout.has_maps and not have.layout.has_maps and have.layout.form == "maps":
         lines.append("model.temporal.cross_attention: the cache has no maps for it")
+    elif as_part and have.layout.has_maps != wanted.layout.has_maps:
+        lines.append("model.temporal.cross_attention: the cache has maps for it, and none are wanted here")
     return lines
 
 

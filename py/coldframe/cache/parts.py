@@ -94,7 +94,7 @@ class Merge:
             if manifest is None:  # the first one says what is computed
                 empty = {name: replace(part, shards=[], bad={}) for name, part in theirs.parts.items()}
                 manifest = replace(theirs, parts=empty)
-            refuse_other(folder, manifest, theirs)
+            refuse_other(folder, theirs, manifest, as_part=True)
             for name, part in theirs.parts.items():
                 self._take(folder, part, manifest.parts.setdefault(name, replace(part, shards=[], bad={})))
             sync_folder(self._folder)
@@ -162,9 +162,9 @@ def describe_sizes(folder: Path, layout: Layout, parts: dict[str, Part]) -> dict
     }
 
 
-def refuse_other(folder: Path, have: Manifest, wanted: Manifest) -> None:
+def refuse_other(folder: Path, have: Manifest, wanted: Manifest, as_part: bool = False) -> None:
     """Raises UserError where a folder holds a cache of something else."""
-    differences = find_differences(have, wanted)
+    differences = find_differences(have, wanted, as_part)
     if differences:
         lines = "\n  ".join(differences)
         raise UserError(

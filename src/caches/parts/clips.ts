@@ -8,7 +8,7 @@ import { stoppable } from '../../base/process/stop.ts';
 import type { BadVideo } from '../../runtime/replies.ts';
 import { withSession } from '../../runtime/with-session.ts';
 import { checkVideos, finish, type PrepareOptions, prepareRest, tellForecast, watchVideos } from '../clips.ts';
-import { type ClipsWork, listsOf, partsOf } from './job.ts';
+import { type ClipsWork, listsOf, partsOf, refuseOtherSettings } from './job.ts';
 import type { PartRequest } from './part.ts';
 import { type InParts, runParts } from './run-parts.ts';
 
@@ -46,6 +46,7 @@ export async function prepareClipsInParts(given: PrepareOptions, inParts: InPart
 }
 
 async function planClips({ config, output }: PrepareOptions, dir: string, report: Report): Promise<ClipsWork> {
+  refuseOtherSettings(dir, { kind: 'clips', config, output });
   makeFolder(listsOf(dir));
   const lists = await checkVideos(config, listsOf(dir), report);
   await stoppable({ killsAt: 'first', said: 'stopped' }, (stop) =>

@@ -1,16 +1,18 @@
 /** `features build --parts N`: shares of a feature cache, and the cache that they make. */
 
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Interrupted } from '../../base/errors.ts';
 import { makeFolder } from '../../base/files.ts';
 import type { Report } from '../../base/printer.ts';
 import { stoppable } from '../../base/process/stop.ts';
 import type { Config } from '../../config/load.ts';
+import { hashFile } from '../../run/changes.ts';
 import { SaveClock } from '../../run/save-clock.ts';
 import type { OpenRequest } from '../../runtime/session.ts';
 import { withSession } from '../../runtime/with-session.ts';
 import { checkVideos, findFeaturesFolder, tellBuilt, tellForecast, watchLists } from '../features.ts';
-import { type FeaturesWork, listsOf, partsOf } from './job.ts';
+import { type FeaturesWork, listsOf, partsOf, refuseOtherSettings } from './job.ts';
 import type { PartRequest } from './part.ts';
 import { type InParts, runParts } from './run-parts.ts';
 
@@ -45,6 +47,9 @@ export async function buildFeaturesInParts(config: Config, inParts: InParts, rep
 }
 
 async function planFeatures(config: Config, dir: string, report: Report): Promise<FeaturesWork> {
+  const hash = (file: string | null): string | null => (file !== null && existsSync(file) ? hashFile(file) : null);
+  const hashes = { train: hash(config.data.train_list), val: hash(config.data.val_list) };
+  refuseOtherSettings(dir, { kind: 'features', config, hashes });
   makeFolder(listsOf(dir));
   const lists = await checkVideos(config, listsOf(dir), report);
   await stoppable({ killsAt: 'first', said: 'stopped' }, (stop) =>
@@ -52,7 +57,7 @@ async function planFeatures(config: Config, dir: string, report: Report): Promis
       tellForecast(await session.planFeatures(config, lists), report);
     }),
   );
-  return { kind: 'features', config, lists };
+  return { kind: 'features', config, lists, hashes };
 }
 
 function mergeFeatures(

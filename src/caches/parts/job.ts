@@ -4,8 +4,11 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { showPath, UserError } from '../../base/errors.ts';
 import { writeWhole } from '../../base/files.ts';
+import { explainChanges, listChanges } from '../../config/effects.ts';
+import { readStoredConfig } from '../../config/migrate.ts';
 import type { Config } from '../../config/schema.ts';
 import { FORMAT, readFormat } from '../../config/stored-format.ts';
+import type { Which } from '../../data/checks.ts';
 import type { ProbeRules } from '../../data/probe/cache.ts';
 import type { OpenRequest } from '../../runtime/session.ts';
 
@@ -16,6 +19,8 @@ export interface FeaturesWork {
   kind: 'features';
   config: Config;
   lists: OpenRequest['lists'];
+  /** SHA-256 of the user's lists. */
+  hashes?: Record<Which, string | null>;
 }
 
 export interface ClipsWork {
@@ -80,6 +85,31 @@ export function refuseOtherCount(dir: string, parts: number | undefined): void {
   throw new UserError(
     `${showPath(dir)}  holds the same work, begun in ${begun} parts. \`--parts ${begun}\` goes on with it; remove the folder to begin anew.`,
   );
+}
+
+/** What the files of a job follow from; any other key may change on the way. */
+const KEYS = {
+  features:
+    /^(features\.|model\.backbone\.(?!freeze$|train_blocks$)|model\.decoder\.(kind|num_layers)$|model\.temporal\.cross_attention$|data\.(train_list|val_list|root|train_root|val_root|reader|sampling|stride|num_frames|size|mean|std|seed|augment|interpolation|mirror|short_clips)$|eval\.(spatial|temporal)_views$|train\.precision$|launch\.device$)/,
+  clips: /^prepare\./,
+};
+
+/** Throws UserError with all that a job was begun with in other values: its parts would make nothing whole. */
+export function refuseOtherSettings(dir: string, work: Omit<FeaturesWork, 'lists'> | Omit<ClipsWork, 'lists'>): void {
+  const job = readJob(dir);
+  if (job === undefined || job.work.kind !== work.kind) return;
+  const file = join(dir, 'job.json');
+  const before = readStoredConfig(job.work.config, { file, format: job.format });
+  const changes = listChanges(before, work.config, '').filter(({ key }) => KEYS[work.kind].test(key));
+  const problems = explainChanges(changes, `the parts in ${showPath(dir)} were begun with`);
+  if (job.work.kind === 'features' && work.kind === 'features')
+    for (const which of ['train', 'val'] as const)
+      if (changes.length === 0 && job.work.hashes && job.work.hashes[which] !== work.hashes?.[which])
+        problems.push(
+          `${work.config.data[`${which}_list`]}  has changed since the parts in ${showPath(dir)} were begun.`,
+        );
+  if (problems.length === 0) return;
+  throw new UserError([...problems, 'Put back what they were begun with, or remove that folder to begin anew.']);
 }
 
 export function readStatus(dir: string): PartStatus | undefined {
