@@ -62,7 +62,7 @@ describe('where a machine stands', () => {
 });
 
 const notes: string[] = [];
-const about = { runDir: folder, file, nodes: 2, devices: 1, hangSeconds: 20, waitSeconds: 20 };
+const about = { runDir: folder, file, nodes: 2, devices: 1, settings: {}, hangSeconds: 20, waitSeconds: 20 };
 const options = { ...about, note: (text: string) => void notes.push(text) };
 const first: Place = { by: 'scheduler', id: 'job', node: 0 };
 const second: Place = { by: 'scheduler', id: 'job', node: 1 };
@@ -84,7 +84,9 @@ async function open(more: object = {}, place: Place = first): Promise<Meeting> {
 function greet(port: number, hello: object): Socket {
   const socket = connect(port, '127.0.0.1');
   opened.sockets.push(socket);
-  socket.write(`${JSON.stringify({ kind: 'hello', run_dir: folder, node: 1, nodes: 2, devices: 1, ...hello })}\n`);
+  socket.write(
+    `${JSON.stringify({ kind: 'hello', run_dir: folder, node: 1, nodes: 2, devices: 1, settings: {}, ...hello })}\n`,
+  );
   return socket;
 }
 
@@ -102,6 +104,36 @@ echo '${JSON.stringify(report)}' >&3
   for (const name of ['go', 'launch']) rmSync(join(folder, name), { force: true });
   return join(folder, 'launch');
 }
+
+/** What is no first machine, or is one no more. */
+async function answer(how: (socket: Socket) => void): Promise<Place> {
+  const server = createServer(how);
+  await new Promise<void>((settle) => server.listen(0, '127.0.0.1', settle));
+  server.unref();
+  server.on('connection', (socket) => opened.sockets.push(socket));
+  const { port } = server.address() as { port: number };
+  return { by: 'address', host: 'localhost', address: '127.0.0.1', port, isHere: false };
+}
+
+describe('a machine that has come', () => {
+  const welcome = '{"kind":"welcome"}\n';
+  const gone = /the first machine \(127\.0\.0\.1:\d+\) is gone/;
+  const never = /what answers at 127\.0\.0\.1:\d+ is not the first machine/;
+  test.each<[string, RegExp, (socket: Socket) => void]>([
+    ['closes the connection', never, (socket) => socket.destroy()],
+    ['resets it', never, (socket) => socket.once('data', () => socket.resetAndDestroy())],
+    ['speaks another language', never, (socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')],
+    ['takes all and says nothing', never, (socket) => socket.resume()],
+    ['has welcomed it, and is killed', gone, (socket) => socket.write(welcome, () => socket.destroy())],
+    ['has welcomed it, and is heard of no more', gone, (socket) => socket.resume().write(welcome)],
+  ])('gives up a first one that %s', async (_, said, how) => {
+    notes.length = 0;
+    const joined = joinMeeting(await answer(how), { ...options, hangSeconds: 1 });
+    await expect(joined).rejects.toThrow(said);
+    await expect(joined).rejects.toThrow(RuntimeFailure);
+    expect(notes).toHaveLength(said === gone ? 1 : 0); // who has the run
+  });
+});
 
 describe('a meeting', () => {
   test('is found by a file that nobody else reads, and removes it', async () => {
@@ -130,11 +162,31 @@ describe('a meeting', () => {
 
   test.each([
     ['another run', { runDir: '/elsewhere' }, /the run here is .*, not \/elsewhere/],
-    ['another number of machines', { nodes: 3 }, /launch.nodes is 2 here and 3 on /],
-    ['other devices', { devices: 4 }, /launch.devices is 1 here and 4 on /],
+    ['another number of machines', { nodes: 3 }, /launch.nodes {2}is 2 here and 3 on /],
+    ['other devices', { devices: 4 }, /launch.devices {2}is 1 here and 4 on /],
   ])('sends away who comes for %s', async (_, more, said) => {
     const meeting = await open();
-    await expect(joinMeeting(second, { ...options, ...more })).rejects.toThrow(said);
+    notes.length = 0;
+    const joined = joinMeeting(second, { ...options, ...more });
+    await expect(joined).rejects.toThrow(said);
+    await expect(joined).rejects.toThrow(UserError);
+    expect(notes).toEqual([expect.stringMatching(/^Machine .* was sent away: /)]); // of the first machine, and no other
+    expect(notes[0]).toMatch(said);
+    await meeting.end('finished', '');
+  });
+
+  test('tells all that differs of a machine with other settings, and asks for no same place', async () => {
+    const of = (lr: number, list: string, host: string) => ({
+      settings: { train: { lr }, data: { train_list: list }, launch: { rendezvous: host, hang_seconds: lr } },
+    });
+    const meeting = await open(of(1, 'a.txt', 'localhost:1'));
+    const joined = joinMeeting(second, { ...options, ...of(2, 'b.txt', '127.0.0.1:1') });
+    await expect(joined).rejects.toMatchObject({
+      problems: [
+        'train.lr  is 2; the first machine, whose values count, has 1.',
+        'data.train_list  is "b.txt"; the first machine, whose values count, has "a.txt".',
+      ],
+    });
     await meeting.end('finished', '');
   });
 

@@ -8,6 +8,7 @@ import type { CohortFile } from '../src/run/cohort-types.ts';
 import { findMembers, killMember } from './rank-processes.ts';
 import {
   coldframe,
+  findFreePort,
   findLateVideo,
   Gate,
   hashFiles,
@@ -102,4 +103,22 @@ test('so does a cohort of four, one of which diverges: with those of one process
   expect(hashTensors(disturbed, 8)).toEqual(hashTensors(alone, 8));
   expect(Object.keys(hashTensors(disturbed, 8)).length).toBeGreaterThanOrEqual(3);
   expect(courseOf(disturbed)).toEqual(courseOf(alone));
+});
+
+test('a run that waited for its machines is refused what another one has left in its folder meanwhile', async () => {
+  const [runDir, port] = [join(folder, 'waiting'), await findFreePort()];
+  const set = ['launch.nodes=2', `launch.rendezvous=localhost:${port}`, 'train.lr=2e-3'];
+  const machine = ['train', '--config', config, '--run-dir', runDir, ...set.flatMap((one) => ['--set', one])];
+  const first = new Running(machine);
+  await first.said(/Waiting for 1 more machine of 2\./);
+  expect(await coldframe(['train', '--config', config, '--run-dir', runDir])).toMatchObject({ code: 0, stderr: '' });
+  const before = hashFiles(runDir);
+  const [here, there] = await Promise.all([first.ended, coldframe(machine)]);
+  const told = /^train\.lr {2}is 0\.002; the run in \S+ was started with 0\.001\.$/m;
+  expect([here.code, here.stderr]).toEqual([2, expect.stringMatching(told)]);
+  expect([there.code, there.stderr]).toEqual([2, expect.stringContaining('the first machine has ended the run: ')]);
+  const other = Object.fromEntries(
+    ['lock', 'runtime.log', 'runtime-rank-1.log'].map((name) => [name, expect.anything()]),
+  );
+  expect(hashFiles(runDir)).toEqual({ ...before, ...other });
 });

@@ -2,6 +2,7 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -331,6 +332,14 @@ export function hashFiles(folder: string): Record<string, string> {
 export function hashTensors(runDir: string, step: number): Record<string, string> {
   const files = Object.entries(hashFiles(join(runDir, 'checkpoints', `step-${step}`)));
   return Object.fromEntries(files.filter(([file]) => file.endsWith('.safetensors')));
+}
+
+export async function findFreePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((settle) => server.listen(0, '127.0.0.1', settle));
+  const { port } = server.address() as { port: number };
+  await new Promise((settle) => server.close(settle));
+  return port;
 }
 
 /** Names, shapes and values (float32) of a safetensors file: 8 bytes of length, a JSON header, the numbers. */

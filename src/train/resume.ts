@@ -1,7 +1,7 @@
 /** What a run goes on from: the run itself asks, and a dry run tells. */
 
 import { realpathSync } from 'node:fs';
-import { showPath } from '../base/errors.ts';
+import { showPath, UserError } from '../base/errors.ts';
 import { refuseChangedConfig, refuseOtherCheckpoint } from '../run/changes.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import { findCheckpoint, isUpstreamFile, type RunFolder, readCheckpoint } from '../run/folder.ts';
@@ -16,6 +16,18 @@ export function checkResume(resume: string, folder: RunFolder, cohort: CohortFil
   const checkpoint = findCheckpoint(resume);
   refuseOtherCheckpoint(resume, cohort);
   return checkpoint;
+}
+
+/**
+ * Asks again once nobody else may write there: while it waited, for other machines perhaps, another run may have come and gone.
+ * Throws UserError.
+ */
+export function checkStillSo(resume: string, folder: RunFolder, cohort: CohortFile): void {
+  if (resume === 'auto') refuseChangedConfig(folder, cohort);
+  else if (resume === 'never' && folder.hasCheckpoint())
+    throw new UserError(
+      `${folder.dir}  another run has begun here meanwhile. Choose another --run-dir, or start again.`,
+    );
 }
 
 export interface Onwards {

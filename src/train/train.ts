@@ -16,7 +16,7 @@ import { checkPlace, explainLack } from '../run/place.ts';
 import type { Meeting } from '../runtime/nodes/meeting.ts';
 import type { Session } from '../runtime/session.ts';
 import { runAttempts } from './restarts.ts';
-import { checkResume } from './resume.ts';
+import { checkResume, checkStillSo } from './resume.ts';
 import { StopRequest } from './stop-request.ts';
 import { lockFolder } from './take-over.ts';
 import { Training } from './training.ts';
@@ -105,6 +105,7 @@ async function prepare(run: Training, session: Session, resume: string): Promise
   const { cohort, folder, report } = run;
   // Before `import torch`, for which nobody waits who may not write here; a bad list ends it.
   await lockFolder(run, session);
+  checkStillSo(resume, folder, cohort);
   session.load().catch(() => {}); // goes on while the lists are read; whoever asks next is told
   run.lists = await checkIn(
     folder,

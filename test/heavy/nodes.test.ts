@@ -4,7 +4,6 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
@@ -12,6 +11,7 @@ import { findByVariable, signal } from '../../src/base/process/processes.ts';
 import {
   ENVIRONMENT,
   FIXTURES,
+  findFreePort,
   findLateVideo,
   hashTensors,
   makeClips,
@@ -102,14 +102,6 @@ const bytes = (name: string): object => {
   return tensors;
 };
 
-async function findPort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((settle) => server.listen(0, '127.0.0.1', settle));
-  const { port } = server.address() as { port: number };
-  await new Promise((settle) => server.close(settle));
-  return port;
-}
-
 describe('the commands of the page', () => {
   test('are these: each is run below', () => {
     const words = commands.map((line) =>
@@ -141,7 +133,7 @@ describe('the commands of the page', () => {
   });
 
   test('train by hand, the same command on each machine', async () => {
-    const line = only(/runs\/hand/).replace('29500', String(await findPort()));
+    const line = only(/runs\/hand/).replace('29500', String(await findFreePort()));
     const both = await Promise.all([run(line), run(line)]);
     expect(both.map(({ code }) => code)).toEqual([0, 0]);
     expect(both.map(({ said }) => said).join()).toContain('is one of 2; the first one (127.0.0.1) has the run');

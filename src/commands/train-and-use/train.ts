@@ -44,8 +44,8 @@ async function runTrain(args: Parsed<typeof trainOptions>): Promise<void> {
   for (const note of notes) report.note(note);
   report.enableProgress();
   const request = { cohort, runDir, resume: args.resume, attempt: args.attempt };
-  const { launch } = firstSettings(cohort);
-  if (launch.nodes === 1) return trainWork(request, report);
+  const settings = firstSettings(cohort);
+  if (settings.launch.nodes === 1) return trainWork(request, report);
   const { withMachines } = await import('../../runtime/nodes/machines.ts');
-  await withMachines(launch, runDir, report, (meeting) => trainWork({ ...request, meeting }, report));
+  await withMachines(settings, runDir, report, (meeting) => trainWork({ ...request, meeting }, report));
 }

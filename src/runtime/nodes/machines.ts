@@ -11,14 +11,15 @@ import { findPlace, type Place } from './place.ts';
 
 /** Does the work on the first machine, with where the others come; elsewhere returns when the first one is through. */
 export async function withMachines(
-  launch: Config['launch'],
+  settings: Config,
   runDir: string,
   report: Report,
   work: (meeting: Meeting) => Promise<void>,
 ): Promise<void> {
+  const { launch } = settings;
   const place = await findPlace(launch);
   const { nodes, devices, hang_seconds: hangSeconds, stall_seconds: waitSeconds } = launch;
-  const about = { runDir: resolve(runDir), nodes, devices, hangSeconds, waitSeconds };
+  const about = { runDir: resolve(runDir), nodes, devices, settings, hangSeconds, waitSeconds };
   // Beside the run folder, which may not be there yet.
   const file = join(dirname(about.runDir), `.${basename(about.runDir)}.nodes.json`);
   const options = { ...about, file, note: (text: string) => report.note(text) };

@@ -10,6 +10,7 @@ import { Interrupted, RuntimeFailure, UserError } from '../../base/errors.ts';
 import { writeWhole } from '../../base/files.ts';
 import { onStop } from '../../base/process/stop.ts';
 import { plural } from '../../base/words.ts';
+import { explainChanges, listChanges } from '../../config/effects.ts';
 import type { Among } from '../transports/agent.ts';
 import {
   type FromMember,
@@ -24,6 +25,8 @@ import {
 import { findInterface, listAddresses, type MachineOptions, type Place } from './place.ts';
 
 const POLL_SECONDS = 0.1;
+/** What each machine may know by itself, or what is asked for by name. */
+const OF_MACHINE = /^launch\.(devices|nodes|rendezvous|hang_seconds|stall_seconds)$/;
 const GONE_SECONDS = 15; // a machine ends its ranks, and says so
 
 interface Member {
@@ -99,29 +102,41 @@ export class Meeting {
       line.socket.destroy();
       return undefined;
     }
-    const why = this.#objectTo(hello);
+    const problems = this.#objectTo(hello);
     const free = Array.from({ length: this.#options.nodes - 1 }, (_, index) => index + 1).find(
       (node) => !this.#members.has(node),
     );
     const node = hello.node ?? free;
-    if (why !== undefined || node === undefined) {
-      line.send({ kind: 'refused', why: why ?? `all ${this.#options.nodes} machines of this run are here already` });
+    if (node === undefined)
+      problems.push(`launch.nodes  all ${this.#options.nodes} machines of this run are here already.`);
+    if (problems.length > 0 || node === undefined) {
+      this.#options.note(`Machine ${hello.host} was sent away: ${problems.join(' ')}`);
+      line.send({ kind: 'refused', problems });
       void line.end();
       return undefined;
     }
+    line.send({ kind: 'welcome' });
     this.#members.get(node)?.line.socket.destroy(); // the same one, come again
     this.#members.set(node, { line, hello, launch: undefined });
     this.#address = line.socket.localAddress?.replace(/^::ffff:/, '') ?? this.#address;
     return node;
   }
 
-  #objectTo({ run_dir, nodes, devices, host }: Hello): string | undefined {
+  /** Returns what differs on a machine that comes for this run, or that it comes for another. */
+  #objectTo({ run_dir, nodes, devices, host, settings }: Hello): string[] {
     const own = this.#options;
-    if (run_dir !== own.runDir) return `the run here is ${own.runDir}, not ${run_dir}; another one needs another port`;
-    if (nodes !== own.nodes) return `launch.nodes is ${own.nodes} here and ${nodes} on ${host}; give the same`;
+    if (run_dir !== own.runDir)
+      return [`launch.rendezvous  the run here is ${own.runDir}, not ${run_dir}; another one needs another port.`];
+    const problems: string[] = [];
+    if (nodes !== own.nodes)
+      problems.push(`launch.nodes  is ${own.nodes} here and ${nodes} on ${host}; give the same.`);
     if (devices !== own.devices)
-      return `launch.devices is ${own.devices} here and ${devices} on ${host}; every machine has the same number`;
-    return undefined;
+      problems.push(
+        `launch.devices  is ${own.devices} here and ${devices} on ${host}; every machine has the same number.`,
+      );
+    const changes = listChanges(own.settings, settings, '').filter(({ key }) => !OF_MACHINE.test(key));
+    problems.push(...explainChanges(changes, 'the first machine, whose values count, has'));
+    return problems;
   }
 
   #hear(heard: Exclude<FromMember, { kind: 'hello' }>, node: number | undefined): void {

@@ -96,10 +96,12 @@ class Member {
   readonly #options: MachineOptions;
   readonly #way: Way;
   readonly #socket: Socket;
+  readonly #first: string;
   readonly #line: Line<FromMember, ToMember>;
   readonly #over: Promise<void>;
   #settle: (error?: Error) => void = () => {};
   #agent: { id: string; process: ChildProcess; ended: Promise<void> } | undefined;
+  #isWelcome = false;
   #isStopping = false;
 
   constructor(socket: Socket, way: Way, options: MachineOptions) {
@@ -110,21 +112,18 @@ class Member {
       this.#settle = (error) => (error === undefined ? settle() : fail(error));
     });
     this.#over.catch(() => {}); // run() asks
-    const where = `${socket.remoteAddress}:${socket.remotePort}`;
+    this.#first = `${socket.remoteAddress}:${socket.remotePort}`; // unknown once it is closed
     this.#line = new Line(socket, toMemberSchema, {
       silentSeconds: options.hangSeconds,
       take: (heard) => this.#take(heard),
-      lost: () => this.#settle(new RuntimeFailure(`the first machine (${where}) is gone. Start the run again on all.`)),
+      lost: () => this.#settle(new RuntimeFailure(this.#describeLoss())),
     });
   }
 
   async run(): Promise<void> {
-    const { runDir, nodes, devices } = this.#options;
+    const { runDir, nodes, devices, settings } = this.#options;
     const { token, node } = this.#way;
-    this.#line.send({ kind: 'hello', token, node, run_dir: runDir, host: hostname(), nodes, devices });
-    this.#options.note(
-      `Machine ${hostname()} is one of ${nodes}; the first one (${this.#socket.remoteAddress}) has the run.`,
-    );
+    this.#line.send({ kind: 'hello', token, node, run_dir: runDir, host: hostname(), nodes, devices, settings });
     const release = onStop(() => this.#stop());
     try {
       await this.#over;
@@ -134,6 +133,13 @@ class Member {
       await this.#line.end();
       release();
     }
+  }
+
+  #describeLoss(): string {
+    const how = `closed its connection, or was silent for ${this.#options.hangSeconds} s`;
+    return this.#isWelcome
+      ? `launch.nodes  the first machine (${this.#first}) is gone: it ${how}. Start the run again on all.`
+      : `launch.nodes  what answers at ${this.#first} is not the first machine of this run, or no more: it ${how}.`;
   }
 
   /** The first machine decides; asked twice, this one goes at once. */
@@ -146,20 +152,29 @@ class Member {
   }
 
   #take(heard: ToMember): void {
-    if (heard.kind === 'launch') this.#start(heard);
+    if (heard.kind === 'welcome') this.#greet();
+    else if (heard.kind === 'launch') this.#start(heard);
     else if (heard.kind === 'signal') {
       if (this.#agent?.id === heard.id) this.#agent.process.kill(heard.name);
-    } else if (heard.kind === 'refused') this.#settle(new UserError(`launch.nodes  ${heard.why}.`));
+    } else if (heard.kind === 'refused') this.#settle(new UserError(heard.problems));
     else if (heard.kind === 'over') this.#settle(describeOver(heard.how, heard.why));
+  }
+
+  #greet(): void {
+    this.#isWelcome = true;
+    this.#options.note(
+      `Machine ${hostname()} is one of ${this.#options.nodes}; the first one (${this.#first}) has the run.`,
+    );
   }
 
   #start({ id, module, address, port, node }: Launch): void {
     const { runDir, nodes, devices } = this.#options;
     const networkInterface = findInterface(this.#socket.localAddress?.replace(/^::ffff:/, '') ?? '');
     const among = { nodes, node, address, port, networkInterface };
-    const about = { id, python: findPython(), logFile: `${runDir}/runtime.log`, module, devices, among, env: {} };
+    const mark = `${id}.${node}`; // two machines may be one, which a test or a trial makes of it
+    const about = { id, mark, python: findPython(), logFile: `${runDir}/runtime.log`, module, devices, among, env: {} };
     const agent = startAgent(about);
-    const ended = awaitAgent(agent, id).then(({ report, code, signal }) => {
+    const ended = awaitAgent(agent, mark).then(({ report, code, signal }) => {
       const { how } = describeExit(code, signal, undefined);
       this.#line.send({ kind: 'ended', id, report: report ?? null, how: `torchrun ${how}` });
     });

@@ -21,6 +21,8 @@ export const helloSchema = z.object({
   node: z.number().nullable(),
   nodes: z.number(),
   devices: z.number(),
+  /** Of its command: those of the first machine are the ones that count, so they have to be the same. */
+  settings: z.record(z.string(), z.unknown()),
 });
 export type Hello = z.infer<typeof helloSchema>;
 
@@ -40,9 +42,10 @@ export const OVER = ['finished', 'interrupted', 'user', 'failed'] as const;
 
 const alive = z.object({ kind: z.literal('alive') });
 export const toMemberSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('welcome') }),
   launchSchema,
   z.object({ kind: z.literal('signal'), id: z.string(), name: z.enum(['SIGUSR1', 'SIGKILL']) }),
-  z.object({ kind: z.literal('refused'), why: z.string() }),
+  z.object({ kind: z.literal('refused'), problems: z.array(z.string()) }),
   z.object({ kind: z.literal('over'), how: z.enum(OVER), why: z.string() }),
   alive,
 ]);
@@ -57,10 +60,14 @@ export type FromMember = z.infer<typeof fromMemberSchema>;
 
 const BEAT_SECONDS = 2;
 
-/** One end of a connection: messages both ways, and signs of life without which it counts as lost. */
+/**
+ * One end of a connection: messages both ways, and signs of life without which it counts as lost. It counts its own beats,
+ * so a machine that was suspended does not take the other for silent.
+ */
 export class Line<Sent extends { kind: string }, Heard extends { kind: string }> {
   readonly socket: Socket;
   readonly #beat: NodeJS.Timeout;
+  #stillSeconds = 0;
 
   constructor(
     socket: Socket,
@@ -69,7 +76,6 @@ export class Line<Sent extends { kind: string }, Heard extends { kind: string }>
   ) {
     this.socket = socket;
     socket.setNoDelay(true);
-    socket.setTimeout(silentSeconds * 1000, () => socket.destroy());
     const lines = createInterface({ input: socket });
     lines.on('line', (line) => {
       const heard = schema.safeParse(parse(line));
@@ -78,7 +84,15 @@ export class Line<Sent extends { kind: string }, Heard extends { kind: string }>
       else if (heard.data.kind !== 'alive') take(heard.data);
     });
     for (const one of [socket, lines]) one.on('error', () => {}); // 'close' follows
-    this.#beat = setInterval(() => this.#write({ kind: 'alive' }), BEAT_SECONDS * 1000).unref();
+    socket.on('data', () => {
+      this.#stillSeconds = 0;
+    });
+    const period = Math.min(BEAT_SECONDS, silentSeconds / 4);
+    this.#beat = setInterval(() => {
+      this.#write({ kind: 'alive' });
+      this.#stillSeconds += period;
+      if (this.#stillSeconds >= silentSeconds) socket.destroy(); // what it sends itself says nothing of the other side
+    }, period * 1000).unref();
     socket.once('close', () => {
       clearInterval(this.#beat);
       lost();
@@ -95,6 +109,7 @@ export class Line<Sent extends { kind: string }, Heard extends { kind: string }>
 
   /** What was sent before arrives first. */
   end(): Promise<void> {
+    if (this.socket.closed) return Promise.resolve();
     return new Promise((settle) => {
       this.socket.once('close', () => settle());
       this.socket.end();

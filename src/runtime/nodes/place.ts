@@ -3,6 +3,7 @@
 import { lookup } from 'node:dns/promises';
 import { networkInterfaces } from 'node:os';
 import { UserError } from '../../base/errors.ts';
+import type { Section } from '../../base/objects.ts';
 import { plural } from '../../base/words.ts';
 
 interface Launch {
@@ -17,6 +18,8 @@ export interface MachineOptions {
   file: string;
   nodes: number;
   devices: number;
+  /** The run's own, or those of a cohort's first trial. */
+  settings: Section;
   /** A machine that says nothing for so long is lost. */
   hangSeconds: number;
   /** How long the others are waited for. */

@@ -7,7 +7,7 @@ import { PROJECT } from '../../base/paths.ts';
 import { findByVariable, shareThreads, signal } from '../../base/process/processes.ts';
 import { type Report, reportSchema } from '../nodes/messages.ts';
 
-const MARK = 'COLDFRAME_RANKS'; // in the environment of all processes of a launch
+const MARK = 'COLDFRAME_RANKS'; // in the environment of all processes that an agent starts
 const GONE_SECONDS = 10; // a process that the kernel kills needs a moment to go
 
 /** Of several machines: which this one is, where the first one keeps the store, and the interface that leads there. */
@@ -21,6 +21,8 @@ export interface Among {
 
 export interface AgentOptions {
   id: string;
+  /** What its processes are known by, and no other machine's. */
+  mark: string;
   python: string;
   logFile: string;
   module: string;
@@ -31,7 +33,7 @@ export interface AgentOptions {
   env: Record<string, string>;
 }
 
-export function startAgent({ id, python, logFile, module, devices, among, env }: AgentOptions): ChildProcess {
+export function startAgent({ id, mark, python, logFile, module, devices, among, env }: AgentOptions): ChildProcess {
   const { networkInterface, ...place } = among ?? {};
   // By itself gloo takes the interface of this machine's name, which may be loopback's.
   const network = networkInterface === undefined ? {} : { GLOO_SOCKET_IFNAME: networkInterface };
@@ -46,7 +48,7 @@ export function startAgent({ id, python, logFile, module, devices, among, env }:
       COLDFRAME_LOG: logFile,
       COLDFRAME_MODULE: module,
       COLDFRAME_LAUNCH: JSON.stringify({ id, parent: process.pid, devices, ...place }),
-      [MARK]: id,
+      [MARK]: mark,
     },
   });
 }
@@ -59,19 +61,19 @@ export interface AgentEnd {
 }
 
 /** Returns how it ended, once nothing of it is left. */
-export async function awaitAgent(agent: ChildProcess, id: string): Promise<AgentEnd> {
+export async function awaitAgent(agent: ChildProcess, mark: string): Promise<AgentEnd> {
   const report = readAll(agent.stdio[3] as NodeJS.ReadableStream | null);
   const [code, name] = await new Promise<[number | null, string | null]>((settle) => {
     agent.once('error', () => settle([null, null]));
     agent.once('exit', (...how) => settle(how));
   });
-  await sweep(id);
+  await sweep(mark);
   return { report: parseReport(await report), code, signal: name };
 }
 
 /** Waits until no process of a launch is left: they go with the agent, and what does not is killed. */
-async function sweep(id: string): Promise<void> {
-  const find = () => findByVariable(MARK).filter(({ value }) => value === id);
+async function sweep(mark: string): Promise<void> {
+  const find = () => findByVariable(MARK).filter(({ value }) => value === mark);
   for (let tries = 0; tries < GONE_SECONDS * 20; tries++) {
     const left = find();
     if (left.length === 0) return;

@@ -51,7 +51,7 @@ export async function startTorchrun(python: string, logFile: string, module: str
   const elsewhere: { tell: (ended: EndedElsewhere) => void } = { tell: () => {} };
   const among = (await meeting?.launch(id, module, (ended) => elsewhere.tell(ended))) ?? null;
   const env = { COLDFRAME_PORT: String((server.address() as AddressInfo).port), COLDFRAME_TOKEN: token };
-  const agent = startAgent({ id, python, logFile, module, devices, among, env });
+  const agent = startAgent({ id, mark: id, python, logFile, module, devices, among, env });
   const torchrun = new Torchrun(agent, server, { id, token, logs, hangSeconds, meeting });
   elsewhere.tell = (ended) => torchrun.hearElsewhere(ended);
   return torchrun;
