@@ -73,6 +73,12 @@ if (bundle) process.setSourceMapsEnabled(true); // a stack names the source; cos
 const program = bundle
   ? import(url.pathToFileURL(bundle).href)
   : import('../node_modules/tsx/dist/esm/index.mjs').then(() => import('../src/cli.ts'));
-program.then(() => {
-  if (process.exitCode === 13) process.exitCode = 0;
-});
+program.then(
+  () => {
+    if (process.exitCode === 13) process.exitCode = 0;
+  },
+  (error) => {
+    if (error.code === 'EMFILE') refuse(`${error.path}  cannot be opened: too many files are open. Raise \`ulimit -n\`.`);
+    throw error;
+  },
+);

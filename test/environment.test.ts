@@ -74,6 +74,18 @@ test.each(['TMPDIR', 'TMP'])('a %s that cannot be used is left alone, and one li
   expect(all).toContain(`TMPDIR  ${gone} cannot be written: /tmp is used.\n`);
 });
 
+test('so few open files that Node cannot read the program are told', async () => {
+  const { code, all } = await run('bash', [
+    '-c',
+    'ulimit -n 24; exec "$0" --help',
+    join(PROJECT, 'scripts', 'coldframe'),
+  ]);
+  expect([code, all]).toEqual([
+    2,
+    expect.stringMatching(/cannot be opened: too many files are open\. Raise `ulimit -n`\.\n$/),
+  ]);
+});
+
 describe('stdout', () => {
   const shell = (script: string) => run('bash', ['-c', script, join(PROJECT, 'scripts', 'coldframe')]);
 

@@ -225,6 +225,13 @@ describe('what has no key', () => {
     expect(launch('--nproc-per-node', '4')).toEqual([4, 1, null]);
     expect(launch('--nproc_per_node=1', '--rdzv_endpoint', 'a:1')).toEqual([1, 1, null]);
     expect(launch('--nnodes=2', '--nproc_per_node=4', '--rdzv_endpoint=a:29500')).toEqual([4, 2, 'a:29500']);
+    expect(launch('--nnodes=2', '--node_rank=1', '--master_addr=a', '--master_port', '29400')).toEqual([
+      1,
+      2,
+      'a:29400',
+    ]);
+    expect(launch('--nnodes=2', '--master-addr', 'a')).toEqual([1, 2, 'a:29500']);
+    expect(launch('--master_addr=a')).toEqual([1, 1, null]);
     const command = (...launcher: string[]) => ['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS];
     expect(importCommand(command('--nproc_per_node', 'gpu'))).toContain('devices: auto');
     expect(header(...command('--nproc_per_node', '$GPUS'))).toContain(

@@ -64,6 +64,18 @@ test('so does a sweep, of its slots', async () => {
   expect([code, stderr]).toEqual([0, expect.stringContaining('3 are asked for, and each of 2 slots has 1 of 2 cores')]);
 });
 
+test('a run on two machines can be planned where there is one, and the plan says what it lacks to find the other', async () => {
+  const args = ['train', '--config', config, '--run-dir', join(folder, 'two'), '--set', 'launch.nodes=2'];
+  const [planned, run] = [await coldframe([...args, '--dry-run']), await coldframe(args)];
+  const lack = /launch\.nodes {2}found 2, and nothing says where the other machines are\. Give launch\.rendezvous, /;
+  expect([planned.code, planned.stdout]).toEqual([
+    0,
+    expect.stringMatching(/^This can be trained on another machine: /),
+  ]);
+  expect([planned.stderr, run.stderr]).toEqual([expect.stringMatching(lack), expect.stringMatching(lack)]);
+  expect([run.code, existsSync(join(folder, 'two'))]).toEqual([2, false]);
+});
+
 test('a sweep for a GPU can be planned on a machine without one, and is refused before anything is written', async () => {
   const args = ['sweep', '--config', join(folder, 'sweep.yaml'), '--run-dir', join(folder, 'cuda')];
   const options = ['--set', 'set.launch.device=cuda', '--json'];
@@ -76,14 +88,13 @@ test('a sweep for a GPU can be planned on a machine without one, and is refused 
 });
 
 testOnDisk('a dry run finds that /dev/shm has no room for semaphores, as the run does', async () => {
-  const small = 'mount -t tmpfs -o size=16k tmpfs /dev/shm && exec "$0" "$@"';
+  const small = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$0" "$@"';
   const run = (...more: string[]) =>
     coldframe(['train', '--config', config, '--run-dir', join(folder, 'shm'), ...more], {
       before: ['unshare', '-m', 'sh', '-c', small],
     });
   const [dry, real] = [await run('--dry-run'), await run()];
-  const told =
-    /^\/dev\/shm {2}has 16 KiB free, and the semaphores of loader workers \(\d here\) .*data\.num_workers: 0\.$/m;
+  const told = /^\/dev\/shm {2}has 64 KiB free, and .* of loader workers take 88 KiB here\. .*data\.num_workers: 0\.$/m;
   expect([dry.code, dry.stdout, existsSync(join(folder, 'shm'))]).toEqual([2, '', false]);
   expect(dry.stderr).toMatch(told);
   expect(real.code).toBe(2);

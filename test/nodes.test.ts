@@ -94,7 +94,7 @@ function greet(port: number, hello: object): Socket {
 function fakeAgent(report: object): string {
   const program = join(folder, 'python');
   const code = `#!/bin/sh
-echo "$COLDFRAME_LAUNCH $GLOO_SOCKET_IFNAME" >'${folder}/launch'
+echo "$COLDFRAME_LAUNCH $COLDFRAME_RANKS $GLOO_SOCKET_IFNAME" >'${folder}/launch'
 while [ ! -e '${folder}/go' ]; do sleep 0.02; done
 echo '${JSON.stringify(report)}' >&3
 `;
@@ -219,7 +219,7 @@ describe('a meeting', () => {
     await until(() => existsSync(launched) && readFileSync(launched, 'utf8').endsWith('\n'), 60);
     const { address, port, networkInterface } = among;
     expect(readFileSync(launched, 'utf8')).toContain(`"node":1,"address":"${address}","port":${port}}`);
-    expect(readFileSync(launched, 'utf8').trim()).toMatch(new RegExp(` ${networkInterface}$`));
+    expect(readFileSync(launched, 'utf8').trim()).toMatch(new RegExp(` one\\.1 ${networkInterface}$`));
     writeFileSync(join(folder, 'go'), '');
     await until(() => ends.length > 0, 60);
     expect(ends).toEqual([expect.objectContaining({ report: { failures } })]);

@@ -38,7 +38,7 @@ test('a job is gone on with as it was begun, or refused with all that differs', 
 
   const features = (more: object, ...set: string[]) =>
     problems(() => refuseOtherSettings(dir, { kind: 'features', config: load(...set), hashes, ...more }));
-  rmSync(join(dir, 'job.json'));
+  rmSync(join(dir, 'job.json'), { force: true });
   expect(features({}, 'features.precision=fp32')).toEqual([]); // nothing has begun
   writeJob(dir, 3, { kind: 'features', config: load(), lists, hashes });
   expect(features({}, 'train.lr=2', 'data.num_workers=7', 'model.head.dropout=0.1', 'eval.batch_size=3')).toEqual([]);

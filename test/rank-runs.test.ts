@@ -81,6 +81,12 @@ test('a run on two ranks, one of which is killed, ends with the bytes of an undi
   );
   expect(courseOf(disturbed)).toEqual(courseOf(undisturbed));
   expect(courseOf(disturbed).size).toBe(10);
+  // An evaluation is one process's: the batches of a training need not be cut for it.
+  const evaluated = await coldframe(['evaluate', '--checkpoint', disturbed, '--set', 'launch.devices=3']);
+  expect([evaluated.code, evaluated.stderr]).toEqual([
+    0,
+    '--set launch.devices=3  has no effect here: only training works on several devices or machines.\n',
+  ]);
 });
 
 test('so does a cohort of four, one of which diverges: with those of one process with twice the micro-batches', async () => {

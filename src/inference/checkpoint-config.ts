@@ -27,9 +27,16 @@ export interface UsedCheckpoint {
   classes: string[] | null;
 }
 
+/** One process does it: how many shared the batches of the training is of no account, nor how many devices are here. */
+const ALONE = ['launch.devices=1', 'launch.nodes=1', 'launch.rendezvous=null'];
+const OF_MACHINES = /^launch\.(devices|nodes|rendezvous)=/;
+
 /** Returns what is used of a checkpoint. Raises UserError where a key says another model than the checkpoint holds. */
 export function openCheckpoint(args: CheckpointArguments, note: (text: string) => void): UsedCheckpoint {
-  const { checkpoint, config: file, trial, set } = args;
+  const { checkpoint, config: file, trial } = args;
+  const set = [...args.set, ...ALONE]; // the last one counts
+  for (const pair of args.set.filter((one) => OF_MACHINES.test(one) && !ALONE.includes(one)))
+    note(`--set ${pair}  has no effect here: only training works on several devices or machines.`);
   const path = findCheckpoint(checkpoint);
   const given = file === undefined ? undefined : loadConfig(file, { set });
   for (const one of given?.notes ?? []) note(one);

@@ -220,6 +220,7 @@ interface Launcher {
   lines: string[];
 }
 
+const DEFAULT_PORT = 29500; // of torchrun
 /** torchrun's options. */
 const LAUNCHER: Record<string, RegExp> = {
   'launch.devices': /(?:^| )(--nproc[-_]per[-_]node)[ =](\S+)/,
@@ -229,8 +230,9 @@ const LAUNCHER: Record<string, RegExp> = {
 
 function readLauncher(words: string[], isTraining: boolean, problems: string[]): Launcher {
   const [values, lines] = [new Map<string, unknown>(), [] as string[]];
+  const command = toEndpoint(words.join(' '));
   for (const [key, pattern] of Object.entries(LAUNCHER)) {
-    const [, option = '', text] = pattern.exec(words.join(' ')) ?? [];
+    const [, option = '', text] = pattern.exec(command) ?? [];
     if (text === undefined || text === '1' || (key === 'launch.rendezvous' && !values.has('launch.nodes'))) continue;
     const value = convert(key, [text === 'gpu' ? 'auto' : text]);
     if (!isTraining) lines.push(`${option} ${text}: an evaluation takes one device here.`);
@@ -238,7 +240,17 @@ function readLauncher(words: string[], isTraining: boolean, problems: string[]):
     else if (value === undefined) problems.push(`${option}  found ${show(text)}. Allowed: ${describeAllowed(key)}.`);
     else values.set(key, value);
   }
+  if (Number(values.get('launch.nodes') ?? 1) > 1 && !values.has('launch.rendezvous'))
+    lines.push('launch.rendezvous is HOST:PORT of the first machine, which the command does not say; srun needs none.');
   return { values, lines };
+}
+
+/** The older way to say where the first machine is, as torchrun takes both. */
+function toEndpoint(command: string): string {
+  const find = (name: string) => new RegExp(`(?:^| )--master[-_]${name}[ =](\\S+)`).exec(command)?.[1];
+  const address = find('addr');
+  if (address === undefined || LAUNCHER['launch.rendezvous']?.test(command)) return command;
+  return `${command} --rdzv_endpoint ${address}:${find('port') ?? DEFAULT_PORT}`;
 }
 
 /** Returns the words as text, number, truth value or list of numbers, whichever the key allows; else undefined. */

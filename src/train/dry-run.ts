@@ -13,6 +13,7 @@ import { firstSettings } from '../run/cohort-file.ts';
 import type { CohortFile } from '../run/cohort-types.ts';
 import { RunFolder } from '../run/folder.ts';
 import { checkPlace, explainLack, refuseSmallDisk } from '../run/place.ts';
+import { findPlace } from '../runtime/nodes/place.ts';
 import type { FeaturesChecked, ModelForecast } from '../runtime/replies.ts';
 import { startRuntime } from '../runtime/runtime.ts';
 import { Session } from '../runtime/session.ts';
@@ -109,7 +110,19 @@ async function makePlan(
     );
   if (problems.length > 0) throw new UserError(problems);
   if (features === undefined || !model) throw new Error('describe gave no model');
-  return { features, model, lacks: lacks ?? explainLack(config) ?? null };
+  return { features, model, lacks: lacks ?? explainLack(config) ?? (await explainLonely(config)) };
+}
+
+/** Why a run that is started as this plan was would not find the other machines; a plan needs none of them. */
+async function explainLonely({ launch }: Config): Promise<string | null> {
+  if (launch.nodes === 1) return null;
+  try {
+    await findPlace(launch);
+    return null;
+  } catch (error) {
+    if (error instanceof UserError) return error.message;
+    throw error;
+  }
 }
 
 async function collect<T>(problems: string[], work: () => Promise<T>): Promise<T | undefined> {

@@ -84,7 +84,7 @@ def test_clips_take_nothing_of_dev_shm_and_semaphores_that_find_no_room_are_told
         pytest.skip("may not mount")
     *batches, told = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.splitlines()
     assert batches == ["16 []"] * 4  # a batch is 3 MiB
-    assert told.startswith("UserError /dev/shm  has 0 KiB free, and the semaphores of loader workers (2 here)")
+    assert told.startswith("UserError /dev/shm  has 0 KiB free, and the semaphores of loader workers take 56 KiB here.")
     assert "--shm-size" in told
 
 
@@ -191,13 +191,13 @@ def test_a_bug_in_a_worker_keeps_its_stack():
 
 def test_a_training_is_refused_before_it_begins_where_its_workers_will_find_no_semaphores(monkeypatch):
     asked = []
-    monkeypatch.setattr(building, "has_semaphores", lambda num_workers: asked.append(num_workers))
-    videos = {"data__dummy": False, "data__num_workers": 1, "launch__devices": 2}
+    monkeypatch.setattr(building, "has_semaphores", asked.append)
+    videos = {"data__dummy": False, "data__val_list": "val.txt", "data__num_workers": 1, "launch__devices": 2}
     with pytest.raises(UserError, match=r"/dev/shm  has \d+ KiB free, .*--shm-size=64m.*data\.num_workers: 0"):
         building.refuse_lacking(small.settings(**videos), "train")
     building.refuse_lacking(small.settings(**videos), "evaluate")
     building.refuse_lacking(small.settings(**{**videos, "data__num_workers": 0}), "train")
-    assert asked == [2]
+    assert asked == [2 * 2 * 11]
 
 
 def test_a_reader_that_is_not_there_is_told_before_anything_is_built(monkeypatch):

@@ -13,7 +13,7 @@ from coldframe.data.loader import eval_loader, train_loader
 from coldframe.data.order import ClassOrder, Order
 from coldframe.machine import ranks
 from coldframe.machine.environment import count_workers
-from coldframe.machine.sharing import has_semaphores, no_room
+from coldframe.machine.sharing import count_semaphores, has_semaphores, no_room
 from coldframe.settings import Settings
 from coldframe.video.torchcodec import choose_reader
 
@@ -25,8 +25,11 @@ def refuse_lacking(settings: Settings, mode: str) -> None:
     if mode == "predict" or (data.features is None and not data.dummy):
         choose_reader(data.reader)
     num_workers = count_workers(data.num_workers, num_ranks)
-    if mode == "train" and data.features is None and num_workers > 0 and not has_semaphores(num_ranks * num_workers):
-        raise no_room(num_workers)
+    if mode == "train" and data.features is None and num_workers > 0:
+        num_loaders = 1 if data.val_list is None else 2  # an evaluation's starts while the other one waits
+        count = num_ranks * num_loaders * count_semaphores(num_workers)
+        if not has_semaphores(count):
+            raise no_room(count)
 
 
 def _stride(settings: Settings) -> int | None:

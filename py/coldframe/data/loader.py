@@ -21,7 +21,14 @@ from coldframe.data.labels import stack_labels
 from coldframe.data.order import Order
 from coldframe.errors import UserError, WorkerDied, describe
 from coldframe.machine.parent import die_with_parent
-from coldframe.machine.sharing import empty_shared, lacks_semaphores, no_room, obey_parent_alone, shorten_sockets
+from coldframe.machine.sharing import (
+    count_semaphores,
+    empty_shared,
+    lacks_semaphores,
+    no_room,
+    obey_parent_alone,
+    shorten_sockets,
+)
 from coldframe.video.frames import BadVideo
 
 T = TypeVar("T")
@@ -129,7 +136,7 @@ def _load(
         parts = _tell_deaths(iter(loader))
     except OSError as error:
         if lacks_semaphores(error):
-            raise no_room(num_workers) from error
+            raise no_room(count_semaphores(num_workers)) from error
         raise
     return _join_parts(_raise_told(parts), num_places, batch_size, pin_memory)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from coldframe.machine.device import cpu_has_bf16
-from coldframe.machine.sharing import has_semaphores
+from coldframe.machine.sharing import count_semaphores, has_semaphores
 
 
 def describe_environment(decoder: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def describe_environment(decoder: dict[str, Any]) -> dict[str, Any]:
         "cpu_has_bf16": cpu_has_bf16(),
         "memory_bytes": _memory_bytes(),
         "free_disk_bytes": shutil.disk_usage(Path.cwd()).free,
-        "has_semaphores": has_semaphores(count_cpus()),
+        "has_semaphores": has_semaphores(2 * count_semaphores(count_cpus())),
         "shared_memory_bytes": shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
         "decoder": decoder,
         "cuda": torch.version.cuda,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -42,11 +43,15 @@ def _shared_storage(num_bytes: int) -> torch.UntypedStorage:
         os.close(descriptor)
 
 
-def has_semaphores(num_workers: int) -> bool:
-    """Returns whether so many loader workers find the semaphores that they are started with: torch's loader and
-    multiprocessing make 8, and 3 more for each worker."""
+def count_semaphores(num_workers: int) -> int:
+    """Returns how many a loader has: torch and multiprocessing make 8, and 3 for each worker."""
+    return 8 + 3 * num_workers
+
+
+def has_semaphores(count: int) -> bool:
+    """Returns whether there is room for so many semaphores."""
     try:
-        _held = [multiprocessing.Semaphore() for _ in range(8 + 3 * num_workers)]
+        _held = [multiprocessing.Semaphore() for _ in range(count)]
     except OSError as error:
         if lacks_semaphores(error):
             return False
@@ -54,14 +59,14 @@ def has_semaphores(num_workers: int) -> bool:
     return True
 
 
-def no_room(num_workers: int) -> UserError:
-    """Returns what to tell the user."""
+def no_room(count: int) -> UserError:
+    """Returns what to tell a user whose loader workers need so many semaphores."""
     found = "is not there"
     if SHARED_MEMORY.is_dir():
         found = f"has {shutil.disk_usage(SHARED_MEMORY).free // 1024} KiB free"
     return UserError(
-        f"{SHARED_MEMORY}  {found}, and the semaphores of loader workers ({num_workers} here) take a page of it each. "
-        "Make room there, start the container with --shm-size=64m, or set data.num_workers: 0."
+        f"{SHARED_MEMORY}  {found}, and the semaphores of loader workers take {count * mmap.PAGESIZE // 1024} KiB "
+        "here. Make room there, start the container with --shm-size=64m, or set data.num_workers: 0."
     )
 
 
