@@ -2,13 +2,15 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import type { UserError } from '../src/base/errors.ts';
 import { readJob, refuseOtherCount, refuseOtherSettings, writeJob } from '../src/caches/parts/job.ts';
 import { loadConfig } from '../src/config/load.ts';
-import { writeConfig } from './support.ts';
+import { makeClips, writeConfig } from './support.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'parts-job-test-'));
+jest.setTimeout(300_000);
+beforeAll(makeClips);
 afterAll(() => rmSync(dir, { recursive: true }));
 
 test('a job is taken up in as many parts as it was begun in, and not where a later version has begun it', () => {
