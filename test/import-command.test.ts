@@ -232,6 +232,8 @@ describe('what has no key', () => {
     ]);
     expect(launch('--nnodes=2', '--master-addr', 'a')).toEqual([1, 2, 'a:29500']);
     expect(launch('--master_addr=a')).toEqual([1, 1, null]);
+    const restarts = (option: string) => load(['torchrun', option, 'main.py', ...NEEDED, ...LISTS]).launch.max_restarts;
+    expect([restarts('--max-restarts=1'), restarts('--max_restarts=4')]).toEqual([1, 4]);
     const command = (...launcher: string[]) => ['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS];
     expect(importCommand(command('--nproc_per_node', 'gpu'))).toContain('devices: auto');
     expect(header(...command('--nproc_per_node', '$GPUS'))).toContain(

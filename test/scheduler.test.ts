@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, jest, test } from '@jest/globals';
 import { RuntimeFailure, UserError } from '../src/base/errors.ts';
 import { findByVariable, signal } from '../src/base/process/processes.ts';
+import { type Ended, explainEnd } from '../src/executors/scheduler.ts';
 import { readSweep } from '../src/sweep/definition/file.ts';
 import { showPlan } from '../src/sweep/show-plan.ts';
 import { folder, runners, Silent, Sweep, undisturbed } from './fake-sweeps.ts';
@@ -356,4 +357,16 @@ test('losses count from the last time that a cohort was given up', async () => {
   expect(sweep.entries('ended').flatMap(({ cohort, outcome }) => (cohort === 'c0001' ? outcome : []))).toEqual([
     ...['retry', 'failed', 'retry', 'finished'],
   ]);
+});
+
+test('what an attempt printed last is told of it, not that of the one before, nor how far one was that was killed', () => {
+  const logFile = join(folder, 'attempts.log');
+  const explain = (code: number | null, why: string): string =>
+    explainEnd({ state: 'ended', code, why } as Ended, { logFile });
+  expect(explain(2, 'ended')).toBe('the command ended');
+  writeFileSync(logFile, 'step 1\nmemory ran out\n');
+  expect(explain(1, 'ended')).toBe('the command ended:\nstep 1\nmemory ran out');
+  writeFileSync(logFile, 'memory ran out\n--- attempt 2 ---\nstopped at step 7\n');
+  expect(explain(130, 'ended')).toBe('the command ended:\nstopped at step 7');
+  expect(explain(null, 'was killed by SIGKILL')).toBe('the command was killed by SIGKILL');
 });

@@ -1,6 +1,6 @@
 /** Which job runs when: first in, first out over an executor's slots, again after a loss, smaller after running out of memory. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Interrupted, RuntimeFailure, UserError } from '../base/errors.ts';
@@ -10,6 +10,7 @@ import type { Executor, Job, JobState } from './executor.ts';
 import type { Heartbeat } from './heartbeat.ts';
 
 const POLL_SECONDS = 0.25;
+const ATTEMPT_LINE = /^--- attempt \d+ ---$/;
 const NUM_LOG_LINES = 20;
 
 export type FailureMode = 'no-new' | 'continue' | 'kill';
@@ -69,10 +70,12 @@ export interface SchedulerOptions<Entry> {
   tell: () => void;
 }
 
-/** Returns how a command ended, and the last that it printed. */
-export function explainEnd(ended: Ended, { logFile }: { logFile: string }): string {
-  const lines = existsSync(logFile) ? readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-NUM_LOG_LINES) : [];
-  return [`the command ${ended.why}`, ...lines.filter(Boolean)].join('\n');
+/** Returns how a command ended, and the last that this attempt printed; one that was killed had no say in it. */
+export function explainEnd({ why, code }: Ended, { logFile }: { logFile: string }): string {
+  const log = code !== null && existsSync(logFile) ? readFileSync(logFile, 'utf8').trimEnd().split('\n') : [];
+  const begin = log.findLastIndex((line) => ATTEMPT_LINE.test(line)) + 1;
+  const lines = log.slice(begin).slice(-NUM_LOG_LINES).filter(Boolean);
+  return [`the command ${why}${lines.length > 0 ? ':' : ''}`, ...lines].join('\n');
 }
 
 /** Attempts lost in a row since the task was last given up, or since one moved its saved step on: a time limit is no fault
@@ -178,6 +181,7 @@ export class Scheduler<Entry = never> {
     // What still runs of an earlier attempt sees this file, and writes nothing any more.
     writeWhole(join(task.dir, 'attempt.json'), `${JSON.stringify({ attempt: number, key })}\n`);
     this.#record({ kind: 'attempt', cohort: task.name, attempt: number, key });
+    if (existsSync(task.logFile)) appendFileSync(task.logFile, `--- attempt ${number} ---\n`); // all write into one
     const attempt = this.#attemptsOf(task).at(-1);
     if (attempt === undefined) throw new Error('the journal lost an attempt');
     const { nodes = 1, devices = 1, logFile } = task;

@@ -226,6 +226,7 @@ const LAUNCHER: Record<string, RegExp> = {
   'launch.devices': /(?:^| )(--nproc[-_]per[-_]node)[ =](\S+)/,
   'launch.nodes': /(?:^| )(--nnodes)[ =](\S+)/,
   'launch.rendezvous': /(?:^| )(--rdzv[-_]endpoint)[ =](\S+)/,
+  'launch.max_restarts': /(?:^| )(--max[-_]restarts)[ =](\S+)/,
 };
 
 function readLauncher(words: string[], isTraining: boolean, problems: string[]): Launcher {
@@ -233,7 +234,14 @@ function readLauncher(words: string[], isTraining: boolean, problems: string[]):
   const command = toEndpoint(words.join(' '));
   for (const [key, pattern] of Object.entries(LAUNCHER)) {
     const [, option = '', text] = pattern.exec(command) ?? [];
-    if (text === undefined || text === '1' || (key === 'launch.rendezvous' && !values.has('launch.nodes'))) continue;
+    const isCount = key === 'launch.max_restarts'; // of one, too
+    if (
+      text === undefined ||
+      (text === '1' && !isCount) ||
+      (isCount && !isTraining) ||
+      (key === 'launch.rendezvous' && !values.has('launch.nodes'))
+    )
+      continue;
     const value = convert(key, [text === 'gpu' ? 'auto' : text]);
     if (!isTraining) lines.push(`${option} ${text}: an evaluation takes one device here.`);
     else if (text.startsWith('$')) lines.push(`${option} ${text}: set ${key} to its value.`);

@@ -1,6 +1,8 @@
 /** Large jobs in parts, some of them killed, leave the files of one process: `make test-parts`. */
 import {
+  copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -13,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { findByVariable, signal } from '../../src/base/process/processes.ts';
-import { coldframe, type Event, hashFiles, makeClips, Running, until, writeConfig } from '../support.ts';
+import { CLIPS, coldframe, type Event, hashFiles, makeClips, Running, until, writeConfig } from '../support.ts';
 
 jest.setTimeout(300_000); // on a machine that others keep busy
 const folder = realpathSync(mkdtempSync(join(tmpdir(), 'parts-test-')));
@@ -133,4 +135,27 @@ test('prepared clips', async () => {
     readdirSync(join(folder, 'one', 'clips'), { recursive: true }).length,
   );
   expect(filesOf(output)).toEqual(filesOf(join(folder, 'one')));
+});
+
+test('clips that are mended after a job has ended over them are prepared', async () => {
+  const clips = join(folder, 'mended');
+  mkdirSync(clips);
+  const names = ['a.mp4', 'b.mp4', 'c.mp4', 'd.mp4'];
+  const [line = ''] = readFileSync(join(CLIPS, 'train.txt'), 'utf8').split('\n');
+  const video = join(CLIPS, line.split(/[ \t]/)[0] ?? '');
+  for (const name of names) copyFileSync(video, join(clips, name));
+  writeFileSync(join(clips, 'list.txt'), names.map((name) => `${name} 0\n`).join(''));
+  const set = ['train_list', 'val_list', 'root'].flatMap((key) => [
+    '--set',
+    `data.${key}=${{ train_list: join(clips, 'list.txt'), val_list: 'null', root: clips }[key]}`,
+  ]);
+  const output = join(folder, 'mended-output');
+  const prepare = ['clips', 'prepare', '--config', config, '--json', '--output', output, '--parts', '2', ...set];
+  for (const name of ['a.mp4', 'b.mp4']) writeFileSync(join(clips, name), 'no video'); // one in each part
+  const refused = await coldframe(prepare);
+  expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/2 of 4 videos cannot be prepared/)]);
+  for (const name of ['a.mp4', 'b.mp4']) copyFileSync(video, join(clips, name));
+  const ended = await coldframe(prepare);
+  expect([ended.code, ended.stderr]).toEqual([0, expect.anything()]);
+  expect(eventsOf(ended).at(-1)).toMatchObject({ kind: 'clips_prepared', num_clips: 4, num_bad: 0 });
 });

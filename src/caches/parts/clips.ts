@@ -26,6 +26,7 @@ export async function prepareClipsInParts(given: PrepareOptions, inParts: InPart
     {
       ...{ dir, ...inParts, verb: ['clips', 'prepare'], unit: 'clips', launch: config.launch },
       plan: () => planClips(options, dir, report),
+      isOpen: (result) => (result as { bad: BadVideo[] }).bad.length > 0, // videos are mended
       merge: async ({ lists }, folders, results) => {
         const found = (results as { bad: BadVideo[] }[]).flatMap((result) => result.bad);
         const reasons = Object.fromEntries(found.map(({ path, reason }) => [path, reason]));

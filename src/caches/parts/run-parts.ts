@@ -35,6 +35,8 @@ export interface PartsRequest<W extends Work> extends InParts {
   launch: { device: string; stall_seconds: number };
   /** Of what is counted. */
   unit: string;
+  /** Whether what a part found may be otherwise when the command runs again; by default it is not. */
+  isOpen?: (result: object) => boolean;
   /** Makes one of all parts, of these folders; returns how much of it turns out to be missing. */
   merge: (work: W, folders: string[], results: object[]) => Promise<number>;
 }
@@ -99,7 +101,7 @@ class Parts<W extends Work> {
       heartbeat: openHeartbeat(settings, launch),
     });
     try {
-      let todo = this.#tasks.filter(({ name }) => this.#attempts.get(name)?.at(-1)?.ended?.outcome !== 'finished');
+      let todo = this.#tasks.filter((task) => !this.#isDone(task));
       for (let round = 0; round < MAX_ROUNDS; round++) {
         await scheduler.run(todo);
         if ((await this.#merge()) === 0) return;
@@ -110,6 +112,12 @@ class Parts<W extends Work> {
       this.#journal.close();
     }
     throw new RuntimeFailure(`${dir}  is not whole although all parts have ended. The same command tries again.`);
+  }
+
+  #isDone({ name, dir }: PartTask): boolean {
+    if (this.#attempts.get(name)?.at(-1)?.ended?.outcome !== 'finished') return false;
+    const result = readStatus(dir)?.result ?? null;
+    return result === null || !(this.#request.isOpen?.(result) ?? false);
   }
 
   /** Returns what begins the keys of all attempts. Throws UserError where jobs may still run elsewhere. */
