@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { Interrupted, RuntimeFailure, UserError } from '../src/base/errors.ts';
+import { findByVariable } from '../src/base/process/processes.ts';
 import { type EndedElsewhere, Meeting } from '../src/runtime/nodes/meeting.ts';
 import { joinMeeting } from '../src/runtime/nodes/member.ts';
 import { findPlace, type Place } from '../src/runtime/nodes/place.ts';
@@ -236,6 +237,7 @@ describe('a meeting', () => {
     await meeting.launch('two', 'module', (ended) => ends.push(ended));
     await until(() => existsSync(launched), 60);
     await meeting.clear('two');
+    expect(findByVariable('COLDFRAME_RANKS').filter(({ value }) => value === 'two.1')).toEqual([]);
     expect(ends).toEqual([]); // a consequence, and no cause
     await meeting.end('finished', '');
     await joined;
