@@ -96,7 +96,8 @@ class Member {
   readonly #options: MachineOptions;
   readonly #way: Way;
   readonly #socket: Socket;
-  readonly #first: string;
+  /** Where the first machine is; a socket that is closed does not tell. */
+  readonly #first: { address: string; port: number };
   readonly #line: Line<FromMember, ToMember>;
   readonly #over: Promise<void>;
   #settle: (error?: Error) => void = () => {};
@@ -112,7 +113,7 @@ class Member {
       this.#settle = (error) => (error === undefined ? settle() : fail(error));
     });
     this.#over.catch(() => {}); // run() asks
-    this.#first = `${socket.remoteAddress}:${socket.remotePort}`; // unknown once it is closed
+    this.#first = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
     this.#line = new Line(socket, toMemberSchema, {
       silentSeconds: options.hangSeconds,
       take: (heard) => this.#take(heard),
@@ -136,10 +137,11 @@ class Member {
   }
 
   #describeLoss(): string {
+    const first = `${this.#first.address}:${this.#first.port}`;
     const how = `closed its connection, or was silent for ${this.#options.hangSeconds} s`;
     return this.#isWelcome
-      ? `launch.nodes  the first machine (${this.#first}) is gone: it ${how}. Start the run again on all.`
-      : `launch.nodes  what answers at ${this.#first} is not the first machine of this run, or no more: it ${how}.`;
+      ? `launch.nodes  the first machine (${first}) is gone: it ${how}. Start the run again on all.`
+      : `launch.nodes  what answers at ${first} is not the first machine of this run, or no more: it ${how}.`;
   }
 
   /** The first machine decides; asked twice, this one goes at once. */
@@ -163,7 +165,7 @@ class Member {
   #greet(): void {
     this.#isWelcome = true;
     this.#options.note(
-      `Machine ${hostname()} is one of ${this.#options.nodes}; the first one (${this.#first}) has the run.`,
+      `Machine ${hostname()} is one of ${this.#options.nodes}; the first one (${this.#first.address}) has the run.`,
     );
   }
 
