@@ -222,6 +222,7 @@ describe('what has no key', () => {
       const { launch: keys } = load(['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS]);
       return [keys.devices, keys.nodes, keys.rendezvous];
     };
+    const command = (...launcher: string[]) => ['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS];
     expect(launch('--nproc-per-node', '4')).toEqual([4, 1, null]);
     expect(launch('--nproc_per_node=1', '--rdzv_endpoint', 'a:1')).toEqual([1, 1, null]);
     expect(launch('--nnodes=2', '--nproc_per_node=4', '--rdzv_endpoint=a:29500')).toEqual([4, 2, 'a:29500']);
@@ -232,9 +233,17 @@ describe('what has no key', () => {
     ]);
     expect(launch('--nnodes=2', '--master-addr', 'a')).toEqual([1, 2, 'a:29500']);
     expect(launch('--master_addr=a')).toEqual([1, 1, null]);
+    expect(header(...command('--nnodes=2'))).toContainEqual(
+      expect.stringMatching(/^# launch\.rendezvous is HOST:PORT/),
+    );
+    expect(header(...command('--nnodes', '$N', '--master_addr', '$HEAD'))).toEqual(
+      expect.arrayContaining([
+        '# --nnodes $N: set launch.nodes to its value.',
+        '# --rdzv_endpoint $HEAD:29500: set launch.rendezvous to its value.',
+      ]),
+    );
     const restarts = (option: string) => load(['torchrun', option, 'main.py', ...NEEDED, ...LISTS]).launch.max_restarts;
     expect([restarts('--max-restarts=1'), restarts('--max_restarts=4')]).toEqual([1, 4]);
-    const command = (...launcher: string[]) => ['torchrun', ...launcher, 'main.py', ...NEEDED, ...LISTS];
     expect(importCommand(command('--nproc_per_node', 'gpu'))).toContain('devices: auto');
     expect(header(...command('--nproc_per_node', '$GPUS'))).toContain(
       '# --nproc_per_node $GPUS: set launch.devices to its value.',

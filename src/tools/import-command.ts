@@ -222,7 +222,7 @@ interface Launcher {
 
 const DEFAULT_PORT = 29500; // of torchrun
 /** torchrun's options. */
-const LAUNCHER: Record<string, RegExp> = {
+const LAUNCHER = {
   'launch.devices': /(?:^| )(--nproc[-_]per[-_]node)[ =](\S+)/,
   'launch.nodes': /(?:^| )(--nnodes)[ =](\S+)/,
   'launch.rendezvous': /(?:^| )(--rdzv[-_]endpoint)[ =](\S+)/,
@@ -232,23 +232,21 @@ const LAUNCHER: Record<string, RegExp> = {
 function readLauncher(words: string[], isTraining: boolean, problems: string[]): Launcher {
   const [values, lines] = [new Map<string, unknown>(), [] as string[]];
   const command = toEndpoint(words.join(' '));
+  const isAlone = (LAUNCHER['launch.nodes'].exec(command)?.[2] ?? '1') === '1';
+  const isIdle = (key: string, text: string): boolean => {
+    if (key === 'launch.max_restarts') return !isTraining;
+    return key === 'launch.rendezvous' ? isAlone : text === '1';
+  };
   for (const [key, pattern] of Object.entries(LAUNCHER)) {
     const [, option = '', text] = pattern.exec(command) ?? [];
-    const isCount = key === 'launch.max_restarts'; // of one, too
-    if (
-      text === undefined ||
-      (text === '1' && !isCount) ||
-      (isCount && !isTraining) ||
-      (key === 'launch.rendezvous' && !values.has('launch.nodes'))
-    )
-      continue;
+    if (text === undefined || isIdle(key, text)) continue;
     const value = convert(key, [text === 'gpu' ? 'auto' : text]);
     if (!isTraining) lines.push(`${option} ${text}: an evaluation takes one device here.`);
     else if (text.startsWith('$')) lines.push(`${option} ${text}: set ${key} to its value.`);
     else if (value === undefined) problems.push(`${option}  found ${show(text)}. Allowed: ${describeAllowed(key)}.`);
     else values.set(key, value);
   }
-  if (Number(values.get('launch.nodes') ?? 1) > 1 && !values.has('launch.rendezvous'))
+  if (isTraining && !isAlone && !LAUNCHER['launch.rendezvous'].test(command))
     lines.push('launch.rendezvous is HOST:PORT of the first machine, which the command does not say; srun needs none.');
   return { values, lines };
 }
@@ -257,7 +255,7 @@ function readLauncher(words: string[], isTraining: boolean, problems: string[]):
 function toEndpoint(command: string): string {
   const find = (name: string) => new RegExp(`(?:^| )--master[-_]${name}[ =](\\S+)`).exec(command)?.[1];
   const address = find('addr');
-  if (address === undefined || LAUNCHER['launch.rendezvous']?.test(command)) return command;
+  if (address === undefined || LAUNCHER['launch.rendezvous'].test(command)) return command;
   return `${command} --rdzv_endpoint ${address}:${find('port') ?? DEFAULT_PORT}`;
 }
 
