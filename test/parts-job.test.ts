@@ -52,8 +52,7 @@ test('a job is gone on with as it was begun, or refused with all that differs', 
   expect(rest).toEqual(['Put back what they were begun with, or remove that folder to begin anew.']);
   expect(features({ hashes: { ...hashes, train: 'b' } })[0]).toMatch(/train\.txt {2}has changed since the parts in /);
 
-  const clips = (...set: string[]) =>
-    problems(() => refuseOtherSettings(dir, { kind: 'clips', config: load(...set), output: 'o' }));
+  const clips = (...set: string[]) => problems(() => refuseOtherSettings(dir, { kind: 'clips', config: load(...set) }));
   writeJob(dir, 3, { kind: 'clips', config: load(), lists, output: 'o' });
   expect(clips('features.precision=fp32', 'data.stride=9')).toEqual([]);
   expect(clips('prepare.crf=30')[0]).toMatch(/^prepare\.crf {2}is 30; the parts in \S+ were begun with 23\.$/);

@@ -240,9 +240,8 @@ def find_differences(have: Manifest, wanted: Manifest, as_part: bool = False) ->
             pairs += [(key, have.parts[name].key.get(key), value) for key, value in part.key.items()]
             pairs.append((f"records of data.{part.role}_list", have.parts[name].num_records, part.num_records))
     lines = [f"{name}: {_show(a)} in the cache, {_show(b)} here" for name, a, b in pairs if a != b]
-    if have.layout.num_layers < wanted.layout.num_layers or (
-        as_part and have.layout.num_layers > wanted.layout.num_layers
-    ):
+    surplus = have.layout.num_layers - wanted.layout.num_layers
+    if surplus < 0 or (as_part and surplus > 0):
         lines.append(
             f"model.decoder.num_layers: {have.layout.num_layers} in the cache, {wanted.layout.num_layers} wanted here"
         )

@@ -47,7 +47,7 @@ export async function prepareClipsInParts(given: PrepareOptions, inParts: InPart
 }
 
 async function planClips({ config, output }: PrepareOptions, dir: string, report: Report): Promise<ClipsWork> {
-  refuseOtherSettings(dir, { kind: 'clips', config, output });
+  refuseOtherSettings(dir, { kind: 'clips', config });
   makeFolder(listsOf(dir));
   const lists = await checkVideos(config, listsOf(dir), report);
   await stoppable({ killsAt: 'first', said: 'stopped' }, (stop) =>

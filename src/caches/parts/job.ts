@@ -89,27 +89,41 @@ export function refuseOtherCount(dir: string, parts: number | undefined): void {
 
 /** What the files of a job follow from; any other key may change on the way. */
 const KEYS = {
-  features:
-    /^(features\.|model\.backbone\.(?!freeze$|train_blocks$)|model\.decoder\.(kind|num_layers)$|model\.temporal\.cross_attention$|data\.(train_list|val_list|root|train_root|val_root|reader|sampling|stride|num_frames|size|mean|std|seed|augment|interpolation|mirror|short_clips)$|eval\.(spatial|temporal)_views$|train\.precision$|launch\.device$)/,
-  clips: /^prepare\./,
+  features: [
+    /^features\./,
+    /^model\.(backbone\.(?!freeze$|train_blocks$)|decoder\.(kind|num_layers)$|temporal\.cross_attention$)/,
+    /^data\.(train_list|val_list|root|train_root|val_root|reader)$/,
+    /^data\.(sampling|stride|num_frames|short_clips|size|mean|std|seed|augment|interpolation|mirror)$/,
+    /^(eval\.(spatial|temporal)_views|train\.precision|launch\.device)$/,
+  ],
+  clips: [/^prepare\./],
 };
 
+/** What a command asks for of a job that may have been begun. */
+export type Asked = Pick<FeaturesWork, 'kind' | 'config' | 'hashes'> | Pick<ClipsWork, 'kind' | 'config'>;
+
 /** Throws UserError with all that a job was begun with in other values: its parts would make nothing whole. */
-export function refuseOtherSettings(dir: string, work: Omit<FeaturesWork, 'lists'> | Omit<ClipsWork, 'lists'>): void {
+export function refuseOtherSettings(dir: string, asked: Asked): void {
   const job = readJob(dir);
-  if (job === undefined || job.work.kind !== work.kind) return;
-  const file = join(dir, 'job.json');
-  const before = readStoredConfig(job.work.config, { file, format: job.format });
-  const changes = listChanges(before, work.config, '').filter(({ key }) => KEYS[work.kind].test(key));
-  const problems = explainChanges(changes, `the parts in ${showPath(dir)} were begun with`);
-  if (job.work.kind === 'features' && work.kind === 'features')
-    for (const which of ['train', 'val'] as const)
-      if (changes.length === 0 && job.work.hashes && job.work.hashes[which] !== work.hashes?.[which])
-        problems.push(
-          `${work.config.data[`${which}_list`]}  has changed since the parts in ${showPath(dir)} were begun.`,
-        );
+  if (job === undefined || job.work.kind !== asked.kind) return;
+  const { work: begun, format } = job;
+  const before = readStoredConfig(begun.config, { file: join(dir, 'job.json'), format });
+  const changes = listChanges(before, asked.config, '').filter(({ key }) =>
+    KEYS[asked.kind].some((one) => one.test(key)),
+  );
+  const parts = `the parts in ${showPath(dir)} were begun`;
+  const problems = explainChanges(changes, `${parts} with`);
+  if (changes.length === 0)
+    problems.push(...listChangedLists(begun, asked).map((file) => `${file}  has changed since ${parts}.`));
   if (problems.length === 0) return;
   throw new UserError([...problems, 'Put back what they were begun with, or remove that folder to begin anew.']);
+}
+
+function listChangedLists(begun: Asked, asked: Asked): (string | null)[] {
+  const [before, now] = [begun, asked].map((work) => ('hashes' in work ? work.hashes : undefined));
+  if (before === undefined || now === undefined) return [];
+  const changed = (['train', 'val'] as const).filter((which) => before[which] !== now[which]);
+  return changed.map((which) => asked.config.data[`${which}_list`]);
 }
 
 export function readStatus(dir: string): PartStatus | undefined {

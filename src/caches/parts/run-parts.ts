@@ -116,8 +116,8 @@ class Parts<W extends Work> {
 
   #isDone({ name, dir }: PartTask): boolean {
     if (this.#attempts.get(name)?.at(-1)?.ended?.outcome !== 'finished') return false;
-    const result = readStatus(dir)?.result ?? null;
-    return result === null || !(this.#request.isOpen?.(result) ?? false);
+    const result = readStatus(dir)?.result;
+    return !(result && this.#request.isOpen?.(result));
   }
 
   /** Returns what begins the keys of all attempts. Throws UserError where jobs may still run elsewhere. */
